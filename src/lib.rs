@@ -1,1 +1,7 @@
-//! x
+//! cofferdam: coding sessions from a queue, in sealed containers, to merge and pull requests.
+
+pub mod forge;
+pub mod grant;
+pub mod message;
+pub mod queue;
+pub mod secret;

@@ -1,0 +1,288 @@
+//! The seam to GitLab and GitHub: one thin client each, behind one trait.
+//!
+//! Never retries what could double an effect, never follows a redirect or a paging link to another host, never puts a token in a URL.
+//! Everything that a forge answers is hostile until parsed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+
+use crate::message::{BranchName, CommitId, ForgeKind, ProjectPath};
+use crate::secret::Secret;
+
+/// How the worker talks to forges.
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Time limit of one API request, in seconds.
+    pub request_timeout_s: u64,
+    /// Addresses of instances that tasks may use; any `https` address when empty.
+    pub allowed_urls: Vec<String>,
+    /// Whether instances may be reached without TLS. For test forges on loopback only.
+    pub allow_http: bool,
+    /// Largest answer that is read, in bytes.
+    pub largest_answer: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            request_timeout_s: 30,
+            allowed_urls: Vec::new(),
+            allow_http: false,
+            largest_answer: 8 * 1024 * 1024,
+        }
+    }
+}
+
+/// What a token is and may do, as the forge itself says.
+#[derive(Debug, Clone)]
+pub struct TokenFacts {
+    /// The account's user name.
+    pub account: String,
+    /// The account's name as people write it.
+    pub name: String,
+    /// The e-mail address that the forge accepts as author and committer.
+    pub email: String,
+    /// The scopes' own names, where the forge tells them.
+    pub scopes: Vec<String>,
+    /// The day (or moment) the token ends, where the forge says so.
+    pub expires: Option<String>,
+    /// Whether it may push branches.
+    pub may_push: bool,
+    /// Whether it may open change requests.
+    pub may_open_change_request: bool,
+}
+
+/// What the worker needs to know of a project.
+#[derive(Debug, Clone)]
+pub struct ProjectFacts {
+    /// The forge's own id; survives renames.
+    pub id: String,
+    /// The path as the forge spells it now.
+    pub path: ProjectPath,
+    /// The default branch; `None` for an empty repository.
+    pub default_branch: Option<BranchName>,
+    /// Where git clones it from.
+    pub clone_url: String,
+    /// Where a person looks at it.
+    pub web_url: String,
+    /// Whether this token's user may push there.
+    pub may_push: bool,
+    /// Whether it is archived.
+    pub archived: bool,
+}
+
+/// A change request to open, or the text to give an existing one.
+#[derive(Debug, Clone)]
+pub struct ChangeRequestText {
+    /// The title, without any draft mark.
+    pub title: String,
+    /// The description.
+    pub description: String,
+    /// Whether it shall be a draft.
+    pub draft: bool,
+}
+
+/// A change request as the forge knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangeRequest {
+    /// Its number on the project.
+    pub number: u64,
+    /// Where a person looks at it.
+    pub url: String,
+    /// The branch it merges.
+    pub source_branch: String,
+    /// The branch it merges into.
+    pub target_branch: String,
+    /// The head commit, where the forge tells it already.
+    pub head: Option<CommitId>,
+    /// Its title as the forge stores it.
+    pub title: String,
+    /// Its description as the forge stores it.
+    pub description: String,
+    /// Whether it is open.
+    pub open: bool,
+    /// Whether it is a draft.
+    pub draft: bool,
+}
+
+/// One forge instance with one user's token.
+///
+/// Call order: `token` first, `project` for each project, then the rest. Calls may run concurrently. `open_change_request` looks for an
+/// open change request of the same branches first and adopts it, so calling it twice leaves one. Every call is safe to drop: dropping
+/// cancels the request, and whether its effect happened must then be read back.
+#[async_trait]
+pub trait Forge: Send + Sync {
+    /// Which kind it is.
+    fn kind(&self) -> ForgeKind;
+
+    /// The instance's canonical address, without a trailing slash.
+    fn instance(&self) -> &str;
+
+    /// Asks what the token is and may do.
+    async fn token(&self) -> Result<TokenFacts, ForgeError>;
+
+    /// Looks up a project.
+    async fn project(&self, path: &ProjectPath) -> Result<ProjectFacts, ForgeError>;
+
+    /// The head of a branch; `None` when the branch does not exist.
+    async fn branch_head(&self, project: &ProjectFacts, branch: &BranchName) -> Result<Option<CommitId>, ForgeError>;
+
+    /// Opens a change request, or adopts and rewrites the open one of the same branches. Says which it did.
+    async fn open_change_request(
+        &self,
+        project: &ProjectFacts,
+        source: &BranchName,
+        target: &BranchName,
+        text: &ChangeRequestText,
+    ) -> Result<Opened, ForgeError>;
+
+    /// Reads a change request back, or rewrites its description when `description` is given and then reads it back.
+    async fn change_request(
+        &self,
+        project: &ProjectFacts,
+        number: u64,
+        description: Option<&str>,
+    ) -> Result<ChangeRequest, ForgeError>;
+}
+
+/// What `open_change_request` did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opened {
+    /// A new one.
+    New(ChangeRequest),
+    /// One existed and was brought up to date.
+    Adopted(ChangeRequest),
+}
+
+impl Opened {
+    /// The change request either way.
+    #[must_use]
+    pub fn change_request(&self) -> &ChangeRequest {
+        match self {
+            Self::New(request) | Self::Adopted(request) => request,
+        }
+    }
+}
+
+/// Why a forge did not do what was asked. Each message is one sentence that says what to do; none holds a token.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ForgeError {
+    /// The address is not one.
+    #[error("the address {url:?} cannot be used: {rule}")]
+    Address {
+        /// The address as given, without user information.
+        url: String,
+        /// What would be accepted.
+        rule: String,
+    },
+    /// The forge does not know the token.
+    #[error("{instance} does not accept the token: check that it was made on this instance and copied whole")]
+    TokenInvalid {
+        /// Which instance.
+        instance: String,
+    },
+    /// The token's end has passed.
+    #[error("the token for {instance} has expired: make a new one and send the task again")]
+    TokenExpired {
+        /// Which instance.
+        instance: String,
+    },
+    /// The token was revoked.
+    #[error("the token for {instance} was revoked: make a new one and send the task again")]
+    TokenRevoked {
+        /// Which instance.
+        instance: String,
+    },
+    /// The token may not do this.
+    #[error("the token for {instance} may not {act}: it needs {needs}")]
+    ScopeMissing {
+        /// Which instance.
+        instance: String,
+        /// What was tried.
+        act: String,
+        /// The scope or right that is missing, in the forge's words.
+        needs: String,
+    },
+    /// Missing, or not visible to this token: forges do not tell these apart.
+    #[error("{what} does not exist on {instance}, or the token cannot see it: check the path and the token's user")]
+    NotFound {
+        /// Which instance.
+        instance: String,
+        /// What was looked for.
+        what: String,
+    },
+    /// The forge understood and refused.
+    #[error("{instance} refused to {act}: {detail}")]
+    Refused {
+        /// Which instance.
+        instance: String,
+        /// What was tried.
+        act: String,
+        /// The forge's own words, bounded.
+        detail: String,
+    },
+    /// Too many requests.
+    #[error("{instance} limits the rate of requests: it asks to wait {} s", wait.as_secs())]
+    RateLimited {
+        /// Which instance.
+        instance: String,
+        /// How long it asks to wait.
+        wait: Duration,
+    },
+    /// No answer, or an answer of status 5xx.
+    #[error("{instance} cannot be reached: {detail}")]
+    Unavailable {
+        /// Which instance.
+        instance: String,
+        /// What happened.
+        detail: String,
+    },
+    /// An answer that is not what the forge's API promises.
+    #[error("{instance} answered {act} in a form that is not understood: {detail}")]
+    Answer {
+        /// Which instance.
+        instance: String,
+        /// What was asked.
+        act: String,
+        /// What is wrong with the answer.
+        detail: String,
+    },
+}
+
+impl ForgeError {
+    /// Whether the same call may succeed later without anybody changing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::RateLimited { .. } | Self::Unavailable { .. } => true,
+            Self::Address { .. }
+            | Self::TokenInvalid { .. }
+            | Self::TokenExpired { .. }
+            | Self::TokenRevoked { .. }
+            | Self::ScopeMissing { .. }
+            | Self::NotFound { .. }
+            | Self::Refused { .. }
+            | Self::Answer { .. } => false,
+        }
+    }
+}
+
+/// Counts requests for the operators' metrics; the room itself imports no metrics.
+pub trait CountRequests: Send + Sync {
+    /// One request ended: which kind of forge, a short endpoint word, and the status (0 when there was no answer).
+    fn count(&self, forge: ForgeKind, endpoint: &'static str, status: u16);
+}
+
+/// Makes clients for connections; holds the one HTTP client that all of them share.
+#[async_trait]
+pub trait Connect: Send + Sync {
+    /// A client for one connection. `url` is `None` for the public instance.
+    ///
+    /// # Errors
+    /// The address cannot be used (malformed, plain http where not allowed, not among the allowed ones).
+    fn connect(&self, kind: ForgeKind, url: Option<&str>, token: &Secret) -> Result<Arc<dyn Forge>, ForgeError>;
+}

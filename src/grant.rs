@@ -1,0 +1,105 @@
+//! What one session may do: its projects, what each token allows there, the branch names, the identity of its commits.
+//!
+//! Minted once from what the forges answered, then only read. Pure: no I/O, and no way to widen it.
+
+use std::time::Duration;
+
+use crate::message::{BranchName, CommitId, ConnectionName, ForgeKind, ProjectKey, Publish, SessionId, Uncommitted};
+
+pub mod branch;
+pub mod trailer;
+
+pub use trailer::Trailers;
+
+/// The authority of one session.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// The session.
+    pub session: SessionId,
+    /// Its projects.
+    pub projects: Vec<ProjectGrant>,
+    /// The trailers that every new commit carries.
+    pub trailers: Trailers,
+    /// What is left behind on the forge.
+    pub publish: Publish,
+    /// What happens to uncommitted changes.
+    pub uncommitted: Uncommitted,
+    /// Time limits.
+    pub limits: SessionLimits,
+}
+
+/// Time limits of one session: the operator's, lowered by the task where it asked for less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// The whole session.
+    pub session: Duration,
+    /// One turn.
+    pub turn: Duration,
+    /// No sign of life from the agent.
+    pub idle: Duration,
+}
+
+/// A person as git writes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The name.
+    pub name: String,
+    /// The e-mail address.
+    pub email: String,
+}
+
+impl std::fmt::Display for Identity {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} <{}>", self.name, self.email)
+    }
+}
+
+/// What a session may do with one project.
+#[derive(Debug, Clone)]
+pub struct ProjectGrant {
+    /// Which project.
+    pub key: ProjectKey,
+    /// The kind of forge.
+    pub forge: ForgeKind,
+    /// The connection's name.
+    pub connection: ConnectionName,
+    /// The forge's own id of the project; survives renames, keys the mirror.
+    pub id: String,
+    /// The instance's canonical address, keys the mirror too.
+    pub instance: String,
+    /// Where git clones it from.
+    pub clone_url: String,
+    /// Where a person looks at it.
+    pub web_url: String,
+    /// The branch that the session starts from and that a change request merges into.
+    pub base: BranchName,
+    /// The forge's default branch.
+    pub default_branch: BranchName,
+    /// The one branch that the session may publish.
+    pub branch: BranchName,
+    /// The directory under `/workspace` in the sandbox.
+    pub directory: String,
+    /// Author and committer of new commits: the token's user, because push rules refuse others.
+    pub identity: Identity,
+    /// Whether the token may push.
+    pub may_push: bool,
+    /// Whether the token may open a change request.
+    pub may_open_change_request: bool,
+}
+
+impl Grant {
+    /// The project of that key.
+    #[must_use]
+    pub fn project(&self, key: &ProjectKey) -> Option<&ProjectGrant> {
+        self.projects.iter().find(|project| project.key == *key)
+    }
+}
+
+/// Where a session stood when its objects were shown: the heads that count as "already on the forge".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownRef {
+    /// The full reference name.
+    pub name: String,
+    /// Its commit (or tag object).
+    pub target: CommitId,
+}

@@ -1,0 +1,15 @@
+//! The wire contract: what an orchestrator sends (task, control) and what it gets back (events, outcome), with the ids both use.
+//!
+//! Nothing here does I/O, and nothing here imports another room. All that is parsed here is hostile until it parsed: bounded and typed.
+
+pub mod control;
+pub mod event;
+pub mod id;
+pub mod outcome;
+pub mod task;
+
+pub use control::{Control, ControlKind};
+pub use event::{Event, EventBody};
+pub use id::{AgentName, BranchName, CommitId, ConnectionName, ProjectKey, ProjectPath, SandboxId, SessionId};
+pub use outcome::{ProjectOutcome, Reason, SessionOutcome};
+pub use task::{Credential, ForgeKind, Publish, Task, TaskError, Uncommitted, User};

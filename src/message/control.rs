@@ -1,0 +1,102 @@
+//! Control messages: what an orchestrator sends to a live session's mailbox.
+//!
+//! Never applied here: parsing only. Kinds that this worker does not apply yet are refused by name with an event.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Largest control body that is read, in bytes.
+pub const LARGEST_CONTROL: usize = 256 * 1024;
+
+/// One control message.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+pub struct Control {
+    /// The version of this contract; 1.
+    pub version: u32,
+    /// The sender's own id of this message; the answering event names it.
+    pub id: String,
+    /// What to do.
+    #[serde(flatten)]
+    pub kind: ControlKind,
+}
+
+/// What a control message asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ControlKind {
+    /// Stop the running turn; the session then ends with what was accepted so far.
+    CancelTurn,
+    /// End the session: publish what was accepted, or discard it.
+    End {
+        /// Whether accepted work is published first.
+        #[serde(default = "yes")]
+        publish: bool,
+    },
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Why a body is not a control message.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Larger than `LARGEST_CONTROL`.
+    #[error("the control message is {0} bytes, the limit is {LARGEST_CONTROL}")]
+    TooLarge(usize),
+    /// Not a control message of version 1.
+    #[error("not a control message: {0}")]
+    Malformed(String),
+}
+
+impl Control {
+    /// Reads a control message.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn parse(body: &[u8]) -> Result<Self, ControlError> {
+        if body.len() > LARGEST_CONTROL {
+            return Err(ControlError::TooLarge(body.len()));
+        }
+        let malformed =
+            |error: serde_json::Error| ControlError::Malformed(error.to_string().chars().take(300).collect());
+        let value: serde_json::Value = serde_json::from_slice(body).map_err(malformed)?;
+        // serde cannot refuse unknown fields of a flattened enum, so the names are checked here.
+        if let Some(unknown) = value.as_object().and_then(|fields| {
+            fields
+                .keys()
+                .find(|name| !["version", "id", "kind", "publish"].contains(&name.as_str()))
+        }) {
+            return Err(ControlError::Malformed(format!(
+                "unknown field {:?}",
+                unknown.chars().take(60).collect::<String>()
+            )));
+        }
+        let control: Self = serde_json::from_value(value).map_err(malformed)?;
+        if control.version != 1 {
+            return Err(ControlError::Malformed(format!(
+                "version {} is not known here",
+                control.version
+            )));
+        }
+        if control.id.is_empty() || control.id.len() > 128 {
+            return Err(ControlError::Malformed("id must have 1 to 128 characters".into()));
+        }
+        Ok(control)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_known_kinds_and_refuses_others_by_name() {
+        let end = Control::parse(br#"{"version":1,"id":"a","kind":"end"}"#).unwrap();
+        assert_eq!(end.kind, ControlKind::End { publish: true });
+        let error = Control::parse(br#"{"version":1,"id":"a","kind":"dance"}"#).unwrap_err();
+        assert!(error.to_string().contains("dance"), "{error}");
+        assert!(Control::parse(br#"{"version":1,"id":"a","kind":"end","x":1}"#).is_err());
+        assert!(Control::parse(br#"{"version":2,"id":"a","kind":"end"}"#).is_err());
+    }
+}

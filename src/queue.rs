@@ -1,0 +1,141 @@
+//! The seam to the broker: tasks come in, events go out, and a session's mailbox is what makes a worker its owner.
+//!
+//! Never looks into a body. `rabbitmq` is the real one, `memory` serves `exec` and the demo.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::message::{Event, SessionId};
+
+pub mod memory;
+pub mod rabbitmq;
+
+/// A message that asks for a session, not yet acknowledged.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The body as it came.
+    pub body: Bytes,
+    /// Which attempt at the task this is, from 1.
+    pub attempt: u32,
+    /// Whether the broker handed it out before.
+    pub redelivered: bool,
+    /// Settles it; see [`Settle`].
+    pub handle: Box<dyn SettleHandle>,
+}
+
+/// What becomes of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settle {
+    /// Done: the session is claimed and lives on without the delivery, or the task is a duplicate.
+    Ack,
+    /// Not taken: any worker may have it.
+    Return,
+    /// Not a task: to the dead-letter queue, with the reason.
+    DeadLetter {
+        /// A stable word.
+        code: String,
+        /// The sentence.
+        message: String,
+    },
+}
+
+/// Settles one delivery, once.
+#[async_trait]
+pub trait SettleHandle: Send + Sync + std::fmt::Debug {
+    /// Settles the delivery. An error means that the broker will hand it out again.
+    async fn settle(self: Box<Self>, settle: Settle) -> Result<(), QueueError>;
+}
+
+/// Ownership of a session: holds as long as this value lives and the broker is reachable.
+#[async_trait]
+pub trait Claim: Send + std::fmt::Debug {
+    /// The next control message's body; `None` when ownership is lost or the queue is closed. Safe to drop while waiting.
+    async fn next_control(&mut self) -> Option<Bytes>;
+
+    /// Ends the ownership after the final event was confirmed: the mailbox goes, late duplicates are recognised for a day.
+    async fn close(self: Box<Self>) -> Result<(), QueueError>;
+}
+
+/// What came of a claim.
+#[derive(Debug)]
+pub enum Claimed {
+    /// This worker owns the session.
+    Owner(Box<dyn Claim>),
+    /// Another worker runs it: drop the duplicate.
+    Elsewhere,
+    /// The session has ended: drop the duplicate.
+    Over,
+}
+
+/// The broker.
+///
+/// Order for one task: `next_task`, `claim`, then settle the delivery, then events, then `Claim::close`. `publish` may be called from many
+/// tasks at once. All calls have time limits of their own.
+#[async_trait]
+pub trait Queue: Send + Sync {
+    /// Waits for a task; `None` after `stop_consuming`. Call it only with a free slot: one delivery is outstanding at a time.
+    async fn next_task(&self) -> Option<Delivery>;
+
+    /// Tries to become the owner of a session.
+    async fn claim(&self, session: SessionId) -> Result<Claimed, QueueError>;
+
+    /// Publishes an event. State events return when the broker confirmed them; progress returns when it was written.
+    async fn publish(&self, event: &Event) -> Result<(), QueueError>;
+
+    /// Stops taking tasks; what was prefetched goes back.
+    async fn stop_consuming(&self);
+
+    /// Whether the broker is reachable now.
+    fn is_connected(&self) -> bool;
+}
+
+/// Why the broker did not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum QueueError {
+    /// Cannot be reached.
+    #[error("the broker at {address} cannot be reached: {detail}")]
+    Connect {
+        /// Its address without user and password.
+        address: String,
+        /// What happened.
+        detail: String,
+    },
+    /// Queues or exchanges could not be declared.
+    #[error("the broker refused to declare {object}: {detail}")]
+    Declare {
+        /// Which object.
+        object: String,
+        /// The broker's words.
+        detail: String,
+    },
+    /// A message was not confirmed.
+    #[error("the broker did not confirm {what}: {detail}")]
+    Publish {
+        /// What was published.
+        what: String,
+        /// What happened.
+        detail: String,
+    },
+    /// A delivery could not be settled.
+    #[error("a delivery could not be settled: {0}")]
+    Settle(String),
+    /// A session could not be claimed for a reason other than another owner.
+    #[error("the session {session} could not be claimed: {detail}")]
+    Claim {
+        /// Which session.
+        session: SessionId,
+        /// What happened.
+        detail: String,
+    },
+}
+
+impl QueueError {
+    /// Whether it may work later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Publish { .. } | Self::Settle(_) | Self::Claim { .. } => true,
+            Self::Declare { .. } => false,
+        }
+    }
+}

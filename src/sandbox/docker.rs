@@ -1,0 +1,270 @@
+//! Docker Engine behind the seam, 20.10 and newer. The only folder that names Docker.
+//!
+//! Never executes a process in a container and never attaches to one: `inside` does both over the sandbox's socket. Each call has a time
+//! limit; a stalled engine costs one error, not the worker.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::Docker;
+use bollard::errors::Error;
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+    RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
+};
+use futures::{StreamExt as _, TryStreamExt as _};
+
+use super::{Config, Ended, Engine, EngineFacts, Sandbox, SandboxError, SandboxSpec};
+use crate::message::SandboxId;
+
+mod spec;
+
+/// A pull may take long; everything else may not.
+const PULL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// The engine.
+pub struct DockerEngine {
+    config: Config,
+    /// Made at the first use and after a failure, because the engine may start after the worker.
+    client: tokio::sync::Mutex<Option<Docker>>,
+}
+
+impl std::fmt::Debug for DockerEngine {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("DockerEngine")
+            .field("socket", &self.config.docker_socket)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DockerEngine {
+    /// An engine that is not yet talked to.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            client: tokio::sync::Mutex::new(None),
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(self.config.call_timeout_s)
+    }
+
+    /// The connected client; the API version is agreed on once per connection.
+    async fn client(&self) -> Result<Docker, SandboxError> {
+        let mut slot = self.client.lock().await;
+        if let Some(client) = slot.as_ref() {
+            return Ok(client.clone());
+        }
+        let connect = |error: Error| SandboxError::Connect {
+            detail: sentence(&error),
+        };
+        let fresh = match &self.config.docker_socket {
+            Some(path) => Docker::connect_with_unix(path, PULL_TIMEOUT.as_secs(), bollard::API_DEFAULT_VERSION),
+            None => Docker::connect_with_local_defaults().map(|client| client.with_timeout(PULL_TIMEOUT)),
+        }
+        .map_err(connect)?;
+        let agreed = within(self.timeout(), fresh.negotiate_version())
+            .await
+            .map_err(connect)?;
+        Ok(slot.insert(agreed).clone())
+    }
+
+    /// Forgets the connection, so that the next call agrees anew: the engine may have been replaced by another version.
+    async fn forget(&self) {
+        *self.client.lock().await = None;
+    }
+}
+
+#[async_trait]
+impl Engine for DockerEngine {
+    async fn check(&self) -> Result<EngineFacts, SandboxError> {
+        let client = self.client().await?;
+        match within(self.timeout(), client.info()).await {
+            Ok(info) => Ok(EngineFacts {
+                version: info.server_version.unwrap_or_default(),
+                api: client.client_version().to_string(),
+                runtime: info.default_runtime.unwrap_or_default(),
+            }),
+            Err(error) => {
+                self.forget().await;
+                Err(SandboxError::Connect {
+                    detail: sentence(&error),
+                })
+            }
+        }
+    }
+
+    async fn require_image(&self, image: &str) -> Result<(), SandboxError> {
+        let client = self.client().await?;
+        match within(self.timeout(), client.inspect_image(image)).await {
+            Ok(_) => return Ok(()),
+            Err(Error::DockerResponseServerError { status_code: 404, .. }) => {}
+            Err(error) => {
+                self.forget().await;
+                return Err(SandboxError::Connect {
+                    detail: sentence(&error),
+                });
+            }
+        }
+        if !self.config.pull {
+            return Err(SandboxError::ImageMissing {
+                image: image.to_owned(),
+            });
+        }
+        let options = CreateImageOptionsBuilder::default().from_image(image).build();
+        let pulled = client
+            .create_image(Some(options), None, None)
+            .try_for_each(|_| async { Ok(()) });
+        within(PULL_TIMEOUT, pulled)
+            .await
+            .map_err(|error| SandboxError::PullImage {
+                image: image.to_owned(),
+                detail: sentence(&error),
+            })
+    }
+
+    async fn start(&self, spec: &SandboxSpec) -> Result<Arc<dyn Sandbox>, SandboxError> {
+        let client = self.client().await?;
+        let name = spec::container_name(spec.id);
+        let options = CreateContainerOptionsBuilder::default().name(&name).build();
+        let body = spec::create_body(&self.config, spec);
+        let sandbox = DockerSandbox {
+            client: client.clone(),
+            name: name.clone(),
+            timeout: self.timeout(),
+        };
+        let created = within(self.timeout(), client.create_container(Some(options), body)).await;
+        if let Err(error) = created {
+            // The call may have been cut while the engine went on, so what it may have made is removed.
+            let _ = sandbox.remove().await;
+            if let Error::DockerResponseServerError { status_code: 404, .. } = error {
+                return Err(SandboxError::ImageMissing {
+                    image: spec.image.clone(),
+                });
+            }
+            return Err(SandboxError::Create {
+                detail: sentence(&error),
+            });
+        }
+        if let Err(error) = within(
+            self.timeout(),
+            client.start_container(&name, None::<StartContainerOptions>),
+        )
+        .await
+        {
+            let _ = sandbox.remove().await;
+            return Err(SandboxError::Start {
+                detail: sentence(&error),
+            });
+        }
+        Ok(Arc::new(sandbox))
+    }
+
+    async fn reap(&self, worker: &str, keep: &[SandboxId]) -> Result<usize, SandboxError> {
+        let client = self.client().await?;
+        let filters = HashMap::from([("label", vec![spec::worker_label(worker)])]);
+        let options = ListContainersOptionsBuilder::default()
+            .all(true)
+            .filters(&filters)
+            .build();
+        let found = within(self.timeout(), client.list_containers(Some(options)))
+            .await
+            .map_err(|error| SandboxError::Connect {
+                detail: sentence(&error),
+            })?;
+        let kept: Vec<String> = keep.iter().map(|id| spec::container_name(*id)).collect();
+        let mut removed = 0;
+        for container in found {
+            let names = container.names.unwrap_or_default();
+            let Some(name) = names.first().map(|name| name.trim_start_matches('/').to_owned()) else {
+                continue;
+            };
+            if kept.contains(&name) {
+                continue;
+            }
+            DockerSandbox {
+                client: client.clone(),
+                name,
+                timeout: self.timeout(),
+            }
+            .remove()
+            .await?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+}
+
+/// One started container.
+struct DockerSandbox {
+    client: Docker,
+    name: String,
+    timeout: Duration,
+}
+
+#[async_trait]
+impl Sandbox for DockerSandbox {
+    async fn wait(&self) -> Result<Ended, SandboxError> {
+        let mut answers = Box::pin(self.client.wait_container(&self.name, None::<WaitContainerOptions>));
+        let status = match answers.next().await {
+            Some(Ok(answer)) => answer.status_code,
+            // The client turns every exit status but zero into an error.
+            Some(Err(Error::DockerContainerWaitError { code, .. })) => code,
+            Some(Err(Error::DockerResponseServerError { status_code: 404, .. })) | None => -1,
+            Some(Err(error)) => {
+                return Err(SandboxError::Wait {
+                    detail: sentence(&error),
+                });
+            }
+        };
+        let inspected = self
+            .client
+            .inspect_container(&self.name, None::<InspectContainerOptions>);
+        let out_of_memory = match within(self.timeout, inspected).await {
+            Ok(answer) => answer.state.and_then(|state| state.oom_killed).unwrap_or(false),
+            Err(_) => false,
+        };
+        Ok(Ended { status, out_of_memory })
+    }
+
+    async fn remove(&self) -> Result<(), SandboxError> {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        match within(self.timeout, self.client.remove_container(&self.name, Some(options))).await {
+            // 409: another call removes it at this moment.
+            Ok(())
+            | Err(Error::DockerResponseServerError {
+                status_code: 404 | 409, ..
+            }) => Ok(()),
+            Err(error) => Err(SandboxError::Remove {
+                detail: sentence(&error),
+            }),
+        }
+    }
+}
+
+/// The call with a time limit; a call that runs out of time is an error like any other.
+async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::time::timeout(limit, call)
+        .await
+        .unwrap_or(Err(Error::RequestTimeoutError))
+}
+
+/// The engine's words on one bounded line.
+fn sentence(error: &Error) -> String {
+    let text = if let Error::DockerResponseServerError { message, .. } = error {
+        message.clone()
+    } else {
+        error.to_string()
+    };
+    text.split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .chars()
+        .take(300)
+        .collect()
+}

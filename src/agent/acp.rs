@@ -1,0 +1,236 @@
+//! Agents that speak the Agent Client Protocol, version 1. The only files that name the protocol's crate.
+//!
+//! Never advertises file system or terminal access (agent and files live in one sandbox), never authenticates, and takes no stop reason
+//! for success. Updates are read by our own lenient reader before the crate sees the stream; the crate gets requests and answers only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_client_protocol::schema::ProtocolVersion;
+use agent_client_protocol::v1::ConnectionTo;
+use agent_client_protocol::v1::schema::{
+    CancelNotification, ContentBlock, Implementation, InitializeRequest, McpServer, McpServerHttp, NewSessionRequest,
+    PromptRequest, RequestPermissionRequest, SessionId, SetSessionModeRequest, TextContent,
+};
+use agent_client_protocol::{Agent as AgentRole, ByteStreams, Client, Error};
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::compat::{TokioAsyncReadCompatExt as _, TokioAsyncWriteCompatExt as _};
+use tokio_util::sync::CancellationToken;
+
+use super::{Agent, AgentError, Pipes, TurnLimits, TurnReport};
+use crate::progress::Progress;
+
+mod lines;
+mod permission;
+mod update;
+
+/// What an agent needs to know at its start.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// The working directory in the sandbox, absolute.
+    pub directory: String,
+    /// The address of the worker's MCP server, seen from inside.
+    pub mcp_url: String,
+    /// The session mode to choose.
+    pub session_mode: Option<String>,
+    /// How long the start may take.
+    pub timeout: Duration,
+}
+
+/// A prompt on its way into the connection.
+struct Prompt {
+    text: String,
+    answer: oneshot::Sender<Result<String, Error>>,
+}
+
+/// A started agent. Dropping it ends the connection.
+#[derive(Debug)]
+pub struct AcpAgent {
+    prompts: mpsc::Sender<Prompt>,
+    cancels: mpsc::Sender<()>,
+    /// What the agent said in the running turn, and when it last gave a sign of life.
+    heard: watch::Receiver<Instant>,
+    said: lines::Said,
+    connection: tokio::task::JoinHandle<()>,
+    reader: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for AcpAgent {
+    fn drop(&mut self) {
+        self.connection.abort();
+        self.reader.abort();
+    }
+}
+
+/// Speaks to a fresh agent: initialise, open a session, choose the mode.
+///
+/// # Errors
+/// The agent does not come up in time, wants authentication, or answers with an error.
+pub async fn start(pipes: Pipes, start: Start, progress: Arc<Progress>) -> Result<AcpAgent, AgentError> {
+    let said = lines::Said::default();
+    let (heard_tx, heard) = watch::channel(Instant::now());
+    // The crate reads from this pipe what the reader lets through.
+    let (filtered_in, filtered_out) = tokio::io::duplex(64 * 1024);
+    let reader = tokio::spawn(lines::filter(pipes.stdout, filtered_in, said.clone(), heard_tx, progress.clone()));
+
+    let (prompts, prompts_rx) = mpsc::channel::<Prompt>(1);
+    let (cancels, cancels_rx) = mpsc::channel::<()>(1);
+    let (ready_tx, ready_rx) = oneshot::channel();
+    let transport = ByteStreams::new(pipes.stdin.compat_write(), filtered_out.compat());
+    let limit = start.timeout;
+    let connection = tokio::spawn(converse(transport, start, progress, prompts_rx, cancels_rx, ready_tx));
+    let agent = AcpAgent { prompts, cancels, heard, said, connection, reader };
+    match tokio::time::timeout(limit, ready_rx).await {
+        Ok(Ok(Ok(()))) => Ok(agent),
+        Ok(Ok(Err(error))) => Err(told(&error)),
+        Ok(Err(_)) => Err(AgentError::Ended { detail: "before it opened a session".into() }),
+        Err(_) => Err(AgentError::StartTimeout { after: limit }),
+    }
+}
+
+/// The whole conversation, in a task of its own: it ends when the agent's output ends or the handle is dropped.
+async fn converse(
+    transport: ByteStreams<impl futures::AsyncWrite + Send + 'static, impl futures::AsyncRead + Send + 'static>,
+    start: Start,
+    progress: Arc<Progress>,
+    mut prompts: mpsc::Receiver<Prompt>,
+    mut cancels: mpsc::Receiver<()>,
+    ready: oneshot::Sender<Result<(), Error>>,
+) {
+    let permissions = progress.clone();
+    let ended = Client
+        .v1()
+        .name("cofferdam")
+        .on_receive_request(
+            async move |request: RequestPermissionRequest, responder, _connection| {
+                let (answer, event) = permission::decide(&request);
+                permissions.state(event).await;
+                responder.respond(answer)
+            },
+            agent_client_protocol::on_receive_request!(),
+        )
+        .connect_with(transport, async move |connection: ConnectionTo<AgentRole>| {
+            let session = match open(&connection, &start).await {
+                Ok(session) => {
+                    let _ = ready.send(Ok(()));
+                    session
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                    return Ok(());
+                }
+            };
+            while let Some(prompt) = prompts.recv().await {
+                while cancels.try_recv().is_ok() {}
+                let text = ContentBlock::Text(TextContent::new(prompt.text));
+                let mut answer =
+                    Box::pin(connection.send_request(PromptRequest::new(session.clone(), vec![text])).block_task());
+                let outcome = loop {
+                    tokio::select! {
+                        outcome = &mut answer => break outcome,
+                        Some(()) = cancels.recv() => {
+                            connection.send_notification(CancelNotification::new(session.clone()))?;
+                        }
+                    }
+                };
+                let _ = prompt.answer.send(outcome.map(|response| stop_word(&response.stop_reason)));
+            }
+            Ok(())
+        })
+        .await;
+    if let Err(error) = ended {
+        tracing::debug!(code = %i32::from(error.code), "the agent's connection ended with an error");
+    }
+}
+
+/// Initialise, open a session, choose the mode.
+async fn open(connection: &ConnectionTo<AgentRole>, start: &Start) -> Result<SessionId, Error> {
+    let client = Implementation::new("cofferdam", env!("CARGO_PKG_VERSION"));
+    // No file system and no terminal capability: an agent that is offered them uses them badly, and needs neither here.
+    let hello = connection
+        .send_request(InitializeRequest::new(ProtocolVersion::V1).client_info(client))
+        .block_task()
+        .await?;
+    let mut servers = Vec::new();
+    if hello.agent_capabilities.mcp_capabilities.http {
+        servers.push(McpServer::Http(McpServerHttp::new("cofferdam", start.mcp_url.clone())));
+    }
+    let request = NewSessionRequest::new(start.directory.as_str()).mcp_servers(servers);
+    let opened = connection.send_request(request).block_task().await?;
+    if let Some(mode) = &start.session_mode {
+        let request = SetSessionModeRequest::new(opened.session_id.clone(), mode.as_str());
+        connection.send_request(request).block_task().await?;
+    }
+    Ok(opened.session_id)
+}
+
+#[async_trait]
+impl Agent for AcpAgent {
+    async fn turn(
+        &mut self,
+        prompt: &str,
+        limits: TurnLimits,
+        progress: &Progress,
+        cancel: &CancellationToken,
+    ) -> Result<TurnReport, AgentError> {
+        self.said.clear();
+        let (answer_tx, mut answer) = oneshot::channel();
+        let gone = || AgentError::Ended { detail: String::new() };
+        self.prompts.send(Prompt { text: prompt.to_owned(), answer: answer_tx }).await.map_err(|_| gone())?;
+        let began = Instant::now();
+        let stopped = loop {
+            // Any line of the agent counts as a sign of life.
+            let idle_at = (*self.heard.borrow()).max(began) + limits.idle;
+            tokio::select! {
+                outcome = &mut answer => {
+                    return match outcome {
+                        Ok(Ok(stop_reason)) => Ok(TurnReport { stop_reason, answer: self.said.take() }),
+                        Ok(Err(error)) => Err(told(&error)),
+                        Err(_) => Err(gone()),
+                    };
+                }
+                changed = self.heard.changed() => {
+                    if changed.is_err() {
+                        // Its output has ended. The answer may have been its last line.
+                        let last = tokio::time::timeout(Duration::from_secs(1), &mut answer).await;
+                        return match last {
+                            Ok(Ok(Ok(stop_reason))) => Ok(TurnReport { stop_reason, answer: self.said.take() }),
+                            Ok(Ok(Err(error))) if !error.message.is_empty() && i32::from(error.code) != -32603 => Err(told(&error)),
+                            Ok(_) | Err(_) => Err(gone()),
+                        };
+                    }
+                }
+                () = cancel.cancelled() => break AgentError::Cancelled,
+                () = tokio::time::sleep_until(began + limits.turn) => break AgentError::TurnTimeout { after: limits.turn },
+                () = tokio::time::sleep_until(idle_at) => break AgentError::Stalled { after: limits.idle },
+            }
+        };
+        // After our own cancel any answer means "cancelled": some agents answer with an error.
+        let _ = self.cancels.try_send(());
+        let _ = tokio::time::timeout(limits.grace, &mut answer).await;
+        progress.flush().await;
+        Err(stopped)
+    }
+}
+
+/// An agent's error in our words. Its own words are bounded; they are masked where they become an event.
+fn told(error: &Error) -> AgentError {
+    let mut detail: String = error.message.chars().take(300).collect();
+    if let Some(data) = &error.data {
+        detail.push_str(&format!(" ({})", data.to_string().chars().take(300).collect::<String>()));
+    }
+    match i32::from(error.code) {
+        -32000 => AgentError::Unauthenticated { detail },
+        _ => AgentError::Answered { detail },
+    }
+}
+
+/// The wire word of a stop reason.
+fn stop_word(reason: &impl serde::Serialize) -> String {
+    match serde_json::to_value(reason) {
+        Ok(serde_json::Value::String(word)) => word,
+        Ok(_) | Err(_) => "unknown".to_owned(),
+    }
+}

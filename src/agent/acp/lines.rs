@@ -1,0 +1,151 @@
+//! Between an agent's output and the protocol's crate: bounds lines, drops what is not JSON, and reads updates itself.
+//!
+//! The crate queues without bound, so a flood must stop here: updates are handled one by one and never reach it, and the pipe to it is
+//! small. Never interprets a request or an answer.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::update::{self, Update};
+use crate::agent::push_bounded;
+use crate::message::EventBody;
+use crate::progress::Progress;
+
+/// Longest line that is read; a longer one is dropped and counted.
+const LONGEST_LINE: usize = 8 * 1024 * 1024;
+/// Most requests of an agent to us in its life. A well-behaved agent asks a few hundred times.
+const MOST_REQUESTS: u32 = 100_000;
+
+/// What the agent said in the running turn.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Said(Arc<Mutex<String>>);
+
+impl Said {
+    pub(super) fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    pub(super) fn take(&self) -> String {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn push(&self, more: &str) {
+        push_bounded(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner), more);
+    }
+}
+
+/// Reads the agent's output to its end, passing on what the crate shall see.
+pub(super) async fn filter(
+    output: impl AsyncRead + Send + Unpin,
+    mut onward: impl AsyncWrite + Send + Unpin,
+    said: Said,
+    heard: watch::Sender<Instant>,
+    progress: Arc<Progress>,
+) {
+    let mut reader = BufReader::with_capacity(64 * 1024, output);
+    let mut calls = update::Calls::default();
+    let mut requests = 0_u32;
+    let mut dropped = 0_u64;
+    loop {
+        let line = match next_line(&mut reader).await {
+            Ok(Some(Line::Whole(line))) => line,
+            Ok(Some(Line::TooLong(bytes))) => {
+                dropped += bytes;
+                continue;
+            }
+            Ok(None) | Err(_) => break,
+        };
+        let _ = heard.send(Instant::now());
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        let Ok(message) = serde_json::from_slice::<serde_json::Value>(&line) else {
+            dropped += line.len() as u64;
+            continue;
+        };
+        if message.get("method").and_then(serde_json::Value::as_str) == Some("session/update") {
+            for update in update::read(&message, &mut calls) {
+                match update {
+                    Update::Said(text) => {
+                        said.push(&text);
+                        progress.note(EventBody::AgentMessage { text });
+                    }
+                    Update::Event(event) => progress.note(event),
+                }
+            }
+            continue;
+        }
+        if message.get("method").is_some() {
+            requests += 1;
+            if requests > MOST_REQUESTS {
+                tracing::warn!("an agent made more requests than any agent needs; its connection is closed");
+                break;
+            }
+        }
+        let passed = async {
+            onward.write_all(&line).await?;
+            onward.write_all(b"\n").await
+        };
+        if passed.await.is_err() {
+            break;
+        }
+    }
+    if dropped > 0 {
+        progress.state(EventBody::OutputDropped { what: "agent output that is no message".into(), bytes: dropped }).await;
+    }
+}
+
+enum Line {
+    Whole(Vec<u8>),
+    TooLong(u64),
+}
+
+/// The next line without its newline; never holds more than `LONGEST_LINE`.
+async fn next_line(reader: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> std::io::Result<Option<Line>> {
+    let mut line = Vec::new();
+    let mut skipped = 0_u64;
+    loop {
+        let available = reader.fill_buf().await?;
+        if available.is_empty() {
+            return Ok(match (skipped, line.is_empty()) {
+                (0, true) => None,
+                (0, false) => Some(Line::Whole(line)),
+                (bytes, _) => Some(Line::TooLong(bytes)),
+            });
+        }
+        let (taken, ended) = match available.iter().position(|byte| *byte == b'\n') {
+            Some(end) => (end + 1, true),
+            None => (available.len(), false),
+        };
+        let content = &available[..taken - usize::from(ended)];
+        if skipped > 0 || line.len() + content.len() > LONGEST_LINE {
+            skipped += (line.len() + content.len()) as u64;
+            line = Vec::new();
+        } else {
+            line.extend_from_slice(content);
+        }
+        reader.consume(taken);
+        if ended {
+            return Ok(Some(if skipped > 0 { Line::TooLong(skipped) } else { Line::Whole(line) }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_are_bounded_and_the_next_one_is_still_read() {
+        let mut input = vec![b'x'; LONGEST_LINE + 10];
+        input.extend_from_slice(b"\nnext\nlast");
+        let mut reader = BufReader::new(input.as_slice());
+        assert!(matches!(next_line(&mut reader).await.unwrap(), Some(Line::TooLong(bytes)) if bytes == LONGEST_LINE as u64 + 10));
+        assert!(matches!(next_line(&mut reader).await.unwrap(), Some(Line::Whole(line)) if line == b"next"));
+        assert!(matches!(next_line(&mut reader).await.unwrap(), Some(Line::Whole(line)) if line == b"last"));
+        assert!(next_line(&mut reader).await.unwrap().is_none());
+    }
+}

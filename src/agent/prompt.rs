@@ -1,0 +1,53 @@
+//! What an agent is told besides the user's prompt: where the projects are, how commits and branches work here, and what reviewers need.
+//! Pure text.
+
+use super::ProjectBrief;
+
+/// The first prompt of a session: the user's words, then the house rules.
+#[must_use]
+pub fn first(user_prompt: &str, projects: &[ProjectBrief]) -> String {
+    let mut text = String::with_capacity(user_prompt.len() + 2048);
+    text.push_str(user_prompt.trim());
+    text.push_str("\n\n---\nAbout this workspace:\n");
+    for project in projects {
+        text.push_str(&format!(
+            "- {}:{} is cloned at {}, on the branch {} (from {}); its commits become one {}.\n",
+            project.connection, project.path, project.directory, project.branch, project.base, project.change_request_word
+        ));
+    }
+    text.push_str(
+        "- Commit your work on the branch that is checked out; do not rename it. Git hooks add the session's trailers to each commit.\n\
+         - `git fetch`, `git pull` and `git push` work. There is no other network.\n\
+         - You cannot and need not open a merge or pull request: that happens from your commits when you are done.\n\
+         - Reviewers read your final answer. End it with these three sections, each with this exact heading:\n\
+         ## Changes\n## Approach\n## Trade-offs\n\
+         \x20 and, if you ran checks, a section `## Checked` that says which and what came of them.\n",
+    );
+    if projects.len() > 1 {
+        text.push_str(
+            "- For a text of its own per project, call the tool create_change_request once for each project that you changed.\n",
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_users_words_come_first_and_every_project_is_named() {
+        let brief = |connection: &str, path: &str| ProjectBrief {
+            connection: connection.parse().unwrap(),
+            path: path.parse().unwrap(),
+            directory: format!("/workspace/{path}"),
+            branch: "cofferdam/x-1".into(),
+            base: "main".into(),
+            change_request_word: "merge request",
+        };
+        let text = first("Do it\n", &[brief("a", "g/one"), brief("b", "g/two")]);
+        assert!(text.starts_with("Do it\n\n---\n"));
+        assert!(text.contains("a:g/one is cloned at /workspace/g/one") && text.contains("b:g/two"));
+        assert!(text.contains("## Trade-offs") && text.contains("create_change_request"));
+    }
+}

@@ -1,0 +1,245 @@
+//! The worker's configuration: composes each room's own part, reads one TOML file, overlays the environment, checks across rooms.
+//!
+//! Binds no port, opens no connection, and holds no secret: only names of files and variables that do.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::message::AgentName;
+use crate::{admin, agent, forge, gateway, queue, repository, sandbox, session};
+
+
+/// What separates the parts of a variable's name: `COFFERDAM__SANDBOX__CPUS` sets `sandbox.cpus`.
+const SEPARATOR: &str = "__";
+/// What every variable begins with.
+const PREFIX: &str = "COFFERDAM__";
+
+/// The whole configuration. Every key has a default but the agents, which have none.
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The worker's name in events and on its containers; the host's name when absent.
+    pub worker: Option<String>,
+    /// Where mirrors, object stores, sockets and kept bundles live. The engine must see it under the same path.
+    pub state_dir: PathBuf,
+    /// How many sessions run at a time.
+    pub concurrency: usize,
+    /// The agent of tasks that name none.
+    pub default_agent: Option<AgentName>,
+    /// The broker.
+    pub queue: queue::rabbitmq::Config,
+    /// Sandboxes.
+    pub sandbox: sandbox::Config,
+    /// Forges.
+    pub forge: forge::Config,
+    /// Mirrors and staging.
+    pub repository: repository::Config,
+    /// Sessions.
+    pub session: session::Config,
+    /// Where credentials are looked up.
+    pub credentials: session::credential::Config,
+    /// Health and metrics.
+    pub admin: admin::Config,
+    /// Agents by name.
+    pub agents: BTreeMap<AgentName, agent::Config>,
+    /// Model endpoints by name.
+    pub models: BTreeMap<String, gateway::model::Config>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            worker: None,
+            state_dir: PathBuf::from("/var/lib/cofferdam"),
+            concurrency: 4,
+            default_agent: None,
+            queue: queue::rabbitmq::Config::default(),
+            sandbox: sandbox::Config::default(),
+            forge: forge::Config::default(),
+            repository: repository::Config::default(),
+            session: session::Config::default(),
+            credentials: session::credential::Config::default(),
+            admin: admin::Config::default(),
+            agents: BTreeMap::new(),
+            models: BTreeMap::new(),
+        }
+    }
+}
+
+/// Why a configuration cannot be used; every message names the key.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration {path} cannot be read: {source}")]
+    Read {
+        /// Which file.
+        path: String,
+        /// What happened.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("the configuration {path} is not TOML: {detail}")]
+    Syntax {
+        /// Which file.
+        path: String,
+        /// Line, column and reason.
+        detail: String,
+    },
+    /// A key is unknown, missing or of the wrong form.
+    #[error("configuration key {key}: {detail}")]
+    Key {
+        /// Where.
+        key: String,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+impl Config {
+    /// Reads a file, or the defaults when there is none, and overlays the variables that begin with `COFFERDAM__`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load(
+        path: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let shown = path.map_or_else(|| "(defaults)".to_owned(), |path| path.display().to_string());
+        let text = match path {
+            Some(path) => {
+                std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: shown.clone(), source })?
+            }
+            None => String::new(),
+        };
+        let mut table: toml::Table =
+            text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax { path: shown, detail: error.to_string() })?;
+        for (name, value) in environment {
+            if let Some(keys) = name.strip_prefix(PREFIX) {
+                overlay(&mut table, keys, &value)?;
+            }
+        }
+        let config: Self = serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| {
+            ConfigError::Key { key: error.path().to_string(), detail: error.inner().to_string().trim().to_owned() }
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The worker's name.
+    #[must_use]
+    pub fn worker_name(&self) -> String {
+        let given = self.worker.clone().or_else(|| nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()));
+        given.unwrap_or_else(|| "worker".to_owned()).chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')).take(64).collect()
+    }
+
+    /// What no room can check alone.
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |key: &str, detail: &str| Err(ConfigError::Key { key: key.to_owned(), detail: detail.to_owned() });
+        if !self.state_dir.is_absolute() {
+            return wrong("state_dir", "must be an absolute path");
+        }
+        if self.concurrency == 0 {
+            return wrong("concurrency", "must be at least 1");
+        }
+        if self.sandbox.uid == 0 {
+            return wrong("sandbox.uid", "must not be 0: an agent never runs as root");
+        }
+        if !self.session.branch.contains("{session}") {
+            return wrong("session.branch", "must contain {session}, so that each session has its own branch");
+        }
+        if let Some(name) = &self.default_agent
+            && !self.agents.contains_key(name)
+        {
+            return wrong("default_agent", "names an agent that [agents] does not have");
+        }
+        for (name, agent) in &self.agents {
+            if agent.command.is_empty() {
+                return wrong(&format!("agents.{name}.command"), "must not be empty");
+            }
+            if session::identity::parse(&agent.co_author).is_none() {
+                return wrong(&format!("agents.{name}.co_author"), "must look like `Name <address@example.org>`");
+            }
+            if let Some(model) = &agent.model
+                && !self.models.contains_key(model)
+            {
+                return wrong(&format!("agents.{name}.model"), "names a model endpoint that [models] does not have");
+            }
+            for path in agent.files.keys() {
+                let inside = !path.starts_with('/') && !path.split('/').any(|part| part.is_empty() || part == "..");
+                if !inside {
+                    return wrong(&format!("agents.{name}.files"), "paths are relative to the home directory and stay in it");
+                }
+            }
+        }
+        for (name, model) in &self.models {
+            let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+            if !plain {
+                return wrong(&format!("models.{name}"), "names are a-z, 0-9 and '-'");
+            }
+            if model.key_env.is_some() && model.key_file.is_some() {
+                return wrong(&format!("models.{name}"), "has both key_env and key_file: keep one");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sets one key from a variable; the value is read as TOML where it is, and as text otherwise.
+fn overlay(table: &mut toml::Table, keys: &str, value: &str) -> Result<(), ConfigError> {
+    let parts: Vec<String> = keys.split(SEPARATOR).map(str::to_ascii_lowercase).collect();
+    let Some((last, above)) = parts.split_last() else { return Ok(()) };
+    let mut place = table;
+    for part in above {
+        let below = place.entry(part.clone()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        place = below.as_table_mut().ok_or_else(|| ConfigError::Key {
+            key: parts.join("."),
+            detail: format!("{part} is a value, not a section"),
+        })?;
+    }
+    let read = format!("value = {value}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("value"));
+    place.insert(last.clone(), read.unwrap_or_else(|| toml::Value::String(value.to_owned())));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Config::load(Some(file.path()), environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+    }
+
+    #[test]
+    fn defaults_are_a_configuration() {
+        assert_eq!(Config::load(None, []).unwrap().concurrency, 4);
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file() {
+        let config = load("concurrency = 2\n[sandbox]\ncpus = 1.0", &[("COFFERDAM__CONCURRENCY", "7"), ("COFFERDAM__SANDBOX__CPUS", "3.5"), ("OTHER", "x"), ("COFFERDAM__WORKER", "w1")]).unwrap();
+        assert_eq!((config.concurrency, config.sandbox.cpus, config.worker.as_deref()), (7, 3.5, Some("w1")));
+    }
+
+    #[test]
+    fn every_mistake_names_its_key() {
+        let says = |text: &str| load(text, &[]).unwrap_err().to_string();
+        assert!(says("concurency = 1").contains("concurency"));
+        assert!(says("[sandbox]\ncpus = \"x\"").contains("sandbox.cpus"));
+        assert!(says("state_dir = \"relative\"").contains("state_dir"));
+        assert!(says("[sandbox]\nuid = 0").contains("sandbox.uid"));
+        assert!(says("= 1").contains("not TOML"));
+        assert!(says("default_agent = \"x\"").contains("default_agent"));
+        let agent = "[agents.a]\nimage = \"i\"\ncommand = [\"c\"]\nco_author = \"A <a@b.c>\"\n";
+        assert!(load(agent, &[]).is_ok());
+        assert!(says(&agent.replace("[\"c\"]", "[]")).contains("agents.a.command"));
+        assert!(says(&agent.replace("A <a@b.c>", "A")).contains("co_author"));
+        assert!(says(&format!("{agent}model = \"m\"")).contains("agents.a.model"));
+        assert!(says(&format!("{agent}files = {{ \"../x\" = \"\" }}")).contains("agents.a.files"));
+        assert!(says("[session]\nbranch = \"x\"").contains("session.branch"));
+    }
+}

@@ -1,0 +1,222 @@
+//! The worker's end of a sandbox's one socket: `inside`'s control and stdio, and an HTTP service of git, MCP and model routes.
+//!
+//! The socket itself says which sandbox is talking; nothing that comes over it is believed beyond that. Closing the gateway closes the
+//! sandbox's only way out.
+
+use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cofferdam_inside::{Preamble, Token};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
+
+pub mod git;
+mod http;
+pub mod inside;
+pub mod model;
+pub mod process;
+
+pub use inside::Inside;
+pub use process::Process;
+
+/// The loopback port in the sandbox behind which the HTTP routes are.
+pub const HTTP_PORT: u16 = 8470;
+
+/// Most connections of one sandbox at a time.
+const MOST_CONNECTIONS: usize = 600;
+/// A connection that does not say what it is within this time is closed.
+const PREAMBLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why the gateway did not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum GatewayError {
+    /// The socket could not be made.
+    #[error("the sandbox's socket {path} could not be made: {detail}")]
+    Bind {
+        /// Its path.
+        path: String,
+        /// What happened.
+        detail: String,
+    },
+    /// `inside` did not report in time.
+    #[error("the sandbox started, but `inside` did not report within {} s", after.as_secs())]
+    Hello {
+        /// The limit.
+        after: Duration,
+    },
+    /// The control connection ended.
+    #[error("the connection to `inside` is gone")]
+    Gone,
+    /// `inside` said no.
+    #[error("the sandbox could not {act}: {reason}")]
+    Refused {
+        /// What was ordered.
+        act: &'static str,
+        /// Its words, bounded.
+        reason: String,
+    },
+    /// `inside` did not answer in time.
+    #[error("the sandbox did not answer when it should {act}")]
+    Unanswered {
+        /// What was ordered.
+        act: &'static str,
+    },
+}
+
+impl GatewayError {
+    /// Whether a fresh sandbox may do better.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Hello { .. } | Self::Gone | Self::Unanswered { .. } => true,
+            Self::Bind { .. } | Self::Refused { .. } => false,
+        }
+    }
+}
+
+/// What connections are waited for.
+#[derive(Default)]
+struct Expected {
+    control: Option<oneshot::Sender<UnixStream>>,
+    stdio: HashMap<Token, oneshot::Sender<UnixStream>>,
+}
+
+/// Shared between the accepting task and the handles.
+pub(crate) struct Shared {
+    expected: Mutex<Expected>,
+    router: Mutex<axum::Router>,
+}
+
+impl Shared {
+    fn expected(&self) -> std::sync::MutexGuard<'_, Expected> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the stdio connection that carries this token.
+    pub(crate) fn expect_stdio(&self, token: Token) -> oneshot::Receiver<UnixStream> {
+        let (sender, receiver) = oneshot::channel();
+        self.expected().stdio.insert(token, sender);
+        receiver
+    }
+
+    /// No longer waits for it.
+    pub(crate) fn forget_stdio(&self, token: &Token) {
+        self.expected().stdio.remove(token);
+    }
+}
+
+/// One sandbox's gateway. Dropping it closes every connection.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    control: Option<oneshot::Receiver<UnixStream>>,
+    stop: CancellationToken,
+    socket: PathBuf,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Gateway").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Gateway {
+    /// Binds the socket and begins to accept. Until [`Gateway::serve`] every HTTP request is answered with 503.
+    ///
+    /// # Errors
+    /// The socket cannot be made.
+    pub fn open(socket: &Path) -> Result<Self, GatewayError> {
+        let failed = |error: std::io::Error| GatewayError::Bind { path: socket.display().to_string(), detail: error.to_string() };
+        let listener = UnixListener::bind(socket).map_err(failed)?;
+        // The sandbox's user is not the worker's; the directory above decides who reaches the socket at all.
+        std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666)).map_err(failed)?;
+        let (control_tx, control) = oneshot::channel();
+        let closed = axum::Router::new().fallback(|| async { (axum::http::StatusCode::SERVICE_UNAVAILABLE, "not yet\n") });
+        let shared = Arc::new(Shared {
+            expected: Mutex::new(Expected { control: Some(control_tx), stdio: HashMap::new() }),
+            router: Mutex::new(closed),
+        });
+        let stop = CancellationToken::new();
+        tokio::spawn(accept(listener, shared.clone(), stop.clone()));
+        Ok(Self { shared, control: Some(control), stop, socket: socket.to_owned() })
+    }
+
+    /// Sets the HTTP routes for connections from now on.
+    pub fn serve(&self, router: axum::Router) {
+        *self.shared.router.lock().unwrap_or_else(PoisonError::into_inner) = router;
+    }
+
+    /// Waits for `inside` to report. Once.
+    ///
+    /// # Errors
+    /// It does not report in time, or was waited for before.
+    pub async fn inside(&mut self, limit: Duration) -> Result<Inside, GatewayError> {
+        let control = self.control.take().ok_or(GatewayError::Gone)?;
+        let hello = async {
+            let stream = control.await.map_err(|_| GatewayError::Gone)?;
+            Inside::greet(stream, self.shared.clone(), self.stop.child_token()).await
+        };
+        tokio::time::timeout(limit, hello).await.unwrap_or(Err(GatewayError::Hello { after: limit }))
+    }
+}
+
+/// Accepts until stopped; each connection lives in a task of its own.
+async fn accept(listener: UnixListener, shared: Arc<Shared>, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, most likely: waiting is the only thing that helps.
+                tracing::warn!(%error, "a sandbox's connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let (shared, stop) = (shared.clone(), stop.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = dispatch(stream, &shared) => {}
+                () = stop.cancelled() => {}
+            }
+            drop(place);
+        });
+    }
+}
+
+/// Reads what a connection is for and hands it to whom it concerns.
+async fn dispatch(mut stream: UnixStream, shared: &Shared) {
+    let Ok(Ok(preamble)) = tokio::time::timeout(PREAMBLE_TIMEOUT, Preamble::read(&mut stream)).await else { return };
+    match preamble {
+        // Only the first control connection counts: `inside` dials it before anything else runs in the sandbox.
+        Preamble::Control => {
+            if let Some(waiting) = shared.expected().control.take() {
+                let _ = waiting.send(stream);
+            }
+        }
+        Preamble::Stdio(token) => {
+            if let Some(waiting) = shared.expected().stdio.remove(&token) {
+                let _ = waiting.send(stream);
+            }
+        }
+        Preamble::Relay(HTTP_PORT) => {
+            let router = shared.router.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            http::serve(stream, router).await;
+        }
+        Preamble::Relay(_) => {}
+    }
+}

@@ -1,0 +1,283 @@
+//! The git route: smart HTTP at `/git/<connection>/<path>.git/...`, answered by git's own programs over the session's staging.
+//!
+//! Only granted projects exist here. Never talks to a forge, never serves a file, never lets a client choose git's options. Every push is
+//! told to the session, accepted or refused.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, BodyDataStream};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::any;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::ChildStdin;
+use tokio::sync::mpsc;
+use tokio_util::io::ReaderStream;
+
+use crate::message::{EventBody, ProjectKey};
+use crate::repository::{Protocol, Service, Serving, Staging, info_refs_prefix};
+
+/// Largest fetch request, after decompression, in bytes: a list of commit ids.
+const LARGEST_FETCH_REQUEST: usize = 16 * 1024 * 1024;
+/// How much of a push's answer is read for the words of a refusal, in bytes.
+const READ_OF_ANSWER: usize = 64 * 1024;
+/// Pushes of one project that run at a time. Two would race for the same branch anyway.
+const PUSHES_AT_A_TIME: usize = 1;
+
+/// What the route serves.
+#[derive(Debug)]
+pub struct GitRoutes {
+    projects: BTreeMap<String, Project>,
+    events: mpsc::Sender<EventBody>,
+}
+
+#[derive(Debug)]
+struct Project {
+    key: ProjectKey,
+    staging: Arc<Staging>,
+    pushes: Arc<tokio::sync::Semaphore>,
+}
+
+impl GitRoutes {
+    /// Routes for these projects; what happens to pushes is told to `events`.
+    #[must_use]
+    pub fn new(projects: impl IntoIterator<Item = (ProjectKey, Arc<Staging>)>, events: mpsc::Sender<EventBody>) -> Self {
+        let projects = projects.into_iter().map(|(key, staging)| {
+            let place = format!("{}/{}.git", key.connection, key.path);
+            (place, Project { key, staging, pushes: Arc::new(tokio::sync::Semaphore::new(PUSHES_AT_A_TIME)) })
+        });
+        Self { projects: projects.collect(), events }
+    }
+}
+
+/// The route.
+#[must_use]
+pub fn router(routes: Arc<GitRoutes>) -> Router {
+    Router::new().route("/git/{*rest}", any(answer)).with_state(routes)
+}
+
+async fn answer(
+    State(routes): State<Arc<GitRoutes>>,
+    Path(rest): Path<String>,
+    Query(query): Query<BTreeMap<String, String>>,
+    request: Request,
+) -> Response {
+    let Some((place, act)) = rest.split_once(".git/").map(|(place, act)| (format!("{place}.git"), act)) else {
+        return plain(StatusCode::NOT_FOUND, "this is no address of a git repository");
+    };
+    // An exact match on the table: a path with tricks in it is simply not there.
+    let Some(project) = routes.projects.get(&place) else {
+        return plain(StatusCode::NOT_FOUND, "this session has no such project; its projects are those cloned in /workspace");
+    };
+    let protocol = Protocol::from_header(request.headers().get("git-protocol").and_then(|value| value.to_str().ok()));
+    match (request.method(), act) {
+        (&Method::GET, "info/refs") => match query.get("service").and_then(|name| Service::from_name(name)) {
+            Some(service) => advertise(project, service, protocol),
+            None => plain(StatusCode::FORBIDDEN, "only git's smart protocol is served"),
+        },
+        (&Method::POST, "git-upload-pack") => fetch(project, protocol, request).await,
+        (&Method::POST, "git-receive-pack") => push(project, protocol, request, routes.events.clone()).await,
+        (_, _) => plain(StatusCode::FORBIDDEN, "only git's smart protocol is served"),
+    }
+}
+
+fn advertise(project: &Project, service: Service, protocol: Protocol) -> Response {
+    let mut serving = match project.staging.info_refs(service, protocol) {
+        Ok(serving) => serving,
+        Err(error) => return failed(&error),
+    };
+    drop(serving.input.take());
+    let prefix = futures::stream::once(async move { Ok(Bytes::from(info_refs_prefix(service, protocol))) });
+    let body = Body::from_stream(prefix.chain(carry(serving, |_| async {})));
+    respond(body, format!("application/x-{}-advertisement", service.name()))
+}
+
+async fn fetch(project: &Project, protocol: Protocol, request: Request) -> Response {
+    let compressed = match encoding(request.headers()) {
+        Some("gzip" | "x-gzip") => true,
+        None | Some("identity") => false,
+        Some(_) => return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the request as it is, or gzip"),
+    };
+    let Ok(body) = axum::body::to_bytes(request.into_body(), LARGEST_FETCH_REQUEST).await else {
+        return plain(StatusCode::PAYLOAD_TOO_LARGE, "the fetch request is too large");
+    };
+    let body = if compressed {
+        match decompressed(&body) {
+            Some(body) => body,
+            None => return plain(StatusCode::BAD_REQUEST, "the request's gzip is broken or too large"),
+        }
+    } else {
+        body
+    };
+    let mut serving = match project.staging.upload_pack(protocol) {
+        Ok(serving) => serving,
+        Err(error) => return failed(&error),
+    };
+    if let Some(mut input) = serving.input.take() {
+        tokio::spawn(async move {
+            // A program that ends early closes its input; its answer says why.
+            let _ = input.write_all(&body).await;
+        });
+    }
+    respond(Body::from_stream(carry(serving, |_| async {})), "application/x-git-upload-pack-result".to_owned())
+}
+
+async fn push(project: &Project, protocol: Protocol, request: Request, events: mpsc::Sender<EventBody>) -> Response {
+    // A compressed push would hide its size from git's own limit.
+    if !matches!(encoding(request.headers()), None | Some("identity")) {
+        return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the push without Content-Encoding");
+    }
+    let Ok(turn) = project.pushes.clone().acquire_owned().await else {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, "the session is over");
+    };
+    let before = project.staging.head().ok().flatten();
+    let mut serving = match project.staging.receive_pack(protocol) {
+        Ok(serving) => serving,
+        Err(error) => return failed(&error),
+    };
+    if let Some(input) = serving.input.take() {
+        tokio::spawn(feed(request.into_body().into_data_stream(), input));
+    }
+    let (key, staging) = (project.key.clone(), project.staging.clone());
+    let body = carry(serving, move |answer| async move {
+        let after = staging.head().ok().flatten();
+        let event = match after {
+            Some(head) if before.as_ref() != Some(&head) => Some(EventBody::PushAccepted { project: key, head }),
+            _ => refusal(&answer).map(|message| EventBody::PushRefused { project: key, message }),
+        };
+        if let Some(event) = event {
+            let _ = events.send(event).await;
+        }
+        drop(turn);
+    });
+    respond(Body::from_stream(body), "application/x-git-receive-pack-result".to_owned())
+}
+
+/// From the request's body to git's input, piece by piece. When the client breaks off, git sees the end and refuses the rest.
+async fn feed(mut body: BodyDataStream, mut input: ChildStdin) {
+    while let Some(Ok(piece)) = body.next().await {
+        if input.write_all(&piece).await.is_err() {
+            // git has closed its input; what the client still sends is taken, so that it can read the answer.
+            while let Some(Ok(_)) = body.next().await {}
+            return;
+        }
+    }
+}
+
+/// git's answer as a stream; `after` is called with its beginning once git has ended.
+fn carry<F, After>(mut serving: Serving, after: F) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send + use<F, After>
+where
+    F: FnOnce(Vec<u8>) -> After + Send + 'static,
+    After: Future<Output = ()> + Send + 'static,
+{
+    let (pieces, stream) = mpsc::channel::<std::io::Result<Bytes>>(4);
+    tokio::spawn(async move {
+        let mut beginning = Vec::new();
+        if let Some(output) = serving.output.take() {
+            let mut output = ReaderStream::with_capacity(output, 64 * 1024);
+            while let Some(piece) = output.next().await {
+                if let Ok(piece) = &piece {
+                    let room = READ_OF_ANSWER.saturating_sub(beginning.len());
+                    beginning.extend_from_slice(&piece[..piece.len().min(room)]);
+                }
+                if pieces.send(piece).await.is_err() {
+                    // The client is gone; a push may still be in git's hands, and its outcome must be known.
+                    break;
+                }
+            }
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(60), serving.finish()).await;
+        if let Ok(Err(error)) = &ended {
+            tracing::debug!(%error, "a git program for a sandbox failed");
+        }
+        after(beginning).await;
+    });
+    tokio_stream::wrappers::ReceiverStream::new(stream)
+}
+
+/// The words of a refusal in the answer to a push: the text of the second side band, and git's own `ng` line.
+fn refusal(answer: &[u8]) -> Option<String> {
+    let mut words = String::new();
+    let mut refused = false;
+    let mut rest = answer;
+    while let Some((length, _)) = rest.split_at_checked(4) {
+        let length = std::str::from_utf8(length).ok().and_then(|text| usize::from_str_radix(text, 16).ok())?;
+        if length < 5 {
+            rest = rest.get(4..)?;
+            continue;
+        }
+        let Some(packet) = rest.get(4..length) else { break };
+        rest = &rest[length..];
+        match packet.split_first() {
+            Some((2, text)) => words.push_str(&String::from_utf8_lossy(text)),
+            Some((1, text)) => refused |= text.windows(3).any(|three| three == b"ng ") || text.windows(7).any(|seven| seven == b"unpack " && !text.windows(9).any(|nine| nine == b"unpack ok")),
+            Some(_) | None => {}
+        }
+    }
+    refused.then(|| words.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(1000).collect())
+}
+
+fn encoding(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("unknown"))
+}
+
+fn decompressed(body: &[u8]) -> Option<Bytes> {
+    let mut out = Vec::new();
+    let most = u64::try_from(LARGEST_FETCH_REQUEST).ok()?;
+    flate2::read::GzDecoder::new(body).take(most + 1).read_to_end(&mut out).ok()?;
+    (out.len() <= LARGEST_FETCH_REQUEST).then(|| out.into())
+}
+
+fn respond(body: Body, content_type: String) -> Response {
+    let mut response = Response::new(body);
+    if let Ok(value) = HeaderValue::from_str(&content_type) {
+        response.headers_mut().insert(header::CONTENT_TYPE, value);
+    }
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// git prints a plain text body after `remote:`.
+fn plain(status: StatusCode, message: &str) -> Response {
+    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{message}\n")).into_response()
+}
+
+fn failed(error: &crate::repository::RepositoryError) -> Response {
+    tracing::warn!(%error, "a sandbox's git request could not be served");
+    plain(StatusCode::INTERNAL_SERVER_ERROR, "the worker could not run git; the session's operator can see why in the log")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_refusal_are_found_and_an_accepted_push_has_none() {
+        let packet = |band: u8, text: &str| format!("{:04x}{}{text}", text.len() + 5, char::from(band));
+        let refused = packet(2, "error: commit abc lacks\n") + &packet(1, "0000unpack ok\n0000ng refs/heads/x pre-receive hook declined\n") + "0000";
+        assert_eq!(refusal(refused.as_bytes()).unwrap(), "error: commit abc lacks");
+        let accepted = packet(1, "000eunpack ok\n0019ok refs/heads/x\n0000") + "0000";
+        assert_eq!(refusal(accepted.as_bytes()), None);
+        assert_eq!(refusal(b"zzzz"), None);
+        assert_eq!(refusal(b"ffff"), None);
+    }
+
+    #[test]
+    fn a_compressed_bomb_is_refused() {
+        use std::io::Write as _;
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        let zeros = vec![0_u8; 1024 * 1024];
+        for _ in 0..17 {
+            encoder.write_all(&zeros).unwrap();
+        }
+        assert!(decompressed(&encoder.finish().unwrap()).is_none());
+        assert!(decompressed(b"not gzip").is_none());
+    }
+}

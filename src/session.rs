@@ -1,0 +1,532 @@
+//! The straight path of one session, from a task to an outcome. Read [`run`] from top to bottom.
+//!
+//! A failing session is not a failing worker: every error of a room becomes a reason in the outcome. Two scopes: the path obeys the
+//! session's deadline and cancellation; keeping work, teardown and the outcome do not.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::future::{join_all, try_join_all};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use crate::agent::{self, AgentError, Agents, ProjectBrief, TurnLimits, TurnReport, prompt, sections};
+use crate::forge::Connect;
+use crate::gateway::git::{self, GitRoutes};
+use crate::gateway::model;
+use crate::grant::{Grant, Identity};
+use crate::message::event::Stage;
+use crate::message::{
+    AgentName, ConnectionName, Credential, EventBody, ProjectOutcome, Reason, SandboxId, SessionOutcome, Task,
+};
+use crate::metrics::Metrics;
+use crate::progress::Progress;
+use crate::repository::Repositories;
+use crate::sandbox::{self, Engine};
+use crate::secret::Secret;
+use crate::tools::{self, Wishes};
+
+pub mod admit;
+pub mod change_text;
+pub mod credential;
+pub mod failure;
+pub mod identity;
+mod live;
+pub mod neutral;
+mod publish;
+pub mod steering;
+mod turn;
+mod workspace;
+
+use admit::Admitted;
+use failure::Failure;
+use live::Live;
+use publish::{Words, Work};
+use steering::{Cause, Steering};
+
+/// Limits and names of sessions.
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The pattern of branch names; `{session}` must be in it, `{title}` may be.
+    pub branch: String,
+    /// Time limit of a whole session, in seconds.
+    pub session_s: u64,
+    /// Time limit of one turn, in seconds.
+    pub turn_s: u64,
+    /// Time without a sign of life from the agent, in seconds.
+    pub idle_s: u64,
+    /// Time that an agent gets to stop when it is asked to, in seconds.
+    pub grace_s: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { branch: "cofferdam/{title}-{session}".into(), session_s: 4 * 3600, turn_s: 2 * 3600, idle_s: 20 * 60, grace_s: 10 }
+    }
+}
+
+impl Config {
+    fn session_limit(&self) -> Duration {
+        Duration::from_secs(self.session_s)
+    }
+
+    fn turn_limit(&self) -> Duration {
+        Duration::from_secs(self.turn_s)
+    }
+
+    fn idle_limit(&self) -> Duration {
+        Duration::from_secs(self.idle_s)
+    }
+}
+
+/// Looks up a credential that a task names.
+pub type Credentials = dyn Fn(&Credential) -> Result<Secret, credential::CredentialError> + Send + Sync;
+
+/// What all sessions of a worker share.
+pub struct Rooms {
+    /// The worker's name.
+    pub worker: String,
+    /// Session settings.
+    pub config: Config,
+    /// Sandbox settings.
+    pub sandbox: sandbox::Config,
+    /// Where the worker's state lives.
+    pub state_dir: PathBuf,
+    /// The directory with `inside` and the hooks.
+    pub tools_directory: PathBuf,
+    /// The configured agents.
+    pub agents: Agents,
+    /// The agent of tasks that name none.
+    pub default_agent: Option<AgentName>,
+    /// The configured model endpoints.
+    pub models: model::Endpoints,
+    /// Looks credentials up.
+    pub credentials: Box<Credentials>,
+    /// Makes forge clients.
+    pub connect: Arc<dyn Connect>,
+    /// Mirrors and staging.
+    pub repositories: Repositories,
+    /// The container engine.
+    pub engine: Arc<dyn Engine>,
+    /// What operators see.
+    pub metrics: Arc<Metrics>,
+    /// Sandboxes that are in use, for the reaper.
+    pub live_sandboxes: LiveSandboxes,
+}
+
+impl std::fmt::Debug for Rooms {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Rooms").field("worker", &self.worker).finish_non_exhaustive()
+    }
+}
+
+/// The sandboxes that sessions of this worker hold.
+#[derive(Debug, Clone, Default)]
+pub struct LiveSandboxes(Arc<Mutex<HashSet<SandboxId>>>);
+
+impl LiveSandboxes {
+    fn insert(&self, id: SandboxId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    }
+
+    fn remove(&self, id: SandboxId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> Vec<SandboxId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+}
+
+/// Runs one session to its outcome. Everything it took is let go when this returns.
+///
+/// Not cancel-safe by dropping: stop it by its steering, so that work is kept and the sandbox removed.
+pub async fn run(
+    rooms: &Rooms,
+    task: &Task,
+    secrets: &BTreeMap<ConnectionName, Secret>,
+    progress: &Arc<Progress>,
+    steering: &Steering,
+) -> SessionOutcome {
+    let began = Instant::now();
+    let mut session = Session {
+        rooms,
+        task,
+        progress,
+        steering,
+        stage: None,
+        live: Live::default(),
+        work: Vec::new(),
+        report: TurnReport::default(),
+    };
+    let limit = admit::limits(rooms, task).session;
+    let ended = match tokio::time::timeout(limit, session.path(secrets)).await {
+        Ok(ended) => ended,
+        Err(_) => {
+            let message = format!("the session reached its limit of {} s: ask for less at a time, or for a higher limit", limit.as_secs());
+            Err(Failure::new(Reason::SessionTimeout, message))
+        }
+    };
+    // From here on the worker's scope: the deadline and the cancellation above do not reach it.
+    let (reason, message, projects) = match ended {
+        Ok(projects) => fold(projects),
+        Err(failure) => {
+            let projects = session.keep_work(&failure).await;
+            (failure.reason, failure.message, projects)
+        }
+    };
+    session.enter(Stage::Cleanup).await;
+    session.finish_stage();
+    let Session { live, report, work, .. } = session;
+    drop(work);
+    live.close(rooms, task.session).await;
+    let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    rooms.metrics.session_finished(reason.result().as_str(), reason.as_str(), began.elapsed());
+    SessionOutcome { result: reason.result(), reason, message, projects, answer: bounded(report.answer, 16 * 1024), duration_ms }
+}
+
+/// A session on its way.
+struct Session<'a> {
+    rooms: &'a Rooms,
+    task: &'a Task,
+    progress: &'a Arc<Progress>,
+    steering: &'a Steering,
+    stage: Option<(Stage, Instant)>,
+    live: Live,
+    work: Vec<Work>,
+    report: TurnReport,
+}
+
+impl Session<'_> {
+    /// grant -> mirror -> sandbox -> clone -> turn -> staging -> publish.
+    async fn path(&mut self, secrets: &BTreeMap<ConnectionName, Secret>) -> Result<Vec<ProjectOutcome>, Failure> {
+        let (rooms, task) = (self.rooms, self.task);
+        let (agent_name, agent) = self.agent()?;
+        let agent_identity = identity::parse(&agent.co_author)
+            .ok_or_else(|| Failure::new(Reason::Internal, "the agent's co_author is unreadable"))?;
+
+        self.enter(Stage::Grant).await;
+        rooms.engine.require_image(&agent.image).await?;
+        let admitted = self.stoppable(admit::admit(rooms, task, secrets, self.progress)).await?;
+        let grant = self.mint(&admitted, &agent_identity)?;
+
+        // The engine needs its time, and so does the forge: both at once.
+        self.enter(Stage::Mirror).await;
+        let mut live = std::mem::take(&mut self.live);
+        let (started, staged) =
+            tokio::join!(live.start(rooms, &agent.image), self.stoppable(stage_all(rooms, task, grant, admitted)));
+        self.live = live;
+        let (grant, work) = staged?;
+        self.work = work;
+        self.enter(Stage::Sandbox).await;
+        started?;
+        let wishes = Wishes::default();
+        self.open_routes(&grant, agent, &wishes)?;
+
+        self.enter(Stage::Clone).await;
+        let inside = self.live.inside()?;
+        self.stoppable(self.live.while_alive(async {
+            workspace::prepare(&inside, &grant).await?;
+            try_join_all(self.work.iter().map(|work| {
+                let exists = work.expected.is_some();
+                workspace::clone(&inside, &work.admitted.grant, exists, self.progress)
+            }))
+            .await
+        }))
+        .await?;
+        for work in &self.work {
+            let base = work.expected.clone().unwrap_or_else(|| work.staging.base().clone());
+            let project = &work.admitted.grant;
+            let body = EventBody::Cloned { project: project.key.clone(), directory: project.directory.clone(), base };
+            self.progress.state(body).await;
+        }
+
+        self.enter(Stage::Turn).await;
+        let turned = self.turn(&grant, agent).await;
+        self.progress.flush().await;
+        let stopped_to_publish = self.steering.cause() == Some(Cause::Publish);
+        match turned {
+            Ok(report) => self.report = report,
+            Err(failure) if failure.reason == Reason::Cancelled && stopped_to_publish => {}
+            Err(failure) => return Err(failure),
+        }
+        if self.steering.cause().is_some_and(|cause| cause != Cause::Publish) {
+            return Err(self.stopped());
+        }
+        let refused = self.live.while_alive(self.collect(&grant)).await?;
+
+        self.enter(Stage::Publish).await;
+        let words = self.words(&agent_name, &grant);
+        let outcomes = publish::publish_all(
+            rooms,
+            &words,
+            &self.work,
+            |work| wishes.get(&work.admitted.grant.key),
+            |work| refused.get(&work.admitted.grant.key.to_string()).cloned(),
+            self.progress,
+        )
+        .await;
+        Ok(outcomes)
+    }
+
+    /// The agent that the task names, or the default one.
+    fn agent(&self) -> Result<(AgentName, &agent::Config), Failure> {
+        let names = || self.rooms.agents.keys().map(AgentName::to_string).collect::<Vec<_>>().join(", ");
+        let name = self.task.agent.as_ref().or(self.rooms.default_agent.as_ref()).ok_or_else(|| {
+            let message = format!("the task names no agent and this worker has no default_agent: name one of {}", names());
+            Failure::new(Reason::UnknownAgent, message)
+        })?;
+        let config = self.rooms.agents.get(name).ok_or_else(|| {
+            Failure::new(Reason::UnknownAgent, format!("this worker has no agent {name}: name one of {}", names()))
+        })?;
+        Ok((name.clone(), config))
+    }
+
+    /// The authority of this session, from what the forges answered.
+    fn mint(&self, admitted: &[Admitted], agent: &Identity) -> Result<Grant, Failure> {
+        Ok(Grant {
+            session: self.task.session,
+            projects: admitted.iter().map(|one| one.grant.clone()).collect(),
+            trailers: admit::trailers(self.task, admitted, agent)?,
+            publish: self.task.publish,
+            uncommitted: self.task.uncommitted,
+            limits: admit::limits(self.rooms, self.task),
+        })
+    }
+
+    /// git, tools and the agent's model become reachable for the sandbox.
+    fn open_routes(&self, grant: &Arc<Grant>, agent: &agent::Config, wishes: &Wishes) -> Result<(), Failure> {
+        let (events, mut told) = mpsc::channel(64);
+        let projects = self.work.iter().map(|work| (work.admitted.grant.key.clone(), work.staging.clone()));
+        let mut router = git::router(Arc::new(GitRoutes::new(projects, events)))
+            .merge(tools::router(grant.clone(), wishes.clone()));
+        if let Some(name) = &agent.model {
+            let endpoint = self.rooms.models.get(name).ok_or_else(|| {
+                Failure::new(Reason::Internal, format!("the model endpoint {name} is not configured"))
+            })?;
+            router = router.merge(model::router(name, endpoint.clone()));
+        }
+        let progress = self.progress.clone();
+        // Ends when the routes are gone and with them the last sender.
+        tokio::spawn(async move {
+            while let Some(event) = told.recv().await {
+                progress.state(event).await;
+            }
+        });
+        self.live.serve(router)
+    }
+
+    /// One prompt and the agent's answer to it.
+    async fn turn(&self, grant: &Grant, config: &agent::Config) -> Result<TurnReport, Failure> {
+        let inside = self.live.inside()?;
+        let directories: Vec<String> = grant.projects.iter().map(|project| project.directory.clone()).collect();
+        let directory = turn::directory(&directories);
+        let starting = turn::start(&inside, config, self.task, &directory, self.progress);
+        let mut started = self.stoppable(self.live.while_alive(starting)).await?;
+        let prompt = prompt::first(&self.task.prompt, &briefs(grant));
+        let limits = TurnLimits {
+            turn: grant.limits.turn,
+            idle: grant.limits.idle,
+            grace: Duration::from_secs(self.rooms.config.grace_s),
+        };
+        self.progress.state(EventBody::TurnStarted { turn: 1 }).await;
+        let turned = self
+            .live
+            .while_alive(async {
+                let turned = started.agent.turn(&prompt, limits, self.progress, self.steering.token()).await;
+                turned.map_err(|error| {
+                    let ended = matches!(error, AgentError::Ended { .. } | AgentError::Answered { .. });
+                    let mut failure = Failure::from(error);
+                    if ended {
+                        turn::add_last_words(&mut failure, &started.last_words());
+                    }
+                    failure
+                })
+            })
+            .await;
+        let stop_reason = match &turned {
+            Ok(report) => report.stop_reason.clone(),
+            Err(failure) => failure.reason.as_str().to_owned(),
+        };
+        self.progress.state(EventBody::TurnEnded { turn: 1, stop_reason }).await;
+        turned
+    }
+
+    /// Takes everything that is committed, or is to be, into staging. What was refused, by project.
+    async fn collect(&self, grant: &Grant) -> Result<BTreeMap<String, String>, Failure> {
+        let inside = self.live.inside()?;
+        let message = commit_message(&admit::title(self.task), &self.report.answer);
+        let collected = join_all(self.work.iter().map(|work| {
+            let (inside, message) = (&inside, &message);
+            async move {
+                let project = &work.admitted.grant;
+                (project, workspace::collect(inside, project, grant.uncommitted, message).await)
+            }
+        }))
+        .await;
+        let mut refused = BTreeMap::new();
+        for (project, collected) in collected {
+            match collected? {
+                workspace::Collected::Taken => {}
+                workspace::Collected::Refused(said) => {
+                    tracing::info!(project = %project.key, said, "commits were not taken into staging");
+                    refused.insert(project.key.to_string(), said);
+                }
+            }
+        }
+        Ok(refused)
+    }
+
+    fn words<'w>(&'w self, agent: &'w AgentName, grant: &'w Grant) -> Words<'w> {
+        let user = self.task.user.as_ref().map(|user| user.name.as_str());
+        Words {
+            session: self.task.session,
+            publish: self.task.publish,
+            title: self.task.title.as_deref(),
+            sections: sections::read(&self.report.answer),
+            agent: agent.as_str(),
+            user: user.or_else(|| grant.projects.first().map(|project| project.identity.name.as_str())).unwrap_or_default(),
+        }
+    }
+
+    /// After a failure: what the sandbox still has committed is taken, and everything in staging is kept as a bundle.
+    async fn keep_work(&self, failure: &Failure) -> Vec<ProjectOutcome> {
+        match self.steering.cause() {
+            Some(Cause::Discard | Cause::OwnershipLost) => return Vec::new(),
+            Some(Cause::Publish | Cause::WorkerStopped) | None => {}
+        }
+        if let Ok(inside) = self.live.inside() {
+            let taking = join_all(self.work.iter().map(|work| {
+                let message = commit_message(&admit::title(self.task), "");
+                let inside = inside.clone();
+                async move { workspace::collect(&inside, &work.admitted.grant, self.task.uncommitted, &message).await }
+            }));
+            // The sandbox may hang or be gone; what is in staging already is safe either way.
+            let taking = self.live.while_alive(async { Ok(taking.await) });
+            let _ = tokio::time::timeout(Duration::from_secs(30), taking).await;
+        }
+        let mut outcomes = Vec::new();
+        for work in &self.work {
+            let outcome = publish::kept(work, failure.reason, &failure.message).await;
+            self.progress.state(EventBody::ProjectFinished { outcome: outcome.clone() }).await;
+            outcomes.push(outcome);
+        }
+        outcomes
+    }
+
+    /// Goes on with something until the session is told to stop.
+    async fn stoppable<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            () = self.steering.token().cancelled() => Err(self.stopped()),
+            done = work => done,
+        }
+    }
+
+    fn stopped(&self) -> Failure {
+        match self.steering.cause() {
+            Some(Cause::WorkerStopped) => Failure::new(Reason::WorkerStopped, "the worker was stopped: send the task again"),
+            Some(Cause::OwnershipLost) => Failure::new(Reason::WorkerStopped, "another worker took the session over"),
+            Some(Cause::Publish | Cause::Discard) | None => Failure::new(Reason::Cancelled, "a control message ended the session"),
+        }
+    }
+
+    async fn enter(&mut self, stage: Stage) {
+        self.finish_stage();
+        self.stage = Some((stage, Instant::now()));
+        self.rooms.metrics.stage_entered(stage.as_str());
+        self.progress.state(EventBody::Stage { stage }).await;
+    }
+
+    fn finish_stage(&mut self) {
+        if let Some((stage, since)) = self.stage.take() {
+            self.rooms.metrics.stage_left(stage.as_str(), since.elapsed());
+        }
+    }
+}
+
+/// Refreshes the mirrors one after another (two at once could wait for each other), makes each project's object store and staging, and
+/// fixes the names of the branches now that the forges' branches are known.
+async fn stage_all(
+    rooms: &Rooms,
+    task: &Task,
+    mut grant: Grant,
+    admitted: Vec<Admitted>,
+) -> Result<(Arc<Grant>, Vec<Work>), Failure> {
+    let mut work = Vec::new();
+    for (number, mut admitted) in admitted.into_iter().enumerate() {
+        let mirrored = rooms.repositories.refresh(&admitted.grant, &admitted.connected.access).await?;
+        admitted.grant.branch = admit::final_branch(rooms, task, mirrored.refs())?;
+        let name = format!("refs/heads/{}", admitted.grant.branch);
+        let expected = mirrored.refs().iter().find(|shown| shown.name == name).map(|shown| shown.target.clone());
+        let staging =
+            rooms.repositories.stage(&mirrored, task.session, number, &admitted.grant, &grant.trailers).await?;
+        drop(mirrored);
+        if let Some(place) = grant.projects.get_mut(number) {
+            place.branch = admitted.grant.branch.clone();
+        }
+        work.push(Work { admitted, staging: Arc::new(staging), expected });
+    }
+    Ok((Arc::new(grant), work))
+}
+
+fn briefs(grant: &Grant) -> Vec<ProjectBrief> {
+    grant
+        .projects
+        .iter()
+        .map(|project| ProjectBrief {
+            connection: project.connection.clone(),
+            path: project.key.path.clone(),
+            directory: project.directory.clone(),
+            branch: project.branch.to_string(),
+            base: project.base.to_string(),
+            change_request_word: project.forge.change_request_word(),
+        })
+        .collect()
+}
+
+/// One verdict over all projects.
+fn fold(projects: Vec<ProjectOutcome>) -> (Reason, String, Vec<ProjectOutcome>) {
+    let good = projects.iter().filter(|project| matches!(project.reason, Reason::Published | Reason::Kept)).count();
+    let bad: Vec<&ProjectOutcome> = projects
+        .iter()
+        .filter(|project| !matches!(project.reason, Reason::Published | Reason::Kept | Reason::NothingToPublish))
+        .collect();
+    let (reason, message) = match (good, bad.first()) {
+        (0, None) => (Reason::NothingToPublish, "the agent answered and changed nothing".to_owned()),
+        (_, None) if projects.iter().any(|project| project.reason == Reason::Kept) => {
+            (Reason::Kept, "the commits are kept on the worker, as the task asked".to_owned())
+        }
+        (count, None) => (Reason::Published, format!("{count} of {} projects changed and published", projects.len())),
+        (0, Some(first)) => (first.reason, format!("{}: {}", first.project, first.message)),
+        (count, Some(first)) => {
+            let message = format!("{count} published, {} not; {}: {}", bad.len(), first.project, first.message);
+            (Reason::PartlyPublished, message)
+        }
+    };
+    (reason, message, projects)
+}
+
+/// The message of the commit of what the agent left uncommitted: the session's title, and the agent's own summary where it gave one.
+fn commit_message(title: &str, answer: &str) -> String {
+    let summary = sections::read(answer).changes;
+    let summary: String = summary.chars().filter(|c| !c.is_control() || *c == '\n').take(2000).collect();
+    let subject: String = title.chars().filter(|c| !c.is_control()).take(72).collect();
+    if summary.trim().is_empty() { subject } else { format!("{subject}\n\n{}", summary.trim()) }
+}
+
+fn bounded(text: String, longest: usize) -> String {
+    if text.len() <= longest {
+        return text;
+    }
+    let mut start = text.len() - longest;
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    text[start..].to_owned()
+}

@@ -1,0 +1,231 @@
+//! The first step: what each token is and may do, what each project is, and from that the grant. Missing things are named now.
+//!
+//! Nothing is started before this has succeeded for every connection and every project.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+
+use super::failure::Failure;
+use super::{Rooms, identity};
+use crate::forge::{Forge, ProjectFacts, TokenFacts};
+use crate::grant::{Identity, ProjectGrant, SessionLimits, Trailers, branch};
+use crate::message::task::{Limits, ProjectRequest};
+use crate::message::{BranchName, ConnectionName, EventBody, ForgeKind, ProjectKey, Publish, Reason, Task};
+use crate::progress::Progress;
+use crate::repository::Access;
+use crate::secret::Secret;
+
+/// One connection that was asked and answered.
+#[derive(Clone)]
+pub(super) struct Connected {
+    pub(super) forge: Arc<dyn Forge>,
+    pub(super) facts: TokenFacts,
+    pub(super) identity: Identity,
+    pub(super) access: Access,
+}
+
+/// One project that may be worked on.
+pub(super) struct Admitted {
+    pub(super) grant: ProjectGrant,
+    pub(super) facts: ProjectFacts,
+    pub(super) connected: Connected,
+}
+
+/// The secrets of a task, looked up where the operator allows; also what the session's events are masked with.
+///
+/// # Errors
+/// The first credential that is refused or missing.
+pub fn credentials(rooms: &Rooms, task: &Task) -> Result<BTreeMap<ConnectionName, Secret>, Failure> {
+    task.connections
+        .iter()
+        .map(|(name, connection)| Ok((name.clone(), (rooms.credentials)(&connection.credential)?)))
+        .collect()
+}
+
+/// Asks the forges and decides.
+pub(super) async fn admit(
+    rooms: &Rooms,
+    task: &Task,
+    secrets: &BTreeMap<ConnectionName, Secret>,
+    progress: &Progress,
+) -> Result<Vec<Admitted>, Failure> {
+    // Only connections that a project uses are asked: an unused one cannot fail the session.
+    let used = task.connections.iter().filter(|(name, _)| task.projects.iter().any(|project| project.connection == **name));
+    let asked = used.map(|(name, request)| async move {
+        let secret = secrets.get(name).ok_or_else(|| Failure::new(Reason::CredentialMissing, format!("no credential for {name}")))?;
+        let forge = rooms.connect.connect(request.forge, request.url.as_deref(), secret)?;
+        let facts = forge.token().await?;
+        let identity = commit_identity(task, &facts)?;
+        let basic_user = match request.forge {
+            ForgeKind::Gitlab => "oauth2",
+            ForgeKind::Github => "x-access-token",
+        };
+        let access = Access {
+            token: secret.clone(),
+            basic_user: basic_user.to_owned(),
+            account: facts.account.clone(),
+            ca_file: None,
+        };
+        Ok::<_, Failure>((name.clone(), Connected { forge, facts, identity, access }))
+    });
+    let connected: BTreeMap<_, _> = try_join_all(asked).await?.into_iter().collect();
+    for (name, connection) in &connected {
+        progress
+            .state(EventBody::Connected {
+                connection: name.clone(),
+                account: connection.facts.account.clone(),
+                scopes: connection.facts.scopes.clone(),
+                expires: connection.facts.expires.clone(),
+            })
+            .await;
+    }
+    let directories = directories(&task.projects);
+    let looked_up = task.projects.iter().zip(directories).map(|(request, directory)| {
+        let connected = connected.get(&request.connection);
+        async move {
+            let connected = connected.ok_or_else(|| Failure::new(Reason::Internal, "a project without a connection"))?;
+            project(rooms, task, request, directory, connected).await
+        }
+    });
+    try_join_all(looked_up).await
+}
+
+/// Looks one project up and says what the session may do there.
+async fn project(
+    rooms: &Rooms,
+    task: &Task,
+    request: &ProjectRequest,
+    directory: String,
+    connected: &Connected,
+) -> Result<Admitted, Failure> {
+    let key = request.key();
+    let facts = connected.forge.project(&request.path).await?;
+    let Some(default_branch) = facts.default_branch.clone() else {
+        let message = format!("{key} has no commit yet: push a first one, then send the task again");
+        return Err(Failure::new(Reason::ProjectEmpty, message));
+    };
+    if facts.archived {
+        let message = format!("{key} is archived: unarchive it, then send the task again");
+        return Err(Failure::new(Reason::ProjectArchived, message));
+    }
+    let may_push = facts.may_push && connected.facts.may_push;
+    check_capabilities(task.publish, &key, may_push, connected)?;
+    // A branch that collides with others is renamed once the forge's branches are known.
+    let provisional = branch::branch_name(&rooms.config.branch, task.session, &title(task), &std::collections::BTreeSet::new())?;
+    let grant = ProjectGrant {
+        key,
+        forge: connected.forge.kind(),
+        connection: request.connection.clone(),
+        id: facts.id.clone(),
+        instance: connected.forge.instance().to_owned(),
+        clone_url: facts.clone_url.clone(),
+        web_url: facts.web_url.clone(),
+        base: request.base.clone().unwrap_or_else(|| default_branch.clone()),
+        default_branch,
+        branch: provisional,
+        directory,
+        identity: connected.identity.clone(),
+        may_push,
+        may_open_change_request: connected.facts.may_open_change_request,
+    };
+    Ok(Admitted { grant, facts, connected: connected.clone() })
+}
+
+/// Says at the start what would be missing at the end.
+fn check_capabilities(publish: Publish, key: &ProjectKey, may_push: bool, connected: &Connected) -> Result<(), Failure> {
+    let word = connected.forge.kind().change_request_word();
+    let scopes = if connected.facts.scopes.is_empty() { "unknown".to_owned() } else { connected.facts.scopes.join(", ") };
+    let missing = |act: &str| {
+        let message = format!(
+            "the token for {key} may not {act} (its scopes: {scopes}; its user: {}): use a token and a user that may",
+            connected.facts.account
+        );
+        Err(Failure::new(Reason::ScopeMissing, message))
+    };
+    match publish {
+        Publish::OnRequest => Ok(()),
+        Publish::Branch | Publish::ChangeRequest | Publish::Draft if !may_push => missing("push branches"),
+        Publish::ChangeRequest | Publish::Draft if !connected.facts.may_open_change_request => {
+            missing(&format!("open a {word}"))
+        }
+        Publish::Branch | Publish::ChangeRequest | Publish::Draft => Ok(()),
+    }
+}
+
+/// Author and committer: the token's own user, because push rules refuse others; the task's user where the forge does not tell.
+fn commit_identity(task: &Task, facts: &TokenFacts) -> Result<Identity, Failure> {
+    let own = identity::make(&facts.name, &facts.email).or_else(|| identity::make(&facts.account, &facts.email));
+    let given = task.user.as_ref().and_then(|user| identity::make(&user.name, &user.email));
+    own.or(given).ok_or_else(|| {
+        let message = "the forge tells no e-mail address for the token's user: put \"user\" with name and email into the task";
+        Failure::new(Reason::CredentialRefused, message)
+    })
+}
+
+/// The trailers: the task's user where it names one, else the first project's, and the agent.
+pub(super) fn trailers(task: &Task, projects: &[Admitted], agent: &Identity) -> Result<Trailers, Failure> {
+    let given = task.user.as_ref().and_then(|user| identity::make(&user.name, &user.email));
+    let user = given
+        .or_else(|| projects.first().map(|project| project.grant.identity.clone()))
+        .ok_or_else(|| Failure::new(Reason::Internal, "a session without a user"))?;
+    Ok(Trailers::new(&user, agent, task.session))
+}
+
+/// The session's title: the task's, else the first line of its prompt.
+pub(super) fn title(task: &Task) -> String {
+    let first_line = || task.prompt.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("work");
+    task.title.as_deref().map_or_else(first_line, str::trim).chars().take(120).collect()
+}
+
+/// Operator's limits, lowered by the task's.
+pub(super) fn limits(rooms: &Rooms, task: &Task) -> SessionLimits {
+    SessionLimits {
+        session: Limits::lower(rooms.config.session_limit(), task.limits.session_s),
+        turn: Limits::lower(rooms.config.turn_limit(), task.limits.turn_s),
+        idle: Limits::lower(rooms.config.idle_limit(), task.limits.idle_s),
+    }
+}
+
+/// Where each project is cloned: by its own name, with its connection and path where names collide.
+fn directories(projects: &[ProjectRequest]) -> Vec<String> {
+    projects
+        .iter()
+        .map(|project| {
+            let name = project.path.name().to_lowercase();
+            let alone = projects.iter().filter(|other| other.path.name().to_lowercase() == name).count() == 1;
+            if alone {
+                format!("/workspace/{}", project.path.name())
+            } else {
+                format!("/workspace/{}/{}", project.connection, project.path)
+            }
+        })
+        .collect()
+}
+
+/// The branches that a forge showed, by name.
+pub(super) fn branch_names(refs: &[crate::grant::ShownRef]) -> std::collections::BTreeSet<String> {
+    refs.iter().filter_map(|shown| shown.name.strip_prefix("refs/heads/")).map(str::to_owned).collect()
+}
+
+/// The session's branch on a project whose branches are known.
+pub(super) fn final_branch(rooms: &Rooms, task: &Task, refs: &[crate::grant::ShownRef]) -> Result<BranchName, Failure> {
+    Ok(branch::branch_name(&rooms.config.branch, task.session, &title(task), &branch_names(refs))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn projects_of_one_name_get_their_connection_in_the_path() {
+        let project = |connection: &str, path: &str| ProjectRequest {
+            connection: connection.parse().unwrap(),
+            path: path.parse().unwrap(),
+            base: None,
+        };
+        let got = directories(&[project("a", "x/site"), project("b", "y/Site"), project("a", "x/api")]);
+        assert_eq!(got, ["/workspace/a/x/site", "/workspace/b/y/Site", "/workspace/api"]);
+    }
+}

@@ -1,0 +1,269 @@
+//! The text of a change request: title, *Changes*, *Approach*, *Trade-offs*, how it was checked, sister change requests, the session. Pure.
+//!
+//! All that a model wrote goes through [`super::neutral`]. No section is ever empty: what the agent did not say is written from the branch.
+
+use crate::agent::sections::Sections;
+use crate::message::{ProjectKey, SessionId};
+
+use super::neutral;
+
+/// Longest description. GitHub's limit is 65,536 characters; this leaves room for what is added later.
+const LONGEST: usize = 60_000;
+/// Longest text of one section, in bytes.
+const LONGEST_SECTION: usize = 14_000;
+/// Most commits and files that are listed.
+const MOST_LISTED: usize = 30;
+/// Longest title, in characters.
+const LONGEST_TITLE: usize = 120;
+
+/// What is known of the branch from git.
+#[derive(Debug, Clone, Default)]
+pub struct Branch {
+    /// Subject and body of each commit, oldest first.
+    pub commits: Vec<(String, String)>,
+    /// Path, lines added and lines deleted of each file.
+    pub files: Vec<(String, u64, u64)>,
+    /// Whether there is more than is listed.
+    pub truncated: bool,
+}
+
+/// A change request of the same session on another project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sister {
+    /// Which project.
+    pub project: ProjectKey,
+    /// "merge request" or "pull request".
+    pub word: &'static str,
+    /// Its address.
+    pub url: String,
+}
+
+/// Everything that a text is made of.
+#[derive(Debug, Clone)]
+pub struct Parts<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// The sections that the agent wrote; empty ones are filled from the branch.
+    pub sections: &'a Sections,
+    /// The branch as git sees it.
+    pub branch: &'a Branch,
+    /// The agent's name.
+    pub agent: &'a str,
+    /// The user's name.
+    pub user: &'a str,
+    /// The other change requests of the session.
+    pub sisters: &'a [Sister],
+}
+
+/// The title.
+#[must_use]
+pub fn title(wanted: &str, branch: &Branch) -> String {
+    let first = if wanted.trim().is_empty() {
+        branch.commits.last().map_or("Changes of a coding session", |(subject, _)| subject.as_str())
+    } else {
+        wanted
+    };
+    let title = neutral::title(first, LONGEST_TITLE);
+    if title.is_empty() { "Changes of a coding session".to_owned() } else { title }
+}
+
+/// The description.
+#[must_use]
+pub fn description(parts: &Parts<'_>) -> String {
+    let Parts { sections, branch, .. } = parts;
+    let said = |text: &str, fallback: String| {
+        if text.trim().is_empty() { fallback } else { bounded(&neutral::text(text), LONGEST_SECTION) }
+    };
+    let mut text = String::new();
+    let mut section = |name: &str, body: String| {
+        text.push_str(&format!("## {name}\n\n{}\n\n", body.trim_end()));
+    };
+    section("Changes", said(&sections.changes, changes_from(branch)));
+    section("Approach", said(&sections.approach, approach_from(branch)));
+    section("Trade-offs", said(&sections.trade_offs, trade_offs_from(branch)));
+    section("How it was checked", said(&sections.checked, "The agent reported no checks; the pipeline of this project decides.".to_owned()));
+    if !parts.sisters.is_empty() {
+        let list: Vec<String> = parts
+            .sisters
+            .iter()
+            .map(|sister| format!("- {} in {}: {}", sister.word, sister.project.path, sister.url))
+            .collect();
+        section("Belongs together with", list.join("\n"));
+    }
+    let closing = format!(
+        "---\nWritten by {} for {} in a cofferdam session. The agent's text above was not edited by a person.\nCofferdam-Session: {}\n",
+        neutral::title(parts.agent, 80),
+        neutral::title(parts.user, 80),
+        parts.session
+    );
+    format!("{}{closing}", bounded_with_newline(&text, LONGEST - closing.len()))
+}
+
+fn changes_from(branch: &Branch) -> String {
+    let mut lines: Vec<String> =
+        branch.commits.iter().take(MOST_LISTED).map(|(subject, _)| format!("- {}", neutral::title(subject, 200))).collect();
+    let (added, deleted) = branch.files.iter().fold((0, 0), |(a, d), (_, added, deleted)| (a + added, d + deleted));
+    lines.push(format!("\n{} changed, {added} lines added, {deleted} deleted:", count(branch.files.len(), "file")));
+    for (path, added, deleted) in branch.files.iter().take(MOST_LISTED) {
+        lines.push(format!("- `{}` (+{added} -{deleted})", path.replace(['`', '\n'], "?")));
+    }
+    if branch.truncated || branch.files.len() > MOST_LISTED || branch.commits.len() > MOST_LISTED {
+        lines.push("- and more: this list is not complete".to_owned());
+    }
+    lines.join("\n")
+}
+
+fn approach_from(branch: &Branch) -> String {
+    let bodies: Vec<String> = branch
+        .commits
+        .iter()
+        .filter(|(_, body)| !body.trim().is_empty())
+        .take(MOST_LISTED)
+        .map(|(subject, body)| format!("{}: {}", neutral::title(subject, 200), neutral::text(body)))
+        .collect();
+    if bodies.is_empty() {
+        format!("The agent described no approach. The branch has {}; their messages are listed above.", count(branch.commits.len(), "commit"))
+    } else {
+        bounded(&bodies.join("\n\n"), LONGEST_SECTION)
+    }
+}
+
+fn trade_offs_from(branch: &Branch) -> String {
+    let tests = branch.files.iter().any(|(path, _, _)| {
+        let path = path.to_ascii_lowercase();
+        path.contains("test") || path.contains("spec")
+    });
+    let mut lines = vec!["The agent named none. Worth a reviewer's look:".to_owned()];
+    lines.push(if tests { "- tests are among the changed files".to_owned() } else { "- no test is among the changed files".to_owned() });
+    if let Some((path, added, deleted)) = branch.files.iter().max_by_key(|(_, added, deleted)| added + deleted) {
+        lines.push(format!("- most of the change is in `{}` ({} lines)", path.replace(['`', '\n'], "?"), added + deleted));
+    }
+    lines.join("\n")
+}
+
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Cut at a line's end, with a note, when it is too long.
+fn bounded(text: &str, longest: usize) -> String {
+    if text.len() <= longest {
+        return text.to_owned();
+    }
+    let note = "\n\n(cut: the text was longer)";
+    let mut end = longest.saturating_sub(note.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let end = text[..end].rfind('\n').unwrap_or(end);
+    let kept = &text[..end];
+    // A fence that the cut left open would swallow what follows.
+    let open = kept.lines().filter(|line| line.starts_with("```")).count() % 2 == 1;
+    format!("{kept}{}{note}", if open { "\n```" } else { "" })
+}
+
+fn bounded_with_newline(text: &str, longest: usize) -> String {
+    let mut text = bounded(text, longest.saturating_sub(2));
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts<'a>(sections: &'a Sections, branch: &'a Branch, sisters: &'a [Sister]) -> Parts<'a> {
+        Parts {
+            session: "0190c2f0-7c1e-7000-8000-000000000001".parse().unwrap(),
+            sections,
+            branch,
+            agent: "opencode",
+            user: "Ada Example",
+            sisters,
+        }
+    }
+
+    fn branch() -> Branch {
+        Branch {
+            commits: vec![("Add greeting".into(), "It was missing.".into())],
+            files: vec![("src/hello.rs".into(), 3, 1)],
+            truncated: false,
+        }
+    }
+
+    #[test]
+    fn the_agents_sections_and_the_sister_are_there() {
+        let sections = Sections { changes: "A".into(), approach: "B".into(), trade_offs: "C".into(), checked: "D".into() };
+        let sisters = [Sister { project: crate::message::ProjectKey { connection: "hub".parse().unwrap(), path: "acme/site".parse().unwrap() }, word: "pull request", url: "https://hub/acme/site/pull/1".into() }];
+        insta::assert_snapshot!(description(&parts(&sections, &branch(), &sisters)), @"
+        ## Changes
+
+        A
+
+        ## Approach
+
+        B
+
+        ## Trade-offs
+
+        C
+
+        ## How it was checked
+
+        D
+
+        ## Belongs together with
+
+        - pull request in acme/site: https://hub/acme/site/pull/1
+
+        ---
+        Written by opencode for Ada Example in a cofferdam session. The agent's text above was not edited by a person.
+        Cofferdam-Session: 0190c2f0-7c1e-7000-8000-000000000001
+        ");
+    }
+
+    #[test]
+    fn no_section_is_empty_without_the_agent() {
+        insta::assert_snapshot!(description(&parts(&Sections::default(), &branch(), &[])), @"
+        ## Changes
+
+        - Add greeting
+
+        1 file changed, 3 lines added, 1 deleted:
+        - `src/hello.rs` (+3 -1)
+
+        ## Approach
+
+        Add greeting: It was missing.
+
+        ## Trade-offs
+
+        The agent named none. Worth a reviewer's look:
+        - no test is among the changed files
+        - most of the change is in `src/hello.rs` (4 lines)
+
+        ## How it was checked
+
+        The agent reported no checks; the pipeline of this project decides.
+
+        ---
+        Written by opencode for Ada Example in a cofferdam session. The agent's text above was not edited by a person.
+        Cofferdam-Session: 0190c2f0-7c1e-7000-8000-000000000001
+        ");
+    }
+
+    #[test]
+    fn a_long_text_is_cut_and_still_names_the_session() {
+        let long = Sections { changes: "word @all\n".repeat(40_000), ..Sections::default() };
+        let text = description(&parts(&long, &branch(), &[]));
+        assert!(text.encode_utf16().count() <= 65_536 && text.len() <= LONGEST);
+        assert!(text.contains("(cut: the text was longer)") && text.contains("Cofferdam-Session: 0190c2f0"));
+        assert!(text.contains("## Trade-offs") && !text.contains("@all"));
+    }
+
+    #[test]
+    fn a_title_is_never_empty() {
+        assert_eq!(title("  ", &branch()), "Add greeting");
+        assert_eq!(title("", &Branch::default()), "Changes of a coding session");
+    }
+}

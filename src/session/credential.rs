@@ -1,0 +1,132 @@
+//! Looks up the credentials that tasks name, inside what the operator allows.
+//!
+//! A task comes from the queue and is not trusted with the worker's files or environment: a file is a bare name in one directory, a
+//! variable's name has a prefix. Never logs a value.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::message::Credential;
+use crate::secret::Secret;
+
+/// Largest credential file that is read, in bytes.
+const LARGEST_FILE: u64 = 64 * 1024;
+
+/// Where credentials are looked up.
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The directory of credential files; `{"file": ...}` is refused when absent.
+    pub directory: Option<PathBuf>,
+    /// What a variable's name must begin with.
+    pub env_prefix: String,
+    /// Whether tasks may carry tokens in clear. The broker, its disk and its administrators then see them.
+    pub allow_plain: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { directory: None, env_prefix: "COFFERDAM_TOKEN_".to_owned(), allow_plain: false }
+    }
+}
+
+/// Why a credential cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CredentialError {
+    /// The name is outside what the operator allows.
+    #[error("the credential {name:?} is not allowed: {rule}")]
+    Refused {
+        /// The name as given.
+        name: String,
+        /// What would be accepted.
+        rule: String,
+    },
+    /// The name is allowed, and there is nothing.
+    #[error("the credential {name:?} names nothing on this worker: {remedy}")]
+    Missing {
+        /// The name as given.
+        name: String,
+        /// What to do.
+        remedy: String,
+    },
+}
+
+impl Config {
+    /// Reads the credential that a task names.
+    ///
+    /// # Errors
+    /// The name is not allowed, or names nothing.
+    pub fn resolve(&self, credential: &Credential, environment: impl Fn(&str) -> Option<String>) -> Result<Secret, CredentialError> {
+        match credential {
+            Credential::Env(name) => self.from_environment(name, environment),
+            Credential::File(name) => self.from_file(name),
+            Credential::Plain(secret) if self.allow_plain => Ok(secret.clone()),
+            Credential::Plain(_) => Err(CredentialError::Refused {
+                name: "plain".into(),
+                rule: "this worker takes no token in clear; name a file or a variable instead, or let the operator set credentials.allow_plain".into(),
+            }),
+        }
+    }
+
+    fn from_environment(&self, name: &str, environment: impl Fn(&str) -> Option<String>) -> Result<Secret, CredentialError> {
+        let shown: String = name.chars().take(100).collect();
+        if !name.starts_with(&self.env_prefix) {
+            let rule = format!("the name of a variable begins with {}", self.env_prefix);
+            return Err(CredentialError::Refused { name: shown, rule });
+        }
+        match environment(name).map(|value| Secret::new(&value)) {
+            Some(secret) if !secret.is_empty() => Ok(secret),
+            _ => Err(CredentialError::Missing { name: shown, remedy: "set this variable where the worker runs".into() }),
+        }
+    }
+
+    fn from_file(&self, name: &str) -> Result<Secret, CredentialError> {
+        let shown: String = name.chars().take(100).collect();
+        let refused = |rule: &str| CredentialError::Refused { name: shown.clone(), rule: rule.to_owned() };
+        let directory = self.directory.as_ref().ok_or_else(|| refused("this worker has no credentials.directory"))?;
+        let bare = !name.is_empty()
+            && name.len() <= 200
+            && !name.starts_with('.')
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        if !bare {
+            return Err(refused("a file is named by letters, digits, '-', '_' and '.', without a directory"));
+        }
+        let missing = || CredentialError::Missing {
+            name: shown.clone(),
+            remedy: format!("put the token into this file under {}", directory.display()),
+        };
+        let path = directory.join(name);
+        let about = std::fs::metadata(&path).map_err(|_| missing())?;
+        if !about.is_file() || about.len() > LARGEST_FILE {
+            return Err(missing());
+        }
+        let text = zeroize::Zeroizing::new(std::fs::read_to_string(&path).map_err(|_| missing())?);
+        let secret = Secret::new(&text);
+        if secret.is_empty() { Err(missing()) } else { Ok(secret) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_reaches_only_what_the_operator_set_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("ada"), "token-of-ada\n").unwrap();
+        std::fs::write(directory.path().join("empty"), "\n").unwrap();
+        let config = Config { directory: Some(directory.path().to_owned()), ..Config::default() };
+        let read = |credential: Credential| config.resolve(&credential, |name| (name == "COFFERDAM_TOKEN_A" || name == "PATH").then(|| "value".into()));
+        assert_eq!(read(Credential::File("ada".into())).unwrap().expose(), "token-of-ada");
+        assert_eq!(read(Credential::Env("COFFERDAM_TOKEN_A".into())).unwrap().expose(), "value");
+        for name in ["../ada", "/etc/passwd", ".ada", "", "a/b"] {
+            assert!(matches!(read(Credential::File(name.into())), Err(CredentialError::Refused { .. })), "{name}");
+        }
+        assert!(matches!(read(Credential::File("bob".into())), Err(CredentialError::Missing { .. })));
+        assert!(matches!(read(Credential::File("empty".into())), Err(CredentialError::Missing { .. })));
+        assert!(matches!(read(Credential::Env("PATH".into())), Err(CredentialError::Refused { .. })));
+        assert!(matches!(read(Credential::Env("COFFERDAM_TOKEN_B".into())), Err(CredentialError::Missing { .. })));
+        assert!(matches!(read(Credential::Plain(Secret::new("x"))), Err(CredentialError::Refused { .. })));
+    }
+}

@@ -1,0 +1,134 @@
+//! Starts the agent in the sandbox and gives it a prompt. Which protocol it speaks is the configuration's word.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::failure::Failure;
+use super::workspace;
+use crate::agent::{self, Agent, AgentError, Pipes, Protocol, acp, command};
+use crate::gateway::inside::Command;
+use crate::gateway::{HTTP_PORT, Inside, Process};
+use crate::message::Task;
+use crate::progress::Progress;
+use crate::sandbox::{HOME, WORKSPACE};
+
+/// A started agent, with its process where it has one for the whole session.
+pub(super) struct Started {
+    pub(super) agent: Box<dyn Agent>,
+    process: Option<Process>,
+}
+
+impl Started {
+    /// What the agent's process last wrote to standard error, for the log and for a failure's message.
+    pub(super) fn last_words(&self) -> String {
+        self.process.as_ref().map(Process::errors).unwrap_or_default()
+    }
+}
+
+/// Seeds the agent's files and starts it.
+pub(super) async fn start(
+    inside: &Arc<Inside>,
+    config: &agent::Config,
+    task: &Task,
+    directory: &str,
+    progress: &Arc<Progress>,
+) -> Result<Started, Failure> {
+    for (path, content) in &config.files {
+        inside.write_file(&format!("{HOME}/{path}"), 0o600, content).await?;
+    }
+    let order = Command { argv: config.command.clone(), env: environment(config, task), directory: directory.to_owned() };
+    match config.protocol {
+        Protocol::Command => {
+            let launch = Launcher { inside: inside.clone(), order };
+            Ok(Started { agent: Box::new(command::CommandAgent::new(Box::new(launch))), process: None })
+        }
+        Protocol::Acp => {
+            let mut process = inside.spawn(order).await?;
+            let (Some(stdin), Some(stdout)) = (process.take_stdin(), process.take_stdout()) else {
+                return Err(AgentError::Ended { detail: "its streams were gone".into() }.into());
+            };
+            let pipes = Pipes { stdin: Box::new(stdin), stdout: Box::new(stdout) };
+            let start = acp::Start {
+                directory: directory.to_owned(),
+                mcp_url: format!("http://127.0.0.1:{HTTP_PORT}/mcp"),
+                session_mode: config.session_mode.clone(),
+                timeout: std::time::Duration::from_secs(config.start_timeout_s),
+            };
+            match acp::start(pipes, start, progress.clone()).await {
+                Ok(agent) => Ok(Started { agent: Box::new(agent), process: Some(process) }),
+                Err(error) => {
+                    let mut failure = Failure::from(error);
+                    add_last_words(&mut failure, &process.errors());
+                    Err(failure)
+                }
+            }
+        }
+    }
+}
+
+/// Where an agent starts: in its project, or above them when there are several.
+pub(super) fn directory(projects: &[String]) -> String {
+    match projects {
+        [only] => only.clone(),
+        _ => WORKSPACE.to_owned(),
+    }
+}
+
+/// An agent's own complaint often says more than its protocol does.
+pub(super) fn add_last_words(failure: &mut Failure, words: &str) {
+    let end: Vec<&str> = words.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let end = end[end.len().saturating_sub(3)..].join(" / ");
+    if !end.is_empty() {
+        failure.message = format!("{}; it wrote: {}", failure.message, end.chars().take(500).collect::<String>());
+    }
+}
+
+/// The task's variables, then the agent's own, then ours: a later one wins.
+fn environment(config: &agent::Config, task: &Task) -> Vec<(String, String)> {
+    let mut merged = task.environment.clone();
+    merged.extend(config.environment.clone());
+    merged.extend(workspace::base_environment());
+    merged.into_iter().collect()
+}
+
+/// Starts a plain command once per turn.
+struct Launcher {
+    inside: Arc<Inside>,
+    order: Command,
+}
+
+#[async_trait]
+impl command::Launch for Launcher {
+    async fn launch(&self, argument: &str) -> Result<Box<dyn command::Run>, AgentError> {
+        let mut order = self.order.clone();
+        order.argv.push(argument.to_owned());
+        let process = self.inside.spawn(order).await.map_err(|error| AgentError::Ended { detail: error.to_string() })?;
+        Ok(Box::new(Running { inside: self.inside.clone(), process }))
+    }
+}
+
+struct Running {
+    inside: Arc<Inside>,
+    process: Process,
+}
+
+#[async_trait]
+impl command::Run for Running {
+    fn pipes(&mut self) -> Option<Pipes> {
+        let (stdin, stdout) = (self.process.take_stdin()?, self.process.take_stdout()?);
+        Some(Pipes { stdin: Box::new(stdin), stdout: Box::new(stdout) })
+    }
+
+    async fn exit(&mut self) -> i32 {
+        self.process.wait().await.status
+    }
+
+    async fn stop(&mut self) {
+        let _ = self.inside.signal(self.process.id(), 15).await;
+    }
+
+    fn last_words(&self) -> String {
+        self.process.errors().chars().rev().take(500).collect::<Vec<_>>().into_iter().rev().collect()
+    }
+}

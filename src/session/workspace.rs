@@ -1,0 +1,207 @@
+//! What the worker has done inside the sandbox besides the agent: git's settings, clones, and at the end of a turn the commit of what
+//! was left and the push into staging. All of it runs in the sandbox; its output is untrusted.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt as _;
+
+use super::failure::Failure;
+use crate::gateway::inside::Command;
+use crate::gateway::{HTTP_PORT, Inside};
+use crate::grant::{Grant, ProjectGrant};
+use crate::message::{EventBody, Reason, Uncommitted};
+use crate::progress::Progress;
+use crate::sandbox::{HOME, INSIDE, TOOLS_DIRECTORY, WORKSPACE};
+
+/// Where git's system-wide settings are in the sandbox.
+const GIT_CONFIG: &str = "/home/agent/.cofferdam/gitconfig";
+/// Where the trailers are in the sandbox; `inside` reads them there.
+const TRAILERS: &str = "/home/agent/.cofferdam/trailers";
+/// How long the steps at the end of a turn may take for one project.
+const COLLECT_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Where a project is cloned from, seen from inside.
+pub(super) fn remote(project: &ProjectGrant) -> String {
+    format!("http://127.0.0.1:{HTTP_PORT}/git/{}/{}.git", project.connection, project.key.path)
+}
+
+/// The environment of every process in the sandbox.
+pub(super) fn base_environment() -> Vec<(String, String)> {
+    [
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("HOME", HOME),
+        ("USER", "agent"),
+        ("LANG", "C.UTF-8"),
+        ("TMPDIR", "/tmp"),
+        ("GIT_CONFIG_SYSTEM", GIT_CONFIG),
+        ("GIT_TERMINAL_PROMPT", "0"),
+        ("COFFERDAM_TRAILERS", TRAILERS),
+        ("NO_PROXY", "127.0.0.1,localhost"),
+        ("no_proxy", "127.0.0.1,localhost"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
+/// Opens the gateway's port and writes git's settings and the trailers.
+pub(super) async fn prepare(inside: &Inside, grant: &Grant) -> Result<(), Failure> {
+    let trailers = grant.trailers.lines().join("\n") + "\n";
+    let git_config = git_config(grant);
+    tokio::try_join!(
+        inside.listen(HTTP_PORT),
+        inside.write_file(GIT_CONFIG, 0o644, &git_config),
+        inside.write_file(TRAILERS, 0o644, &trailers),
+    )?;
+    Ok(())
+}
+
+/// git's settings in the sandbox: the session's hooks, plain pushes, and the forge's own addresses led to the gateway.
+fn git_config(grant: &Grant) -> String {
+    let mut text = format!(
+        "[core]\n\thooksPath = {TOOLS_DIRECTORY}/hooks\n[safe]\n\tdirectory = *\n[push]\n\tdefault = current\n\tautoSetupRemote = true\n\
+         [pull]\n\trebase = false\n[protocol \"file\"]\n\tallow = never\n[credential]\n\thelper =\n[advice]\n\tdetachedHead = false\n\
+         [commit]\n\tgpgSign = false\n[tag]\n\tgpgSign = false\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n[user]\n\tuseConfigOnly = true\n"
+    );
+    for project in &grant.projects {
+        let _ = writeln!(text, "[url \"{}\"]\n\tinsteadOf = \"{}\"", remote(project), quoted(&project.clone_url));
+    }
+    text
+}
+
+/// Fit for a quoted value of a git configuration.
+fn quoted(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).flat_map(|c| if matches!(c, '"' | '\\') { vec!['\\', c] } else { vec![c] }).collect()
+}
+
+/// Clones one project and checks the session's branch out: from the forge's own when it exists there already, else from the base.
+pub(super) async fn clone(
+    inside: &Inside,
+    project: &ProjectGrant,
+    branch_exists: bool,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let start = if branch_exists { &project.branch } else { &project.base };
+    // Progress goes to standard error, which is kept only at its end; both streams are read as one.
+    let script = "exec 2>&1; git clone --progress -c \"user.name=$1\" -c \"user.email=$2\" --branch \"$3\" -- \"$4\" \"$5\" && \
+                  cd \"$5\" && if [ \"$3\" != \"$6\" ]; then git checkout -q -b \"$6\"; fi";
+    let mut process = inside
+        .spawn(Command {
+            argv: [
+                "sh",
+                "-c",
+                script,
+                "clone",
+                &project.identity.name,
+                &project.identity.email,
+                start.as_str(),
+                &remote(project),
+                &project.directory,
+                project.branch.as_str(),
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            env: base_environment(),
+            directory: WORKSPACE.to_owned(),
+        })
+        .await?;
+    drop(process.take_stdin());
+    let mut last_lines = String::new();
+    if let Some(mut output) = process.take_stdout() {
+        let mut buffer = vec![0_u8; 8 * 1024];
+        while let Ok(count @ 1..) = output.read(&mut buffer).await {
+            for line in String::from_utf8_lossy(&buffer[..count]).split(['\r', '\n']).filter(|line| !line.is_empty()) {
+                match clone_progress(line) {
+                    Some((phase, percent)) => {
+                        progress.note(EventBody::Clone { project: project.key.clone(), phase, percent });
+                    }
+                    None => last_lines = format!("{last_lines} {line}").chars().rev().take(600).collect::<Vec<_>>().into_iter().rev().collect(),
+                }
+            }
+        }
+    }
+    let exit = process.wait().await;
+    if exit.is_success() {
+        return Ok(());
+    }
+    let message = format!("{} could not be cloned inside the sandbox (status {}): {}", project.key, exit.status, last_lines.trim());
+    Err(Failure::new(Reason::CloneFailed, message))
+}
+
+/// "Receiving objects:  42% (…)" as phase and percentage.
+fn clone_progress(line: &str) -> Option<(String, u8)> {
+    let (phase, rest) = line.trim_start_matches("remote: ").split_once(':')?;
+    let (percent, _) = rest.trim_start().split_once('%')?;
+    let percent: u8 = percent.trim().parse().ok()?;
+    let known = ["Enumerating objects", "Counting objects", "Compressing objects", "Receiving objects", "Resolving deltas", "Updating files", "Checking out files"];
+    (percent <= 100 && known.contains(&phase)).then(|| (phase.to_owned(), percent))
+}
+
+/// What came of collecting one project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Collected {
+    /// Everything committed is in staging, or there was nothing.
+    Taken,
+    /// Staging or git said no; its words.
+    Refused(String),
+}
+
+/// Commits what the agent left, by policy, and pushes the checked-out commit to the session's branch in staging.
+pub(super) async fn collect(
+    inside: &Inside,
+    project: &ProjectGrant,
+    policy: Uncommitted,
+    message: &str,
+) -> Result<Collected, Failure> {
+    let commit = match policy {
+        Uncommitted::Commit => "yes",
+        Uncommitted::Discard => "no",
+    };
+    // A commit that a hook-less tool made lacks the trailers; `inside trailers` adds them before anything is accepted.
+    let script = "exec 2>&1; cd \"$1\" || exit 90; \
+        if [ \"$2\" = yes ] && [ -n \"$(git status --porcelain)\" ]; then git add -A && git commit -q -m \"$3\" || exit 91; fi; \
+        new=$(git rev-list --count HEAD --not --remotes=origin) || exit 92; \
+        [ \"$new\" = 0 ] && exit 0; \
+        git push -q origin \"HEAD:refs/heads/$4\" && exit 0; \
+        git symbolic-ref -q HEAD >/dev/null || git checkout -q -B \"$4\" || exit 93; \
+        \"$5\" trailers && git push -q origin \"HEAD:refs/heads/$4\"";
+    let process = inside
+        .spawn(Command {
+            argv: ["sh", "-c", script, "collect", &project.directory, commit, message, project.branch.as_str(), INSIDE]
+                .map(str::to_owned)
+                .to_vec(),
+            env: base_environment(),
+            directory: WORKSPACE.to_owned(),
+        })
+        .await?;
+    let id = process.id();
+    let Ok((exit, output, _)) = tokio::time::timeout(COLLECT_TIMEOUT, process.finish(64 * 1024)).await else {
+        let _ = inside.signal(id, 9).await;
+        return Ok(Collected::Refused(format!("taking the commits took longer than {} s", COLLECT_TIMEOUT.as_secs())));
+    };
+    if exit.is_success() {
+        return Ok(Collected::Taken);
+    }
+    let said = String::from_utf8_lossy(&output);
+    let end: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let end = end[end.len().saturating_sub(12)..].join(" / ");
+    Ok(Collected::Refused(format!("status {}: {}", exit.status, end.chars().take(1500).collect::<String>())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn git_progress_is_read_and_other_lines_are_not() {
+        assert_eq!(clone_progress("Receiving objects:  42% (42/100), 1.2 MiB"), Some(("Receiving objects".into(), 42)));
+        assert_eq!(clone_progress("remote: Counting objects: 100% (5/5), done."), Some(("Counting objects".into(), 100)));
+        assert_eq!(clone_progress("fatal: repository not found: 42%"), None);
+        assert_eq!(clone_progress("Receiving objects: 400% (1/1)"), None);
+    }
+
+    #[test]
+    fn a_value_cannot_leave_its_quotes() {
+        assert_eq!(quoted("a\"]\n[core] x = \\"), "a\\\"][core] x = \\\\");
+    }
+}

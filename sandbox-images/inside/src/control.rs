@@ -121,7 +121,10 @@ impl Order {
     ///
     /// [`WireError::ParseOrder`], with the id by which it can be refused where there is one.
     pub fn parse(line: &[u8]) -> Result<Self, WireError> {
-        serde_json::from_slice(line).map_err(|source| WireError::ParseOrder { id: id_of(line), source })
+        serde_json::from_slice(line).map_err(|source| WireError::ParseOrder {
+            id: id_of(line),
+            source,
+        })
     }
 }
 
@@ -158,8 +161,15 @@ mod tests {
         let spawn = r#"{"spawn":{"id":1,"argv":["true"],"env":[["A","b"]],"cwd":"/","token":"00000000000000000000000000000000"}}"#;
         let order = Order::parse(spawn.as_bytes()).unwrap();
         assert_eq!(serde_json::to_string(&order).unwrap(), spawn);
-        let report = Report::Exited { id: 1, code: None, signal: Some(9) };
-        assert_eq!(serde_json::to_string(&report).unwrap(), r#"{"exited":{"id":1,"code":null,"signal":9}}"#);
+        let report = Report::Exited {
+            id: 1,
+            code: None,
+            signal: Some(9),
+        };
+        assert_eq!(
+            serde_json::to_string(&report).unwrap(),
+            r#"{"exited":{"id":1,"code":null,"signal":9}}"#
+        );
     }
 
     #[test]
@@ -171,7 +181,10 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(refused(r#"{"freeze":{"id":7,"deep":{"er":[]}}}"#), Some(7));
-        assert_eq!(refused(r#"{"spawn":{"id":8,"argv":[],"env":[],"cwd":"/","token":"short"}}"#), Some(8));
+        assert_eq!(
+            refused(r#"{"spawn":{"id":8,"argv":[],"env":[],"cwd":"/","token":"short"}}"#),
+            Some(8)
+        );
         assert_eq!(refused(r#"{"listen":{"id":9,"port":65536}}"#), Some(9));
         assert_eq!(refused(r#"{"listen":{"id":-1,"port":1}}"#), None);
         assert_eq!(refused("garbage"), None);

@@ -123,7 +123,13 @@ impl Frame {
         };
         let header = FrameHeader::decode(*header)?;
         Ok(rest.get(..header.length()).map(|payload| {
-            (Self { stream: header.stream(), payload: payload.to_vec() }, HEADER_BYTES + header.length())
+            (
+                Self {
+                    stream: header.stream(),
+                    payload: payload.to_vec(),
+                },
+                HEADER_BYTES + header.length(),
+            )
         }))
     }
 
@@ -159,7 +165,10 @@ pub async fn read_frame<R: AsyncRead + Unpin>(source: &mut R) -> Result<Option<F
     let header = FrameHeader::decode(header)?;
     let mut payload = vec![0; header.length()];
     read_exact(source, &mut payload).await?;
-    Ok(Some(Frame { stream: header.stream(), payload }))
+    Ok(Some(Frame {
+        stream: header.stream(),
+        payload,
+    }))
 }
 
 /// Writes a payload as one frame, or several when it is over [`MAX_FRAME_BYTES`]. An empty payload ends the stream.
@@ -202,7 +211,10 @@ mod tests {
             read.extend(frame.payload);
         }
         assert_eq!(read, payload);
-        assert_eq!(sizes, [MAX_FRAME_BYTES, MAX_FRAME_BYTES, 150_000 - 2 * MAX_FRAME_BYTES, 0]);
+        assert_eq!(
+            sizes,
+            [MAX_FRAME_BYTES, MAX_FRAME_BYTES, 150_000 - 2 * MAX_FRAME_BYTES, 0]
+        );
     }
 
     #[test]
@@ -219,11 +231,26 @@ mod tests {
 
     #[tokio::test]
     async fn refuses_absurd_frames_before_reading_them() {
-        assert!(matches!(Frame::decode(&[3, 0, 0, 0, 0]), Err(WireError::ParseFrameStream(3))));
-        assert!(matches!(Frame::decode(&[1, 0, 1, 0, 1]), Err(WireError::FrameTooLong(65_537))));
-        assert!(matches!(read_frame(&mut [1, 0xff, 0xff, 0xff, 0xff].as_slice()).await, Err(WireError::FrameTooLong(_))));
-        assert!(matches!(read_frame(&mut [1, 0, 0].as_slice()).await, Err(WireError::Ended { .. })));
-        assert!(matches!(read_frame(&mut [1, 0, 0, 0, 2, 7].as_slice()).await, Err(WireError::Ended { .. })));
+        assert!(matches!(
+            Frame::decode(&[3, 0, 0, 0, 0]),
+            Err(WireError::ParseFrameStream(3))
+        ));
+        assert!(matches!(
+            Frame::decode(&[1, 0, 1, 0, 1]),
+            Err(WireError::FrameTooLong(65_537))
+        ));
+        assert!(matches!(
+            read_frame(&mut [1, 0xff, 0xff, 0xff, 0xff].as_slice()).await,
+            Err(WireError::FrameTooLong(_))
+        ));
+        assert!(matches!(
+            read_frame(&mut [1, 0, 0].as_slice()).await,
+            Err(WireError::Ended { .. })
+        ));
+        assert!(matches!(
+            read_frame(&mut [1, 0, 0, 0, 2, 7].as_slice()).await,
+            Err(WireError::Ended { .. })
+        ));
         assert!(FrameHeader::new(Stream::Stdin, MAX_FRAME_BYTES + 1).is_err());
     }
 }

@@ -77,9 +77,20 @@ impl Git {
         if answer.success {
             return Ok(answer.stdout);
         }
-        let command = arguments.iter().map(AsRef::as_ref).find(|argument| is_word(argument)).unwrap_or_default();
-        let stderr = String::from_utf8_lossy(&answer.stderr).trim().chars().take(1000).collect();
-        Err(GitError::Git { command: command.to_string_lossy().into_owned(), stderr })
+        let command = arguments
+            .iter()
+            .map(AsRef::as_ref)
+            .find(|argument| is_word(argument))
+            .unwrap_or_default();
+        let stderr = String::from_utf8_lossy(&answer.stderr)
+            .trim()
+            .chars()
+            .take(1000)
+            .collect();
+        Err(GitError::Git {
+            command: command.to_string_lossy().into_owned(),
+            stderr,
+        })
     }
 
     /// Runs git where failing is an answer too.
@@ -90,7 +101,10 @@ impl Git {
         }
         // Commits as they are, not as replace refs show them.
         command.args(arguments).env("GIT_NO_REPLACE_OBJECTS", "1");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().map_err(GitError::RunGit)?;
         if let Some(mut stdin) = child.stdin.take() {
             // The commands that are used here read all of their input before they print; one that reads none of it has
@@ -98,13 +112,21 @@ impl Git {
             let _ = stdin.write_all(input);
         }
         let output = child.wait_with_output().map_err(GitError::RunGit)?;
-        Ok(Answer { success: output.status.success(), stdout: output.stdout, stderr: output.stderr })
+        Ok(Answer {
+            success: output.status.success(),
+            stdout: output.stdout,
+            stderr: output.stderr,
+        })
     }
 }
 
 /// A sub-command, neither an option nor the value of `-c`.
 fn is_word(argument: &OsStr) -> bool {
-    argument.as_bytes().iter().all(|byte| byte.is_ascii_lowercase() || *byte == b'-') && !argument.as_bytes().starts_with(b"-")
+    argument
+        .as_bytes()
+        .iter()
+        .all(|byte| byte.is_ascii_lowercase() || *byte == b'-')
+        && !argument.as_bytes().starts_with(b"-")
 }
 
 /// The arguments that add trailers, to be followed by nothing (stdin) or `--in-place` and a file.
@@ -114,7 +136,13 @@ pub(crate) fn add_arguments(trailers: &[OsString], comments: Comments) -> Vec<Os
         arguments.extend(["-c", "core.commentChar=\u{1}"].map(OsString::from));
     }
     // `---` is a line like any other in a commit message.
-    let fixed = ["interpret-trailers", "--no-divider", "--where=end", "--if-exists=addIfDifferent", "--if-missing=add"];
+    let fixed = [
+        "interpret-trailers",
+        "--no-divider",
+        "--where=end",
+        "--if-exists=addIfDifferent",
+        "--if-missing=add",
+    ];
     arguments.extend(fixed.map(OsString::from));
     for trailer in trailers {
         arguments.push("--trailer".into());
@@ -150,8 +178,14 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Lines that are not trailers are left out: the file is the agent's, and whoever checks commits knows what must be there.
 fn parse_trailers(content: &[u8]) -> Vec<OsString> {
-    let lines = content.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| is_trailer(line));
-    lines.take(MAX_TRAILERS).map(|line| OsString::from_vec(line.to_vec())).collect()
+    let lines = content
+        .split(|byte| *byte == b'\n')
+        .map(<[u8]>::trim_ascii)
+        .filter(|line| is_trailer(line));
+    lines
+        .take(MAX_TRAILERS)
+        .map(|line| OsString::from_vec(line.to_vec()))
+        .collect()
 }
 
 fn is_trailer(line: &[u8]) -> bool {
@@ -159,7 +193,8 @@ fn is_trailer(line: &[u8]) -> bool {
         return false;
     };
     let (key, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-    let named = !key.is_empty() && key.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-') && key[0] != b'-';
+    let named =
+        !key.is_empty() && key.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-') && key[0] != b'-';
     named && !value.is_empty() && line.len() <= MAX_TRAILER_BYTES && !line.iter().any(u8::is_ascii_control)
 }
 
@@ -170,8 +205,9 @@ mod tests {
     #[test]
     fn takes_only_trailers_from_a_hostile_file() {
         let content = b"Co-authored-by: J\xf6rg <j@x>\r\nno trailer\n: none\nKey:\n-x: y\n--flag: y\nA b: c\nK\x07: v\nSession:1\n";
-        let expected: Vec<OsString> =
-            [b"Co-authored-by: J\xf6rg <j@x>".to_vec(), b"Session:1".to_vec()].map(OsString::from_vec).into();
+        let expected: Vec<OsString> = [b"Co-authored-by: J\xf6rg <j@x>".to_vec(), b"Session:1".to_vec()]
+            .map(OsString::from_vec)
+            .into();
         assert_eq!(parse_trailers(content), expected);
         let long = format!("K: {}\n", "x".repeat(MAX_TRAILER_BYTES));
         assert!(parse_trailers(long.as_bytes()).is_empty());

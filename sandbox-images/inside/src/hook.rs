@@ -22,7 +22,10 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<(), GitError> {
     let Some(trailers) = session_trailers()?.filter(|trailers| !trailers.is_empty()) else {
         return Ok(());
     };
-    let failed = |source| GitError::ReadMessage { path: path.clone(), source };
+    let failed = |source| GitError::ReadMessage {
+        path: path.clone(),
+        source,
+    };
     let message = fs::read(&path).map_err(failed)?;
     let git = Git::default();
     let editor = std::env::var_os("GIT_EDITOR").is_none_or(|editor| editor != ":");
@@ -95,7 +98,9 @@ fn without(message: &[u8], trailers: &[OsString]) -> Vec<u8> {
 }
 
 fn is_ours(line: &[u8], trailers: &[OsString]) -> bool {
-    trailers.iter().any(|trailer| trailer.as_bytes().eq_ignore_ascii_case(line.trim_ascii()))
+    trailers
+        .iter()
+        .any(|trailer| trailer.as_bytes().eq_ignore_ascii_case(line.trim_ascii()))
 }
 
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -65,7 +65,10 @@ pub(crate) fn run(options: &Options) -> Result<Ending, InitError> {
     nix::sys::prctl::set_child_subreaper(true).map_err(InitError::BecomeReaper)?;
     // SIGPIPE is ignored by the runtime of Rust before main, and default again in every child.
     let open_files = raise_open_files();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(InitError::StartRuntime)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(InitError::StartRuntime)?;
     runtime.block_on(serve(options, open_files))
 }
 

@@ -25,12 +25,20 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
         return ExitCode::from(CANNOT_RUN);
     };
     // Opened anew, since a number from outside cannot be owned safely; the new one closes by itself on exec.
-    let status = status.to_str().and_then(|number| OpenOptions::new().write(true).open(format!("/proc/self/fd/{number}")).ok());
+    let status = status.to_str().and_then(|number| {
+        OpenOptions::new()
+            .write(true)
+            .open(format!("/proc/self/fd/{number}"))
+            .ok()
+    });
     close_all_but(status.as_ref());
     let reason = if let Err(error) = nix::unistd::setsid() {
         format!("a session for the process could not be made: {error}")
     } else if let Err(error) = std::env::set_current_dir(directory) {
-        format!("the working directory {} cannot be entered: {error}", directory.display())
+        format!(
+            "the working directory {} cannot be entered: {error}",
+            directory.display()
+        )
     } else {
         restore_open_files(open_files);
         let error = Command::new(program).args(rest).exec();
@@ -51,7 +59,10 @@ fn close_all_but(kept: Option<&File>) {
     let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
         return;
     };
-    let open: Vec<i32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let open: Vec<i32> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
     for number in open.into_iter().filter(|number| *number > 2 && Some(*number) != kept) {
         // The directory's own descriptor is in the list and closed by now.
         let _ = nix::unistd::close(number);

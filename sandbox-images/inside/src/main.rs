@@ -52,9 +52,13 @@ fn main() -> ExitCode {
             Ok(done) => tell("inside trailers", say(std::io::stdout(), &done.to_string())),
             Err(error) => tell("inside trailers", Err(error)),
         },
-        Ok(Request::Version) => {
-            tell("inside", say(std::io::stdout(), concat!("inside ", env!("CARGO_PKG_VERSION"), " (wire 1)")))
-        }
+        Ok(Request::Version) => tell(
+            "inside",
+            say(
+                std::io::stdout(),
+                concat!("inside ", env!("CARGO_PKG_VERSION"), " (wire 1)"),
+            ),
+        ),
         Ok(Request::Help) => tell("inside", say(std::io::stdout(), USAGE)),
         Err(wrong) => {
             let _ = say(std::io::stderr(), &format!("inside: {wrong}\n\n{USAGE}"));
@@ -73,7 +77,10 @@ fn parse(arguments: &[OsString]) -> Result<Request, String> {
     let mut socket = PathBuf::from(cofferdam_inside::DEFAULT_SOCKET);
     let mut gone_after = Duration::from_secs(600);
     while let Some(argument) = rest.next() {
-        let mut value = || rest.next().ok_or_else(|| format!("{} needs a value", argument.display()));
+        let mut value = || {
+            rest.next()
+                .ok_or_else(|| format!("{} needs a value", argument.display()))
+        };
         match (trailers, argument.to_str()) {
             (true, Some("--repo")) => options.repository = Some(PathBuf::from(value()?)),
             (true, Some("--keep-authors")) => options.keep_authors = true,
@@ -84,11 +91,18 @@ fn parse(arguments: &[OsString]) -> Result<Request, String> {
             (true | false, Some(_) | None) => return Err(format!("{} is not known", argument.display())),
         }
     }
-    Ok(if trailers { Request::Trailers(options) } else { Request::Serve { socket, gone_after } })
+    Ok(if trailers {
+        Request::Trailers(options)
+    } else {
+        Request::Serve { socket, gone_after }
+    })
 }
 
 fn seconds(value: &OsStr) -> Result<Duration, String> {
-    let number = value.to_str().and_then(|text| text.parse::<u32>().ok()).filter(|number| *number > 0);
+    let number = value
+        .to_str()
+        .and_then(|text| text.parse::<u32>().ok())
+        .filter(|number| *number > 0);
     let number = number.ok_or_else(|| format!("{} is not a number of seconds", value.display()))?;
     Ok(Duration::from_secs(u64::from(number)))
 }
@@ -125,10 +139,22 @@ mod tests {
     fn serves_with_defaults_and_refuses_what_it_does_not_know() {
         let (socket, gone_after) = (PathBuf::from("/run/cofferdam/gateway.sock"), Duration::from_secs(600));
         assert_eq!(parsed(&[]), Ok(Request::Serve { socket, gone_after }));
-        for wrong in [&["--repo", "x"][..], &["--socket"], &["--gone-after", "0"], &["trailers", "--socket", "x"], &["sh"]] {
+        for wrong in [
+            &["--repo", "x"][..],
+            &["--socket"],
+            &["--gone-after", "0"],
+            &["trailers", "--socket", "x"],
+            &["sh"],
+        ] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }
-        let options = rewrite::Options { repository: Some("r".into()), keep_authors: true };
-        assert_eq!(parsed(&["trailers", "--keep-authors", "--repo", "r"]), Ok(Request::Trailers(options)));
+        let options = rewrite::Options {
+            repository: Some("r".into()),
+            keep_authors: true,
+        };
+        assert_eq!(
+            parsed(&["trailers", "--keep-authors", "--repo", "r"]),
+            Ok(Request::Trailers(options))
+        );
     }
 }

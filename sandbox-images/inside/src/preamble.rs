@@ -112,7 +112,12 @@ mod tests {
 
     #[tokio::test]
     async fn reads_what_it_formats_and_not_a_byte_more() {
-        for preamble in [Preamble::Control, Preamble::Stdio(token()), Preamble::Relay(1), Preamble::Relay(65535)] {
+        for preamble in [
+            Preamble::Control,
+            Preamble::Stdio(token()),
+            Preamble::Relay(1),
+            Preamble::Relay(65535),
+        ] {
             let mut bytes = preamble.to_string().into_bytes();
             bytes.extend_from_slice(b"rest\n");
             let mut source = bytes.as_slice();

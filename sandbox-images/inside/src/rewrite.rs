@@ -32,7 +32,9 @@ pub(crate) enum RewriteError {
     #[error("there are no trailers for this session, so there is nothing to add")]
     FindTrailers,
     /// No branch to rewrite.
-    #[error("HEAD is detached: switch to the branch whose commits should get the trailers, or finish the rebase, then try again")]
+    #[error(
+        "HEAD is detached: switch to the branch whose commits should get the trailers, or finish the rebase, then try again"
+    )]
     FindBranch,
     /// Its other parent could be a commit that is replaced.
     #[error("a merge, cherry-pick or revert is under way: finish or abort it, then try again")]
@@ -67,9 +69,19 @@ pub(crate) struct Done {
 
 impl fmt::Display for Done {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { branch, seen, trailers, identities, rewritten, moved } = self;
+        let Self {
+            branch,
+            seen,
+            trailers,
+            identities,
+            rewritten,
+            moved,
+        } = self;
         match moved {
-            None => write!(formatter, "{branch}: {seen} new commits, all of them as they should be; nothing changed"),
+            None => write!(
+                formatter,
+                "{branch}: {seen} new commits, all of them as they should be; nothing changed"
+            ),
             Some((old, new)) => write!(
                 formatter,
                 "{branch}: rewrote {rewritten} of {seen} new commits (trailers added to {trailers}, identity set on \
@@ -81,7 +93,9 @@ impl fmt::Display for Done {
 
 /// Rewrites what has to be rewritten.
 pub(crate) fn run(options: &Options) -> Result<Done, RewriteError> {
-    let trailers = session_trailers()?.filter(|trailers| !trailers.is_empty()).ok_or(RewriteError::FindTrailers)?;
+    let trailers = session_trailers()?
+        .filter(|trailers| !trailers.is_empty())
+        .ok_or(RewriteError::FindTrailers)?;
     let git = Git::within(options.repository.clone());
     git.run(&["rev-parse", "--git-dir"], b"")?;
     let branch = git.ask(&["symbolic-ref", "--quiet", "HEAD"], b"")?;
@@ -94,8 +108,14 @@ pub(crate) fn run(options: &Options) -> Result<Done, RewriteError> {
             return Err(RewriteError::CheckPending);
         }
     }
-    let mut done =
-        Done { branch: branch.clone(), seen: 0, trailers: 0, identities: 0, rewritten: 0, moved: None };
+    let mut done = Done {
+        branch: branch.clone(),
+        seen: 0,
+        trailers: 0,
+        identities: 0,
+        rewritten: 0,
+        moved: None,
+    };
     let head = git.ask(&["rev-parse", "--quiet", "--verify", "HEAD^{commit}"], b"")?;
     if !head.success {
         // No commit yet.
@@ -103,7 +123,12 @@ pub(crate) fn run(options: &Options) -> Result<Done, RewriteError> {
     }
     let head = line(&head.stdout);
     let commits = new_commits(&git, &head)?;
-    let rewriter = Rewriter { identity: Identity::configured(&git)?, git, trailers, keep_authors: options.keep_authors };
+    let rewriter = Rewriter {
+        identity: Identity::configured(&git)?,
+        git,
+        trailers,
+        keep_authors: options.keep_authors,
+    };
     let mut replaced: HashMap<String, String> = HashMap::new();
     for id in &commits {
         done.seen += 1;
@@ -115,7 +140,14 @@ pub(crate) fn run(options: &Options) -> Result<Done, RewriteError> {
         }
     }
     if let Some(new) = replaced.remove(&head) {
-        let moving = ["update-ref", "-m", "inside trailers: add the session's trailers", &branch, &new, &head];
+        let moving = [
+            "update-ref",
+            "-m",
+            "inside trailers: add the session's trailers",
+            &branch,
+            &new,
+            &head,
+        ];
         rewriter.git.run(&moving, b"").map_err(RewriteError::MoveBranch)?;
         done.moved = Some((head, new));
     }
@@ -125,7 +157,10 @@ pub(crate) fn run(options: &Options) -> Result<Done, RewriteError> {
 /// Parents before children.
 fn new_commits(git: &Git, head: &str) -> Result<Vec<String>, RewriteError> {
     let limit = format!("--max-count={}", MAX_COMMITS + 1);
-    let listed = git.run(&["rev-list", "--topo-order", &limit, head, "--not", "--remotes=origin"], b"")?;
+    let listed = git.run(
+        &["rev-list", "--topo-order", &limit, head, "--not", "--remotes=origin"],
+        b"",
+    )?;
     let mut commits: Vec<String> = String::from_utf8_lossy(&listed).lines().map(str::to_owned).collect();
     if commits.len() > MAX_COMMITS {
         return Err(RewriteError::CountCommits);
@@ -144,11 +179,17 @@ struct Identity {
 impl Identity {
     fn configured(git: &Git) -> Result<Self, RewriteError> {
         let ask = |variable: &str| {
-            let ident = git.run(&["-c", "user.useConfigOnly=true", "var", variable], b"").map_err(RewriteError::FindIdentity)?;
-            let (identity, _) = commit::split_ident(&ident).ok_or_else(|| RewriteError::ParseCommit(variable.to_owned()))?;
+            let ident = git
+                .run(&["-c", "user.useConfigOnly=true", "var", variable], b"")
+                .map_err(RewriteError::FindIdentity)?;
+            let (identity, _) =
+                commit::split_ident(&ident).ok_or_else(|| RewriteError::ParseCommit(variable.to_owned()))?;
             Ok::<_, RewriteError>(identity.to_vec())
         };
-        Ok(Self { author: ask("GIT_AUTHOR_IDENT")?, committer: ask("GIT_COMMITTER_IDENT")? })
+        Ok(Self {
+            author: ask("GIT_AUTHOR_IDENT")?,
+            committer: ask("GIT_COMMITTER_IDENT")?,
+        })
     }
 }
 
@@ -189,21 +230,37 @@ impl Rewriter {
             return Ok(None);
         }
         commit.drop_signatures();
-        let written = self.git.run(&["hash-object", "-t", "commit", "-w", "--stdin"], &commit.format())?;
+        let written = self
+            .git
+            .run(&["hash-object", "-t", "commit", "-w", "--stdin"], &commit.format())?;
         Ok(Some((line(&written), changed)))
     }
 
     fn trailers_missing(&self, message: &[u8]) -> Result<bool, RewriteError> {
-        let arguments = ["-c", "trailer.separators=:", "interpret-trailers", "--parse", "--no-divider"];
+        let arguments = [
+            "-c",
+            "trailer.separators=:",
+            "interpret-trailers",
+            "--parse",
+            "--no-divider",
+        ];
         let there = self.git.run(&arguments, message)?;
         let there: Vec<&[u8]> = there.split(|byte| *byte == b'\n').map(normal).collect();
-        let has = |trailer: &OsString| there.iter().any(|line| line.eq_ignore_ascii_case(normal(trailer.as_bytes())));
+        let has = |trailer: &OsString| {
+            there
+                .iter()
+                .any(|line| line.eq_ignore_ascii_case(normal(trailer.as_bytes())))
+        };
         Ok(!self.trailers.iter().all(has))
     }
 
     fn with_trailers(&self, message: &[u8]) -> Result<Vec<u8>, RewriteError> {
         let text = self.git.run(&["stripspace", "--strip-comments"], message)?;
-        let comments = if text.is_empty() && !message.is_empty() { Comments::AreText } else { Comments::AreComments };
+        let comments = if text.is_empty() && !message.is_empty() {
+            Comments::AreText
+        } else {
+            Comments::AreComments
+        };
         Ok(self.git.run(&add_arguments(&self.trailers, comments), message)?)
     }
 }

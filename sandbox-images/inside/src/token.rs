@@ -28,8 +28,13 @@ impl Token {
     ///
     /// [`WireError::ParseToken`] for anything else.
     pub fn parse(text: &str) -> Result<Self, WireError> {
-        let well_formed = text.len() == Self::LENGTH && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if well_formed { Ok(Self(text.to_owned())) } else { Err(WireError::ParseToken) }
+        let well_formed =
+            text.len() == Self::LENGTH && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if well_formed {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(WireError::ParseToken)
+        }
     }
 
     /// The digits.

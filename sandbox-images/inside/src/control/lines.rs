@@ -26,7 +26,13 @@ pub struct ControlReader<R> {
 impl<R: AsyncRead + Unpin> ControlReader<R> {
     /// Reads from a connection whose preamble has been read or written.
     pub fn new(source: R) -> Self {
-        Self { source, buffer: Vec::new(), scanned: 0, taken: 0, skipping: false }
+        Self {
+            source,
+            buffer: Vec::new(),
+            scanned: 0,
+            taken: 0,
+            skipping: false,
+        }
     }
 
     /// The next line without its newline; `None` when the connection ended after a whole line.
@@ -59,7 +65,11 @@ impl<R: AsyncRead + Unpin> ControlReader<R> {
             self.scanned = self.buffer.len();
             if self.source.read_buf(&mut self.buffer).await.map_err(WireError::Read)? == 0 {
                 let whole = self.buffer.is_empty() && !self.skipping;
-                return if whole { Ok(None) } else { Err(WireError::Ended { within: "control line" }) };
+                return if whole {
+                    Ok(None)
+                } else {
+                    Err(WireError::Ended { within: "control line" })
+                };
             }
         }
     }
@@ -95,7 +105,11 @@ pub struct ControlWriter<W> {
 impl<W: AsyncWrite + Unpin> ControlWriter<W> {
     /// Writes to a connection whose preamble has been read or written.
     pub fn new(sink: W) -> Self {
-        Self { sink, buffer: Vec::new(), written: 0 }
+        Self {
+            sink,
+            buffer: Vec::new(),
+            written: 0,
+        }
     }
 
     /// Writes one order.
@@ -116,7 +130,26 @@ impl<W: AsyncWrite + Unpin> ControlWriter<W> {
         self.write(report).await
     }
 
-    /// Completes what a cancelled call left.
+    /// Puts an order behind what is still to be written, and writes nothing: [`ControlWriter::flush`] does. For those
+    /// who write and read in one `select!`.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::LineTooLong`] with nothing added, or [`WireError::FormatLine`].
+    pub fn enqueue_order(&mut self, order: &Order) -> Result<(), WireError> {
+        self.enqueue(order)
+    }
+
+    /// Puts a report behind what is still to be written, as [`ControlWriter::enqueue_order`].
+    ///
+    /// # Errors
+    ///
+    /// As [`ControlWriter::enqueue_order`].
+    pub fn enqueue_report(&mut self, report: &Report) -> Result<(), WireError> {
+        self.enqueue(report)
+    }
+
+    /// Writes what was enqueued, or what a cancelled call left.
     ///
     /// # Errors
     ///
@@ -134,15 +167,20 @@ impl<W: AsyncWrite + Unpin> ControlWriter<W> {
         self.sink.flush().await.map_err(WireError::Write)
     }
 
-    async fn write<T: Serialize>(&mut self, message: &T) -> Result<(), WireError> {
+    fn enqueue<T: Serialize>(&mut self, message: &T) -> Result<(), WireError> {
         let line = serde_json::to_vec(message).map_err(WireError::FormatLine)?;
         if line.len() > MAX_LINE_BYTES {
             return Err(WireError::LineTooLong);
         }
-        // Before the new line is added, so that calls that are cancelled again and again do not pile lines up.
-        self.flush().await?;
         self.buffer.extend_from_slice(&line);
         self.buffer.push(b'\n');
+        Ok(())
+    }
+
+    async fn write<T: Serialize>(&mut self, message: &T) -> Result<(), WireError> {
+        // Before the new line is added, so that calls that are cancelled again and again do not pile lines up.
+        self.flush().await?;
+        self.enqueue(message)?;
         self.flush().await
     }
 }
@@ -198,15 +236,28 @@ mod tests {
         assert!(matches!(reader.read_report().await, Err(WireError::Ended { .. })));
         let mut exact = vec![b'y'; MAX_LINE_BYTES];
         exact.push(b'\n');
-        assert_eq!(ControlReader::new(exact.as_slice()).read_line().await.unwrap().map(<[u8]>::len), Some(MAX_LINE_BYTES));
+        assert_eq!(
+            ControlReader::new(exact.as_slice())
+                .read_line()
+                .await
+                .unwrap()
+                .map(<[u8]>::len),
+            Some(MAX_LINE_BYTES)
+        );
     }
 
     #[tokio::test]
     async fn sends_nothing_of_a_line_that_is_too_long() {
         let mut sent = Vec::new();
         let mut writer = ControlWriter::new(&mut sent);
-        let report = Report::Refused { id: 1, reason: "x".repeat(MAX_LINE_BYTES) };
-        assert!(matches!(writer.write_report(&report).await, Err(WireError::LineTooLong)));
+        let report = Report::Refused {
+            id: 1,
+            reason: "x".repeat(MAX_LINE_BYTES),
+        };
+        assert!(matches!(
+            writer.write_report(&report).await,
+            Err(WireError::LineTooLong)
+        ));
         assert_eq!(sent, b"");
     }
 }

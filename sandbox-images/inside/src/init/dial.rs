@@ -25,5 +25,7 @@ pub(super) async fn dial(socket: &Path, preamble: &Preamble) -> io::Result<UnixS
         stream.write_all(preamble.to_string().as_bytes()).await?;
         Ok(stream)
     };
-    tokio::time::timeout(PATIENCE, dialling).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    tokio::time::timeout(PATIENCE, dialling)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

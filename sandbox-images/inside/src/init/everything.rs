@@ -80,8 +80,14 @@ fn descendants(of: i32) -> Vec<i32> {
         return Vec::new();
     };
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
-    for pid in entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
-        if let Some(parent) = std::fs::read(format!("/proc/{pid}/stat")).ok().and_then(|stat| parent_of(&stat)) {
+    for pid in entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+    {
+        if let Some(parent) = std::fs::read(format!("/proc/{pid}/stat"))
+            .ok()
+            .and_then(|stat| parent_of(&stat))
+        {
             children.entry(parent).or_default().push(pid);
         }
     }
@@ -89,7 +95,12 @@ fn descendants(of: i32) -> Vec<i32> {
     let mut seen = HashSet::from([of]);
     let mut open = vec![of];
     while let Some(parent) = open.pop() {
-        for child in children.get(&parent).into_iter().flatten().filter(|child| seen.insert(**child)) {
+        for child in children
+            .get(&parent)
+            .into_iter()
+            .flatten()
+            .filter(|child| seen.insert(**child))
+        {
             found.push(*child);
             open.push(*child);
         }

@@ -25,16 +25,10 @@ pub(super) enum WriteFileError {
     CheckExisting(PathBuf),
     /// A parent is missing and cannot be made.
     #[error("the directory {} could not be made: {source}", path.display())]
-    MakeParent {
-        path: PathBuf,
-        source: io::Error,
-    },
+    MakeParent { path: PathBuf, source: io::Error },
     /// Not enough room, no permission.
     #[error("{} could not be written: {source}", path.display())]
-    Write {
-        path: PathBuf,
-        source: io::Error,
-    },
+    Write { path: PathBuf, source: io::Error },
 }
 
 /// Writes `content` to `path` with exactly the permission bits of `mode`.
@@ -44,14 +38,19 @@ pub(super) fn write(path: &str, mode: u32, content: &str) -> Result<(), WriteFil
     if mode & !0o777 != 0 {
         return Err(WriteFileError::CheckMode);
     }
-    fs::create_dir_all(parent)
-        .map_err(|source| WriteFileError::MakeParent { path: parent.to_path_buf(), source })?;
+    fs::create_dir_all(parent).map_err(|source| WriteFileError::MakeParent {
+        path: parent.to_path_buf(),
+        source,
+    })?;
     match fs::symlink_metadata(path) {
         Ok(there) if !there.is_file() => return Err(WriteFileError::CheckExisting(path.to_path_buf())),
         // Where it cannot be looked at, writing tells why.
         Ok(_) | Err(_) => {}
     }
-    let failed = |source| WriteFileError::Write { path: path.to_path_buf(), source };
+    let failed = |source| WriteFileError::Write {
+        path: path.to_path_buf(),
+        source,
+    };
     let (temporary, mut file) = create_beside(parent).map_err(failed)?;
     // Should a link appear in the meantime, renaming replaces it; it does not follow it either.
     let written = file
@@ -67,7 +66,9 @@ pub(super) fn write(path: &str, mode: u32, content: &str) -> Result<(), WriteFil
 
 fn check_path(path: &str) -> Result<&Path, WriteFileError> {
     let names = path.strip_prefix('/').ok_or(WriteFileError::CheckPath)?;
-    let named = names.split('/').all(|name| !name.is_empty() && name != "." && name != ".." && name.len() <= 255);
+    let named = names
+        .split('/')
+        .all(|name| !name.is_empty() && name != "." && name != ".." && name.len() <= 255);
     if !named || path.len() >= MAX_PATH_BYTES || path.contains('\0') {
         return Err(WriteFileError::CheckPath);
     }
@@ -82,7 +83,12 @@ fn create_beside(parent: &Path) -> io::Result<(PathBuf, fs::File)> {
     loop {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let temporary = parent.join(format!(".cofferdam-{}-{number}", std::process::id()));
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary) {
+        match OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)
+        {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < ATTEMPTS => attempt += 1,
             done @ (Ok(_) | Err(_)) => return done.map(|file| (temporary, file)),
         }
@@ -95,7 +101,18 @@ mod tests {
 
     #[test]
     fn takes_only_plain_absolute_paths() {
-        for wrong in ["", "/", "a", "a/b", "/a/../b", "/a/./b", "//a", "/a/", "/a\0b", &format!("/{}", "x".repeat(256))] {
+        for wrong in [
+            "",
+            "/",
+            "a",
+            "a/b",
+            "/a/../b",
+            "/a/./b",
+            "//a",
+            "/a/",
+            "/a\0b",
+            &format!("/{}", "x".repeat(256)),
+        ] {
             assert!(matches!(check_path(wrong), Err(WriteFileError::CheckPath)), "{wrong:?}");
         }
         assert_eq!(check_path("/a").unwrap(), Path::new("/"));
@@ -106,8 +123,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("there");
         fs::create_dir(&path).unwrap();
-        assert!(matches!(write(path.to_str().unwrap(), 0o600, "x"), Err(WriteFileError::CheckExisting(_))));
-        assert!(matches!(write(path.to_str().unwrap(), 0o4755, "x"), Err(WriteFileError::CheckMode)));
+        assert!(matches!(
+            write(path.to_str().unwrap(), 0o600, "x"),
+            Err(WriteFileError::CheckExisting(_))
+        ));
+        assert!(matches!(
+            write(path.to_str().unwrap(), 0o4755, "x"),
+            Err(WriteFileError::CheckMode)
+        ));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }

@@ -20,7 +20,9 @@ impl Identifiers {
             return false;
         }
         let joins_before = before.filter(|(_, last)| last.checked_add(1) == Some(id));
-        let joins_after = id.checked_add(1).and_then(|next| self.runs.get(&next).copied().map(|last| (next, last)));
+        let joins_after = id
+            .checked_add(1)
+            .and_then(|next| self.runs.get(&next).copied().map(|last| (next, last)));
         if joins_before.is_none() && joins_after.is_none() && self.runs.len() >= MAX_RUNS {
             return false;
         }

@@ -128,12 +128,37 @@ impl Sandbox {
     /// Carries out one control line; returns what can be answered at once.
     pub(super) fn accept(&self, order: Result<Order, WireError>) -> Option<Report> {
         let (id, done) = match order {
-            Ok(Order::Spawn { id, argv, env, cwd, token }) => {
-                let spawning = Spawning { id, argv, env, cwd, token };
-                (id, self.take(id).and_then(|()| Ok(self.processes.spawn(spawning)?)).map(|()| None))
+            Ok(Order::Spawn {
+                id,
+                argv,
+                env,
+                cwd,
+                token,
+            }) => {
+                let spawning = Spawning {
+                    id,
+                    argv,
+                    env,
+                    cwd,
+                    token,
+                };
+                (
+                    id,
+                    self.take(id)
+                        .and_then(|()| Ok(self.processes.spawn(spawning)?))
+                        .map(|()| None),
+                )
             }
-            Ok(Order::Signal { id, signal }) => (id, self.processes.signal(id, signal).map(|()| None).map_err(Refusal::from)),
-            Ok(Order::WriteFile { id, path, mode, content }) => {
+            Ok(Order::Signal { id, signal }) => (
+                id,
+                self.processes.signal(id, signal).map(|()| None).map_err(Refusal::from),
+            ),
+            Ok(Order::WriteFile {
+                id,
+                path,
+                mode,
+                content,
+            }) => {
                 let done = self.take(id).and_then(|()| Ok(file::write(&path, mode, &content)?));
                 (id, done.map(|()| Some(Report::Written { id })))
             }
@@ -147,7 +172,11 @@ impl Sandbox {
             }
             Err(WireError::ParseOrder { id: Some(id), source }) => {
                 // A later, understood order with this id would get an answer that looks like this one's.
-                (id, self.take(id).and_then(|()| Err(Refusal::ParseOrder(source.to_string()))))
+                (
+                    id,
+                    self.take(id)
+                        .and_then(|()| Err(Refusal::ParseOrder(source.to_string()))),
+                )
             }
             // Without an id nobody could tell what the answer belongs to.
             Err(_) => return None,
@@ -157,17 +186,26 @@ impl Sandbox {
 
     fn take(&self, id: u32) -> Result<(), Refusal> {
         let mut identifiers = self.identifiers.lock().unwrap_or_else(PoisonError::into_inner);
-        if identifiers.take(id) { Ok(()) } else { Err(Refusal::ReuseId(id)) }
+        if identifiers.take(id) {
+            Ok(())
+        } else {
+            Err(Refusal::ReuseId(id))
+        }
     }
 
     fn listen(&self, port: u16) -> Result<(), Refusal> {
         if port == 0 {
-            return Err(Refusal::Listen { port, source: std::io::ErrorKind::InvalidInput.into() });
+            return Err(Refusal::Listen {
+                port,
+                source: std::io::ErrorKind::InvalidInput.into(),
+            });
         }
         if self.ports.load(Ordering::Relaxed) >= MAX_PORTS {
             return Err(Refusal::CountPorts);
         }
-        self.relay.listen(port).map_err(|source| Refusal::Listen { port, source })?;
+        self.relay
+            .listen(port)
+            .map_err(|source| Refusal::Listen { port, source })?;
         self.ports.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -175,5 +213,8 @@ impl Sandbox {
 
 /// A refusal, cut to a length that always fits a line.
 pub(super) fn refused(id: u32, why: &impl std::error::Error) -> Report {
-    Report::Refused { id, reason: why.to_string().chars().take(MAX_REASON_CHARS).collect() }
+    Report::Refused {
+        id,
+        reason: why.to_string().chars().take(MAX_REASON_CHARS).collect(),
+    }
 }

@@ -132,19 +132,25 @@ impl Processes {
     async fn run(&self, spawning: Spawning) -> Result<(), SpawnError> {
         let preamble = Preamble::Stdio(spawning.token.clone());
         let socket = dial(&self.socket, &preamble).await.map_err(SpawnError::DialStdio)?;
-        let mut started = self.start(&spawning)?;
-        started.launched().await?;
         let id = spawning.id;
-        self.report(Report::Started { id, pid: started.pid }).await;
+        let started = self.start(&spawning)?;
+        drop(spawning);
+        let started = started.launched().await?;
+        let pid = started.pid;
         let mut exit = started.exit.clone();
         let exited = async move {
             // The table holds the other end until the process is reaped.
             let _ = exit.wait_for(Option::is_some).await;
         };
         let mut exit = started.exit;
+        // Beside the stdio, which does not wait for a worker that is slow to take reports.
         let telling = async {
+            self.report(Report::Started { id, pid }).await;
             let exit = exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit);
-            let Exit { code, signal } = exit.unwrap_or(Exit { code: None, signal: None });
+            let Exit { code, signal } = exit.unwrap_or(Exit {
+                code: None,
+                signal: None,
+            });
             self.report(Report::Exited { id, code, signal }).await;
         };
         tokio::join!(stdio::carry(socket, started.pipes, exited), telling);
@@ -155,8 +161,13 @@ impl Processes {
     pub(super) fn signal(&self, id: u32, number: i32) -> Result<(), SpawnError> {
         let signal = Signal::try_from(number).map_err(|_| SpawnError::CheckSignal(number))?;
         let table = self.lock();
-        let live = table.live.iter().find_map(|(pid, live)| (live.id == id).then_some(*pid));
-        let group = live.or_else(|| table.leftovers.get(&id).copied()).and_then(|pid| i32::try_from(pid).ok());
+        let live = table
+            .live
+            .iter()
+            .find_map(|(pid, live)| (live.id == id).then_some(*pid));
+        let group = live
+            .or_else(|| table.leftovers.get(&id).copied())
+            .and_then(|pid| i32::try_from(pid).ok());
         let group = group.ok_or(SpawnError::FindProcess(id))?;
         killpg(Pid::from_raw(group), signal).map_err(SpawnError::SendSignal)
     }
@@ -227,15 +238,29 @@ mod tests {
         let one = || vec!["true".to_owned()];
         let variable = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
         assert!(check(&order(one(), variable("A", "b=c"), "/")).is_ok());
-        for argv in [vec![], vec![String::new()], vec!["a\0".to_owned()], vec!["a".to_owned(); MAX_ARGUMENTS + 1]] {
-            assert!(matches!(check(&order(argv, vec![], "/")), Err(SpawnError::CheckArguments)));
+        for argv in [
+            vec![],
+            vec![String::new()],
+            vec!["a\0".to_owned()],
+            vec!["a".to_owned(); MAX_ARGUMENTS + 1],
+        ] {
+            assert!(matches!(
+                check(&order(argv, vec![], "/")),
+                Err(SpawnError::CheckArguments)
+            ));
         }
         let many = vec![("A".to_owned(), String::new()); MAX_VARIABLES + 1];
         for env in [variable("", "b"), variable("A=", "b"), variable("A", "\0"), many] {
-            assert!(matches!(check(&order(one(), env, "/")), Err(SpawnError::CheckEnvironment)));
+            assert!(matches!(
+                check(&order(one(), env, "/")),
+                Err(SpawnError::CheckEnvironment)
+            ));
         }
         for cwd in ["", "a", "/a\0"] {
-            assert!(matches!(check(&order(one(), vec![], cwd)), Err(SpawnError::CheckDirectory)));
+            assert!(matches!(
+                check(&order(one(), vec![], cwd)),
+                Err(SpawnError::CheckDirectory)
+            ));
         }
     }
 }

@@ -29,7 +29,10 @@ pub(super) struct Relay {
 
 impl Relay {
     pub(super) fn new(socket: PathBuf) -> Self {
-        Self { socket, room: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
+        Self {
+            socket,
+            room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        }
     }
 
     /// Listens from here on; returns at once.

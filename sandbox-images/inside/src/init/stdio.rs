@@ -68,11 +68,18 @@ pub(super) async fn carry(socket: UnixStream, pipes: Pipes, exited: impl Future<
 async fn carry_output(mut pipe: Receiver, stream: Stream, to_worker: &Mutex<OwnedWriteHalf>) -> Result<(), WireError> {
     loop {
         // A pipe that cannot be read has nothing more to say, like one that has ended.
-        let mut frame = next_chunk(&mut pipe, HEADER_BYTES, CHUNK_BYTES).await.unwrap_or_else(|_| vec![0; HEADER_BYTES]);
+        let mut frame = next_chunk(&mut pipe, HEADER_BYTES, CHUNK_BYTES)
+            .await
+            .unwrap_or_else(|_| vec![0; HEADER_BYTES]);
         let length = frame.len() - HEADER_BYTES;
         let header = FrameHeader::new(stream, length)?.encode();
         frame[..HEADER_BYTES].copy_from_slice(&header);
-        to_worker.lock().await.write_all(&frame).await.map_err(WireError::Write)?;
+        to_worker
+            .lock()
+            .await
+            .write_all(&frame)
+            .await
+            .map_err(WireError::Write)?;
         if length == 0 {
             return Ok(());
         }

@@ -20,7 +20,10 @@ impl Commit {
             let (line, after) = (&rest[..end], &rest[end + 1..]);
             rest = after;
             if line.is_empty() {
-                return Some(Self { headers, message: rest.to_vec() });
+                return Some(Self {
+                    headers,
+                    message: rest.to_vec(),
+                });
             }
             if line.starts_with(b" ") {
                 let (_, value) = headers.last_mut()?;
@@ -32,7 +35,10 @@ impl Commit {
             headers.push((line[..space].to_vec(), line[space + 1..].to_vec()));
         }
         // Some tools write a commit without a message and without the empty line before it.
-        Some(Self { headers, message: Vec::new() })
+        Some(Self {
+            headers,
+            message: Vec::new(),
+        })
     }
 
     /// What `git hash-object -t commit` takes.
@@ -65,7 +71,10 @@ impl Commit {
 
     /// `Name <e-mail>` of the committer.
     pub(super) fn committer(&self) -> Option<&[u8]> {
-        let value = self.headers.iter().find_map(|(name, value)| (name == b"committer").then_some(value))?;
+        let value = self
+            .headers
+            .iter()
+            .find_map(|(name, value)| (name == b"committer").then_some(value))?;
         split_ident(value).map(|(identity, _)| identity)
     }
 
@@ -81,7 +90,8 @@ impl Commit {
 
     /// A signature of the original is none of its replacement.
     pub(super) fn drop_signatures(&mut self) {
-        self.headers.retain(|(name, _)| name != b"gpgsig" && name != b"gpgsig-sha256");
+        self.headers
+            .retain(|(name, _)| name != b"gpgsig" && name != b"gpgsig-sha256");
     }
 
     fn set_identity(&mut self, role: &[u8], identity: &[u8]) {

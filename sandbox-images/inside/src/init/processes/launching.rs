@@ -26,23 +26,36 @@ pub(super) struct Started {
     pub(super) pid: u32,
     pub(super) pipes: Pipes,
     pub(super) exit: watch::Receiver<Option<Exit>>,
+}
+
+/// A registered child that has yet to become the ordered program.
+#[derive(Debug)]
+pub(super) struct Launching {
+    started: Started,
     failure: Receiver,
 }
 
-impl Started {
+impl Launching {
     /// Waits until the child has become the ordered program.
-    pub(super) async fn launched(&mut self) -> Result<(), SpawnError> {
+    pub(super) async fn launched(mut self) -> Result<Started, SpawnError> {
         let mut sentence = Vec::new();
         // It ends when the program runs, because the launcher's end closes on exec, or when the launcher ends.
-        let read = (&mut self.failure).take(MAX_FAILURE_BYTES).read_to_end(&mut sentence).await;
+        let read = (&mut self.failure)
+            .take(MAX_FAILURE_BYTES)
+            .read_to_end(&mut sentence)
+            .await;
         read.map_err(SpawnError::MakeProcess)?;
-        if sentence.is_empty() { Ok(()) } else { Err(SpawnError::Launch(String::from_utf8_lossy(&sentence).into_owned())) }
+        if sentence.is_empty() {
+            Ok(self.started)
+        } else {
+            Err(SpawnError::Launch(String::from_utf8_lossy(&sentence).into_owned()))
+        }
     }
 }
 
 impl Processes {
     /// Starts and registers a child, with no await between the two.
-    pub(super) fn start(&self, spawning: &Spawning) -> Result<Started, SpawnError> {
+    pub(super) fn start(&self, spawning: &Spawning) -> Result<Launching, SpawnError> {
         let mut table = self.lock();
         if table.ending {
             return Err(SpawnError::StartWhileEnding);
@@ -67,7 +80,14 @@ impl Processes {
         let pid = child.id();
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (exit, exited) = watch::channel(None);
-        table.register(pid, Live { id: spawning.id, child, exit });
+        table.register(
+            pid,
+            Live {
+                id: spawning.id,
+                child,
+                exit,
+            },
+        );
         drop(table);
         self.childless.send_replace(false);
 
@@ -77,7 +97,14 @@ impl Processes {
         };
         let pipes = Pipes::new(stdin, stdout, stderr).map_err(SpawnError::MakeProcess)?;
         let failure = readable(failure).map_err(SpawnError::MakeProcess)?;
-        Ok(Started { pid, pipes, exit: exited, failure })
+        Ok(Launching {
+            started: Started {
+                pid,
+                pipes,
+                exit: exited,
+            },
+            failure,
+        })
     }
 }
 

@@ -23,7 +23,8 @@ impl Processes {
             }
         };
         drop(table);
-        self.childless.send_if_modified(|known| std::mem::replace(known, childless) != childless);
+        self.childless
+            .send_if_modified(|known| std::mem::replace(known, childless) != childless);
     }
 }
 
@@ -51,7 +52,13 @@ impl Table {
                 Ok(None) => None,
                 Ok(Some(status)) => Some((*pid, exit_of(status))),
                 // Taken in the round before, and unreadable.
-                Err(_) => Some((*pid, Exit { code: None, signal: None })),
+                Err(_) => Some((
+                    *pid,
+                    Exit {
+                        code: None,
+                        signal: None,
+                    },
+                )),
             })
             .collect();
         for (pid, exit) in ended {
@@ -63,9 +70,21 @@ impl Table {
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 // One of our own may have died since the round above.
-                Ok(WaitStatus::Exited(pid, code)) => self.end_raw(pid, Exit { code: Some(code), signal: None }),
+                Ok(WaitStatus::Exited(pid, code)) => self.end_raw(
+                    pid,
+                    Exit {
+                        code: Some(code),
+                        signal: None,
+                    },
+                ),
                 Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    self.end_raw(pid, Exit { code: None, signal: Some(signal as i32) });
+                    self.end_raw(
+                        pid,
+                        Exit {
+                            code: None,
+                            signal: Some(signal as i32),
+                        },
+                    );
                 }
                 Ok(WaitStatus::StillAlive) => return Reaped::All { childless: false },
                 // Not asked for.
@@ -103,7 +122,10 @@ impl Table {
 }
 
 fn exit_of(status: ExitStatus) -> Exit {
-    Exit { code: status.code(), signal: status.signal() }
+    Exit {
+        code: status.code(),
+        signal: status.signal(),
+    }
 }
 
 fn has_members(group: u32) -> bool {

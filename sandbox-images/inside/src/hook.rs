@@ -2,7 +2,8 @@
 //! message out of an empty one: git has to abort such a commit as it always does.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -29,15 +30,24 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<(), GitError> {
     let message = fs::read(&path).map_err(failed)?;
     let git = Git::default();
     let editor = std::env::var_os("GIT_EDITOR").is_none_or(|editor| editor != ":");
-    let comments = match content(&git, &message, &trailers)? {
+    let comments = match content(&git, &message, &trailers, Comments::AreComments)? {
         Content::Text if editor && is_template(&git, &message)? => return Ok(()),
         Content::Text => Comments::AreComments,
-        // What git itself wrote into the file begins with an empty line.
-        Content::OnlyComments if !editor && !message.starts_with(b"\n") => Comments::AreText,
-        Content::OnlyComments => return Ok(()),
+        Content::Nothing | Content::OnlyOurs if !editor && is_comment_like(&git, &message, &trailers)? => {
+            Comments::AreText
+        }
+        Content::Nothing => return Ok(()),
         // All of the text was taken out in the editor, and only what an earlier hook had added was left.
         Content::OnlyOurs => return fs::write(&path, without(&message, &trailers)).map_err(failed),
     };
+    if !message.ends_with(b"\n") {
+        // As `git merge` leaves it; git would take the last line and the trailers for one paragraph.
+        let appended = OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(b"\n"));
+        appended.map_err(failed)?;
+    }
     let mut adding = add_arguments(&trailers, comments);
     adding.push("--in-place".into());
     adding.push(absolute(&path));
@@ -48,13 +58,17 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<(), GitError> {
 #[derive(Debug, PartialEq, Eq)]
 enum Content {
     Text,
-    OnlyComments,
+    Nothing,
     OnlyOurs,
 }
 
-fn content(git: &Git, message: &[u8], trailers: &[OsString]) -> Result<Content, GitError> {
+fn content(git: &Git, message: &[u8], trailers: &[OsString], comments: Comments) -> Result<Content, GitError> {
     // By git, which knows the comment character.
-    let stripped = git.run(&["stripspace", "--strip-comments"], above_scissors(message))?;
+    let strip: &[&str] = match comments {
+        Comments::AreComments => &["stripspace", "--strip-comments"],
+        Comments::AreText => &["stripspace"],
+    };
+    let stripped = git.run(strip, above_scissors(message))?;
     let mut ours = false;
     for line in lines(&stripped) {
         if is_ours(line, trailers) {
@@ -63,7 +77,13 @@ fn content(git: &Git, message: &[u8], trailers: &[OsString]) -> Result<Content, 
             return Ok(Content::Text);
         }
     }
-    Ok(if ours { Content::OnlyOurs } else { Content::OnlyComments })
+    Ok(if ours { Content::OnlyOurs } else { Content::Nothing })
+}
+
+/// Whether it is a message that looks like a comment, as in `git commit -m '#12: fix'`. What git itself writes for an
+/// editor begins with an empty line.
+fn is_comment_like(git: &Git, message: &[u8], trailers: &[OsString]) -> Result<bool, GitError> {
+    Ok(!message.starts_with(b"\n") && content(git, message, trailers, Comments::AreText)? == Content::Text)
 }
 
 /// Whether it is the configured template, untouched, with which git does not commit.

@@ -261,7 +261,14 @@ impl Rewriter {
         } else {
             Comments::AreComments
         };
-        Ok(self.git.run(&add_arguments(&self.trailers, comments), message)?)
+        // Exactly one newline at the end: without it git takes the last line and the trailers for one paragraph, and
+        // empty lines would come after them.
+        let mut message = message.to_vec();
+        while message.ends_with(b"\n") {
+            message.pop();
+        }
+        message.push(b'\n');
+        Ok(self.git.run(&add_arguments(&self.trailers, comments), &message)?)
     }
 }
 

@@ -52,8 +52,11 @@ async fn a_megabyte_and_more_arrives_intact() {
         let mut read = Vec::new();
         loop {
             let frame = read_frame(&mut stdio.reader).await.unwrap().unwrap();
-            if frame.payload.is_empty() {
-                return read;
+            match (frame.stream, frame.payload.is_empty()) {
+                // Either stream may end first.
+                (Stream::Stderr, true) => {}
+                (Stream::Stdout, true) => return read,
+                (stream, _) => assert_eq!(stream, Stream::Stdout),
             }
             read.extend(frame.payload);
         }

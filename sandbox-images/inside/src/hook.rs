@@ -1,0 +1,147 @@
+//! The git hooks that add the session's trailers. They never change anything else of a message, and never make a
+//! message out of an empty one: git has to abort such a commit as it always does.
+
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::git::{Comments, Git, GitError, add_arguments, session_trailers};
+
+/// The hooks that are given a message to change. The first runs even under `--no-verify`.
+pub(crate) const NAMES: [&str; 3] = ["prepare-commit-msg", "commit-msg", "applypatch-msg"];
+
+/// Below this line is a diff, which git takes out. Whatever the comment character is, it stands before it.
+const SCISSORS: &[u8] = b" ------------------------ >8 ------------------------";
+/// Git does not count these as a message either.
+const SIGN_OFF: &[u8] = b"Signed-off-by: ";
+
+/// Arguments: the file of the message, and what else git gives.
+pub(crate) fn run(arguments: &[OsString]) -> Result<(), GitError> {
+    let path = arguments.first().map(PathBuf::from).ok_or(GitError::FindMessage)?;
+    let Some(trailers) = session_trailers()?.filter(|trailers| !trailers.is_empty()) else {
+        return Ok(());
+    };
+    let failed = |source| GitError::ReadMessage {
+        path: path.clone(),
+        source,
+    };
+    let message = fs::read(&path).map_err(failed)?;
+    let git = Git::default();
+    let editor = std::env::var_os("GIT_EDITOR").is_none_or(|editor| editor != ":");
+    let comments = match content(&git, &message, &trailers, Comments::AreComments)? {
+        Content::Text if editor && is_template(&git, &message)? => return Ok(()),
+        Content::Text => Comments::AreComments,
+        Content::Nothing | Content::OnlyOurs if !editor && is_comment_like(&git, &message, &trailers)? => {
+            Comments::AreText
+        }
+        Content::Nothing => return Ok(()),
+        // All of the text was taken out in the editor, and only what an earlier hook had added was left.
+        Content::OnlyOurs => return fs::write(&path, without(&message, &trailers)).map_err(failed),
+    };
+    if !message.ends_with(b"\n") {
+        // As `git merge` leaves it; git would take the last line and the trailers for one paragraph.
+        let appended = OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(b"\n"));
+        appended.map_err(failed)?;
+    }
+    let mut adding = add_arguments(&trailers, comments);
+    adding.push("--in-place".into());
+    adding.push(absolute(&path));
+    git.run(&adding, b"").map(drop)
+}
+
+/// What there is in a message.
+#[derive(Debug, PartialEq, Eq)]
+enum Content {
+    Text,
+    Nothing,
+    OnlyOurs,
+}
+
+fn content(git: &Git, message: &[u8], trailers: &[OsString], comments: Comments) -> Result<Content, GitError> {
+    // By git, which knows the comment character.
+    let strip: &[&str] = match comments {
+        Comments::AreComments => &["stripspace", "--strip-comments"],
+        Comments::AreText => &["stripspace"],
+    };
+    let stripped = git.run(strip, above_scissors(message))?;
+    let mut ours = false;
+    for line in lines(&stripped) {
+        if is_ours(line, trailers) {
+            ours = true;
+        } else if !line.is_empty() && !line.starts_with(SIGN_OFF) {
+            return Ok(Content::Text);
+        }
+    }
+    Ok(if ours { Content::OnlyOurs } else { Content::Nothing })
+}
+
+/// Whether it is a message that looks like a comment, as in `git commit -m '#12: fix'`. What git itself writes for an
+/// editor begins with an empty line.
+fn is_comment_like(git: &Git, message: &[u8], trailers: &[OsString]) -> Result<bool, GitError> {
+    Ok(!message.starts_with(b"\n") && content(git, message, trailers, Comments::AreText)? == Content::Text)
+}
+
+/// Whether it is the configured template, untouched, with which git does not commit.
+fn is_template(git: &Git, message: &[u8]) -> Result<bool, GitError> {
+    let named = git.ask(&["config", "--type=path", "--get", "commit.template"], b"")?;
+    let name = named.stdout.strip_suffix(b"\n").unwrap_or(&named.stdout);
+    if !named.success || name.is_empty() {
+        return Ok(false);
+    }
+    // Relative ones are relative to the work tree's root, where hooks run.
+    let Ok(template) = fs::read(Path::new(std::ffi::OsStr::from_bytes(name))) else {
+        return Ok(false);
+    };
+    let plain = |text: &[u8]| git.run(&["stripspace", "--strip-comments"], text);
+    Ok(plain(&template)? == plain(above_scissors(message))?)
+}
+
+fn above_scissors(message: &[u8]) -> &[u8] {
+    let mut length = 0;
+    for line in lines(message) {
+        if line.ends_with(SCISSORS) {
+            break;
+        }
+        length += line.len() + 1;
+    }
+    &message[..length.min(message.len())]
+}
+
+fn without(message: &[u8], trailers: &[OsString]) -> Vec<u8> {
+    let kept: Vec<&[u8]> = lines(message).filter(|line| !is_ours(line, trailers)).collect();
+    kept.join(&b'\n')
+}
+
+fn is_ours(line: &[u8], trailers: &[OsString]) -> bool {
+    trailers
+        .iter()
+        .any(|trailer| trailer.as_bytes().eq_ignore_ascii_case(line.trim_ascii()))
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| *byte == b'\n')
+}
+
+/// So that no file name can be an option.
+fn absolute(path: &Path) -> OsString {
+    std::path::absolute(path).map_or_else(|_| path.as_os_str().to_owned(), PathBuf::into_os_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_at_scissors_of_any_comment_character() {
+        let message = [b"title\n\n; ".as_slice(), &SCISSORS[1..], b"\n; diff\n"].concat();
+        assert_eq!(above_scissors(&message), b"title\n\n");
+        assert_eq!(above_scissors(b"title"), b"title");
+        assert_eq!(above_scissors(b"title\n"), b"title\n");
+        assert_eq!(above_scissors(b""), b"");
+    }
+}

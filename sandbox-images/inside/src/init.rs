@@ -1,0 +1,117 @@
+//! PID 1: dials the worker's gateway, starts and ends processes on its word, carries their stdio, relays loopback ports
+//! and reaps whatever dies.
+//!
+//! One thread. It never starts anything by itself, never buffers without bound, and never survives its worker for long:
+//! without a control connection for the agreed time it ends everything.
+
+mod chunk;
+mod control;
+mod dial;
+mod everything;
+mod file;
+mod identifiers;
+mod orders;
+mod processes;
+mod relay;
+mod stdio;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use orders::{Ending, Sandbox};
+
+/// How long `docker stop` and the like are given: less than the engine's own ten seconds.
+const TERMINATION_GRACE: Duration = Duration::from_secs(2);
+/// Enough for every process and relayed connection at their limits.
+const OPEN_FILES_WANTED: u64 = 4096;
+/// Reports that wait for the worker; whoever has another one waits too.
+const WAITING_REPORTS: usize = 64;
+
+/// How PID 1 was called.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// The gateway's socket.
+    pub(crate) socket: PathBuf,
+    /// For how long the control connection may be gone.
+    pub(crate) gone_after: Duration,
+}
+
+/// Why PID 1 cannot do its work at all.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InitError {
+    /// Everything in the sandbox could read its memory.
+    #[error("this process could not be made undumpable")]
+    MakeUndumpable(#[source] nix::Error),
+    /// Orphans would not come here.
+    #[error("this process could not be made the reaper of orphans")]
+    BecomeReaper(#[source] nix::Error),
+    /// No event loop.
+    #[error("the event loop could not be started")]
+    StartRuntime(#[source] std::io::Error),
+    /// No word of children or of the engine.
+    #[error("signals could not be watched")]
+    WatchSignals(#[source] std::io::Error),
+}
+
+/// Serves until the end: see [`Ending`].
+pub(crate) fn run(options: &Options) -> Result<Ending, InitError> {
+    // First of all: whatever runs later under the same user must not read this memory or environment.
+    nix::sys::prctl::set_dumpable(false).map_err(InitError::MakeUndumpable)?;
+    nix::sys::prctl::set_child_subreaper(true).map_err(InitError::BecomeReaper)?;
+    // SIGPIPE is ignored by the runtime of Rust before main, and default again in every child.
+    let open_files = raise_open_files();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(InitError::StartRuntime)?;
+    runtime.block_on(serve(options, open_files))
+}
+
+async fn serve(options: &Options, open_files: u64) -> Result<Ending, InitError> {
+    let mut children = signal(SignalKind::child()).map_err(InitError::WatchSignals)?;
+    let mut terminations = signal(SignalKind::terminate()).map_err(InitError::WatchSignals)?;
+    let (reports, waiting) = mpsc::channel(WAITING_REPORTS);
+    let sandbox = Arc::new(Sandbox::new(options.socket.clone(), open_files, reports));
+
+    let reaping = Arc::clone(&sandbox);
+    tokio::spawn(async move {
+        loop {
+            reaping.processes().reap();
+            if children.recv().await.is_none() {
+                return;
+            }
+        }
+    });
+    let told = Arc::clone(&sandbox);
+    let gone_after = options.gone_after;
+    tokio::spawn(async move {
+        control::serve(&told, waiting, gone_after).await;
+        told.end(Ending::WorkerGone, Duration::ZERO);
+    });
+    let stopped = Arc::clone(&sandbox);
+    tokio::spawn(async move {
+        while terminations.recv().await.is_some() {
+            stopped.end(Ending::Ordered, TERMINATION_GRACE);
+        }
+    });
+
+    Ok(everything::end_when_told(&sandbox).await)
+}
+
+/// Raises the soft limit of open files as far as it is needed and allowed; returns what it was.
+fn raise_open_files() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 1024;
+    };
+    let wanted = OPEN_FILES_WANTED.min(hard);
+    if soft < wanted {
+        // Fewer connections at once, where this is forbidden.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard);
+    }
+    soft
+}

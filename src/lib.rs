@@ -4,4 +4,5 @@ pub mod forge;
 pub mod grant;
 pub mod message;
 pub mod queue;
+pub mod repository;
 pub mod secret;

@@ -5,4 +5,5 @@ pub mod grant;
 pub mod message;
 pub mod queue;
 pub mod sandbox;
+pub mod repository;
 pub mod secret;

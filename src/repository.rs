@@ -1,0 +1,243 @@
+//! Projects on the worker: the mirror of a forge's project, a session's own objects, its staging, the checks on what was staged, publishing.
+//!
+//! Never runs git on a tree that an agent wrote, never puts a credential where another process or a disk could show it, never rewrites a
+//! commit, and never publishes anything but the session's own branch. git runs in [`git`] only; objects that an agent made are read in
+//! [`internal`], a child process without credentials.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::grant::{ProjectGrant, Trailers};
+use crate::message::SessionId;
+
+mod bare;
+mod error;
+mod git;
+mod inspect;
+pub mod internal;
+mod keep;
+mod mirror;
+mod policy;
+mod publish;
+pub mod push_check;
+mod remote;
+mod staging;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use error::RepositoryError;
+pub use inspect::{ChangedFile, FileStatus, Inspection, StagedCommit};
+pub use keep::Kept;
+pub use mirror::Mirrored;
+pub use publish::{PublishRequest, Published};
+pub use remote::Access;
+pub use staging::{Protocol, Service, Serving, Staging, info_refs_prefix};
+pub use store::ObjectStore;
+
+/// Where repositories live on the worker, and how much of everything.
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The directory of mirrors, sessions and kept bundles. One file system, so that objects can be linked.
+    pub state_dir: PathBuf,
+    /// The git program, 2.39 or later.
+    pub git: PathBuf,
+    /// Time limit of a fetch from a forge, in seconds; also how long one waits for another session's fetch.
+    pub fetch_timeout_s: u64,
+    /// Time limit of a push to a forge, in seconds.
+    pub push_timeout_s: u64,
+    /// Time limit of one fetch or push of a sandbox, in seconds.
+    pub serve_timeout_s: u64,
+    /// Time limit for reading what was staged, in seconds.
+    pub inspect_timeout_s: u64,
+    /// Largest pack that a sandbox may push at once, in bytes.
+    pub largest_push: u64,
+    /// Largest file that a sandbox may push, in bytes.
+    pub largest_object: u64,
+    /// How many commits one push may bring.
+    pub most_commits: u32,
+    /// Address space of a git process that reads what an agent made, in bytes.
+    pub git_memory: u64,
+    /// One mirror for each user, instead of one for all users of a project. For forges that do not grant reading by project.
+    pub mirror_per_user: bool,
+    /// Days after which a mirror that nobody used is removed.
+    pub keep_mirrors_days: u64,
+    /// Days for which bundles of work that could not be published are kept.
+    pub keep_bundles_days: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            state_dir: PathBuf::from("/var/lib/cofferdam"),
+            git: PathBuf::from("git"),
+            fetch_timeout_s: 15 * 60,
+            push_timeout_s: 5 * 60,
+            serve_timeout_s: 15 * 60,
+            inspect_timeout_s: 60,
+            largest_push: 512 * 1024 * 1024,
+            largest_object: 100 * 1024 * 1024,
+            most_commits: 500,
+            git_memory: 4 * 1024 * 1024 * 1024,
+            mirror_per_user: false,
+            keep_mirrors_days: 30,
+            keep_bundles_days: 14,
+        }
+    }
+}
+
+impl Config {
+    fn mirrors(&self) -> PathBuf {
+        self.state_dir.join("mirrors")
+    }
+
+    fn sessions(&self) -> PathBuf {
+        self.state_dir.join("sessions")
+    }
+
+    fn kept(&self) -> PathBuf {
+        self.state_dir.join("kept")
+    }
+
+    fn hooks(&self) -> PathBuf {
+        self.state_dir.join("hooks")
+    }
+}
+
+/// What all parts of this room need.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    config: Config,
+    git: git::Git,
+    /// The worker's own program with the arguments that lead to [`internal::run`].
+    internal: Vec<String>,
+}
+
+/// The room's door.
+#[derive(Debug, Clone)]
+pub struct Repositories {
+    shared: Arc<Shared>,
+}
+
+impl Repositories {
+    /// Makes the directories, looks at git, and writes the hook that leads from git back to this program. `internal` is the command
+    /// line that leads to [`internal::run`], for example this program's path and `internal`.
+    ///
+    /// # Errors
+    /// git is missing or too old, or the state directory cannot be written.
+    pub async fn open(config: Config, internal: Vec<String>) -> Result<Self, RepositoryError> {
+        let config = Config {
+            state_dir: std::path::absolute(&config.state_dir)
+                .map_err(RepositoryError::state("find", &config.state_dir))?,
+            ..config
+        };
+        let shared = Shared {
+            git: git::Git::new(config.git.clone()),
+            config,
+            internal,
+        };
+        shared.check_git().await?;
+        staging::write_directories(&shared)?;
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Brings the project's mirror up to date with what this token is shown. The mirror is held until the result is dropped: stage from it,
+    /// then let it go; holding two at once may wait for itself.
+    ///
+    /// # Errors
+    /// The forge's refusals, an empty project, a missing base branch, time.
+    pub async fn refresh(&self, project: &ProjectGrant, access: &Access) -> Result<Mirrored, RepositoryError> {
+        mirror::refresh(&self.shared, project, access).await
+    }
+
+    /// Makes the session's object store and staging for its project number `number`. What stood there before is removed.
+    ///
+    /// # Errors
+    /// The disk.
+    pub async fn stage(
+        &self,
+        mirrored: &Mirrored,
+        session: SessionId,
+        number: usize,
+        project: &ProjectGrant,
+        trailers: &Trailers,
+    ) -> Result<Staging, RepositoryError> {
+        Staging::create(Arc::clone(&self.shared), mirrored, session, number, project, trailers).await
+    }
+
+    /// Removes all that a session has on this disk, kept bundles excepted.
+    ///
+    /// # Errors
+    /// The disk.
+    pub async fn remove_session(&self, session: SessionId) -> Result<(), RepositoryError> {
+        staging::remove_directory(self.shared.config.sessions().join(session.to_string())).await
+    }
+
+    /// The sessions that have something on this disk: those of this worker, and what killed workers left.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn sessions(&self) -> Result<Vec<SessionId>, RepositoryError> {
+        staging::list_sessions(&self.shared)
+    }
+
+    /// Opens again what a killed worker left of a session, for example to keep its work before it is removed.
+    ///
+    /// # Errors
+    /// The disk, or a record that cannot be read.
+    pub fn reopen(&self, session: SessionId) -> Result<Vec<Staging>, RepositoryError> {
+        staging::reopen(&self.shared, session)
+    }
+
+    /// Repacks and removes mirrors, and removes bundles whose time is over. Meant to be called every hour; says how much was done.
+    ///
+    /// # Errors
+    /// The disk. A single mirror's failure is logged, not returned.
+    pub async fn maintain(&self) -> Result<usize, RepositoryError> {
+        let mirrors = mirror::maintain_all(&self.shared).await?;
+        Ok(mirrors + keep::remove_expired(&self.shared)?)
+    }
+}
+
+impl Shared {
+    async fn check_git(&self) -> Result<(), RepositoryError> {
+        let asked = git::Invocation::new("tell its version", Duration::from_secs(10)).arguments(["version"]);
+        let finished = self.git.run(asked).await?;
+        let found = String::from_utf8_lossy(&finished.stdout)
+            .trim()
+            .chars()
+            .take(100)
+            .collect::<String>();
+        if git_version(&found).is_some_and(|version| version >= (2, 39)) {
+            Ok(())
+        } else {
+            Err(RepositoryError::GitVersion { found })
+        }
+    }
+}
+
+/// The first two numbers of `git version 2.47.3`, whatever a vendor appends.
+fn git_version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.strip_prefix("git version ")?.split(['.', ' ', '-']);
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// Runs file work off the runtime's threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RepositoryError> + Send + 'static,
+) -> Result<T, RepositoryError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(RepositoryError::State {
+            act: "finish the file work below",
+            path: PathBuf::from("the state directory"),
+            source: std::io::Error::other(error),
+        }),
+    }
+}

@@ -1,0 +1,305 @@
+//! The one place where git is run: a cleared environment, a time limit, bounded output, and a process group that dies with its caller.
+//!
+//! Never puts a credential into arguments, environment, address or file; never reads any configuration but what this room wrote;
+//! never runs on a tree with files, only on bare repositories.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use command_fds::{CommandFdExt as _, FdMapping};
+use tokio::io::AsyncWriteExt as _;
+
+use super::RepositoryError;
+use crate::secret::Mask;
+
+mod credential;
+mod group;
+mod output;
+
+pub(crate) use credential::Credential;
+pub(crate) use group::Group;
+pub(crate) use output::{read_head, read_tail};
+
+/// Where git's children find the lock that they share with the worker.
+const LOCK_FD: i32 = 4;
+
+/// Resource limits of one process and its children, set by the shell that starts it: there is no safe way to set them in a fork.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Address space in bytes.
+    pub(crate) memory: u64,
+    /// Largest file written, in bytes.
+    pub(crate) file: u64,
+    /// Processor time in seconds.
+    pub(crate) processor_s: u64,
+}
+
+/// One run of git.
+#[derive(Debug)]
+pub(crate) struct Invocation {
+    act: &'static str,
+    limit: Duration,
+    repository: Option<PathBuf>,
+    arguments: Vec<OsString>,
+    environment: Vec<(&'static str, OsString)>,
+    network: Option<Network>,
+    lock: Option<File>,
+    limits: Option<Limits>,
+    input: Vec<u8>,
+    largest_output: usize,
+}
+
+#[derive(Debug)]
+struct Network {
+    credential: Credential,
+    ca_file: Option<PathBuf>,
+    mask: Mask,
+}
+
+/// What a run left.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// Whether git exited with 0.
+    pub(crate) success: bool,
+    /// What it printed.
+    pub(crate) stdout: Vec<u8>,
+    /// The end of what it complained about, masked and without control characters.
+    pub(crate) stderr: String,
+}
+
+impl Invocation {
+    /// A run that is to do `act` (a verb phrase for error texts) within `limit`.
+    pub(crate) fn new(act: &'static str, limit: Duration) -> Self {
+        Self {
+            act,
+            limit,
+            repository: None,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            network: None,
+            lock: None,
+            limits: None,
+            input: Vec::new(),
+            largest_output: 1024 * 1024,
+        }
+    }
+
+    /// On which bare repository.
+    pub(crate) fn on(mut self, repository: &Path) -> Self {
+        self.repository = Some(repository.to_owned());
+        self
+    }
+
+    /// Further arguments.
+    pub(crate) fn arguments<I: IntoIterator<Item = A>, A: AsRef<OsStr>>(mut self, arguments: I) -> Self {
+        self.arguments
+            .extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        self
+    }
+
+    /// One more variable in the environment.
+    pub(crate) fn variable(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name, value.into()));
+        self
+    }
+
+    /// Lets it talk to the forge that the credential is for.
+    pub(crate) fn network(mut self, credential: Credential, ca_file: Option<PathBuf>, mask: Mask) -> Self {
+        self.network = Some(Network {
+            credential,
+            ca_file,
+            mask,
+        });
+        self
+    }
+
+    /// Lets it hold a lock file as long as it lives: should the worker be killed, its git still keeps others out.
+    pub(crate) fn holding(mut self, lock: File) -> Self {
+        self.lock = Some(lock);
+        self
+    }
+
+    /// Limits what it may use.
+    pub(crate) fn limits(mut self, limits: Limits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
+    /// What it reads from its standard input.
+    pub(crate) fn input(mut self, input: Vec<u8>) -> Self {
+        self.input = input;
+        self
+    }
+}
+
+/// The git program.
+#[derive(Debug, Clone)]
+pub(crate) struct Git {
+    program: PathBuf,
+}
+
+impl Git {
+    pub(crate) fn new(program: PathBuf) -> Self {
+        Self { program }
+    }
+
+    /// Runs git to its end. Dropping the future kills the whole process group.
+    pub(crate) async fn run(&self, mut invocation: Invocation) -> Result<Finished, RepositoryError> {
+        let (act, limit, largest) = (invocation.act, invocation.limit, invocation.largest_output);
+        let input = std::mem::take(&mut invocation.input);
+        let mask = invocation
+            .network
+            .as_ref()
+            .map_or_else(Mask::default, |network| network.mask.clone());
+        let mut child = self.spawn(invocation)?;
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        // Declared after the child, so that on a drop the group is killed before anything could reap its leader.
+        let mut group = Group::led_by(&child);
+        let talk = async {
+            let feed = async {
+                if let Some(mut stdin) = stdin {
+                    // A child that does not want its input is judged by its exit status.
+                    let _ = stdin.write_all(&input).await;
+                }
+            };
+            let (_, stdout, stderr) = tokio::join!(feed, read_head(stdout, largest), read_tail(stderr));
+            (stdout, stderr, child.wait().await)
+        };
+        let Ok((stdout, stderr, status)) = tokio::time::timeout(limit, talk).await else {
+            group.kill();
+            // Killed processes go at once, unless the disk hangs: then the runtime reaps them later.
+            let _ = tokio::time::timeout(Duration::from_secs(5), child.wait()).await;
+            return Err(RepositoryError::Timeout { act, limit });
+        };
+        group.disarm();
+        let status = status.map_err(|source| self.start_error(source))?;
+        let Some(stdout) = stdout else {
+            return Err(RepositoryError::Answer { act, limit: largest });
+        };
+        Ok(Finished {
+            success: status.success(),
+            stdout,
+            stderr: mask.apply(&stderr),
+        })
+    }
+
+    /// Starts git with pipes on all three streams.
+    pub(crate) fn spawn(&self, invocation: Invocation) -> Result<tokio::process::Child, RepositoryError> {
+        let mut command = match invocation.limits {
+            None => std::process::Command::new(&self.program),
+            Some(limits) => {
+                let mut shell = std::process::Command::new("/bin/sh");
+                shell.arg("-c").arg(limits.script()).arg("sh").arg(&self.program);
+                shell
+            }
+        };
+        clear_environment(&mut command);
+        command
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_ATTR_NOSYSTEM", "1")
+            .env("GIT_PROTOCOL_FROM_USER", "0")
+            .env("GIT_ALLOW_PROTOCOL", "http:https")
+            .env("GIT_NO_LAZY_FETCH", "1");
+        for (name, value) in &invocation.environment {
+            command.env(name, value);
+        }
+        let mut descriptors = Vec::new();
+        if let Some(network) = invocation.network {
+            for (key, value) in network.settings(invocation.limit) {
+                command.arg("-c").arg(format!("{key}={value}"));
+            }
+            if let Some(ca_file) = &network.ca_file {
+                let mut setting = OsString::from("http.sslCAInfo=");
+                setting.push(ca_file);
+                command.arg("-c").arg(setting);
+            }
+            for name in ["https_proxy", "HTTPS_PROXY", "http_proxy", "no_proxy", "NO_PROXY"] {
+                if let Some(value) = std::env::var_os(name) {
+                    command.env(name, value);
+                }
+            }
+            descriptors.push(FdMapping {
+                parent_fd: network.credential.into_descriptor(),
+                child_fd: credential::CREDENTIAL_FD,
+            });
+        }
+        if let Some(lock) = invocation.lock {
+            descriptors.push(FdMapping {
+                parent_fd: OwnedFd::from(lock),
+                child_fd: LOCK_FD,
+            });
+        }
+        if let Some(repository) = &invocation.repository {
+            let mut directory = OsString::from("--git-dir=");
+            directory.push(repository);
+            command.arg(directory).current_dir(repository);
+        }
+        command
+            .args(&invocation.arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .fd_mappings(descriptors)
+            .map_err(|_| self.start_error(std::io::Error::other("two files for one descriptor")))?;
+        tokio::process::Command::from(command)
+            .spawn()
+            .map_err(|source| self.start_error(source))
+    }
+
+    fn start_error(&self, source: std::io::Error) -> RepositoryError {
+        RepositoryError::StartGit {
+            program: self.program.clone(),
+            source,
+        }
+    }
+}
+
+impl Network {
+    /// The settings under which git may leave the machine. The credential is bound to one origin and redirects are not followed, so the
+    /// token goes to that host or nowhere.
+    fn settings(&self, limit: Duration) -> Vec<(String, String)> {
+        let setting = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        vec![
+            setting("credential.helper", ""),
+            (self.credential.helper_key(), self.credential.helper()),
+            setting("credential.interactive", "false"),
+            setting("http.followRedirects", "false"),
+            setting("transfer.credentialsInUrl", "die"),
+            // A git whose worker was killed must not wait for a silent forge for ever: it may hold a mirror's lock.
+            setting("http.lowSpeedLimit", "1"),
+            setting("http.lowSpeedTime", &limit.as_secs().max(1).to_string()),
+        ]
+    }
+}
+
+impl Limits {
+    /// Sets the limits, then becomes the program. A limit that is lower already stays.
+    fn script(self) -> String {
+        format!(
+            "ulimit -c 0; ulimit -v {}; ulimit -f {}; ulimit -t {}; exec \"$@\"",
+            self.memory / 1024,
+            self.file.div_ceil(512),
+            self.processor_s
+        )
+    }
+}
+
+/// What every child of this room starts with.
+pub(crate) fn clear_environment(command: &mut std::process::Command) {
+    command
+        .env_clear()
+        .env(
+            "PATH",
+            std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin")),
+        )
+        .env("HOME", "/nonexistent")
+        .env("LC_ALL", "C");
+}

@@ -1,0 +1,81 @@
+//! The worker's own child processes that read what an agent made: the check of a push, and the summary of what was staged.
+//!
+//! They have no credential and a cleared or git-made environment, limit themselves before they read, and only ever answer on their output:
+//! a parser bug costs one push or one summary.
+
+use std::io::{BufRead, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::policy::{self, Policy};
+
+mod limits;
+mod pre_receive;
+mod survey;
+
+/// The hook's subcommand.
+pub(super) const PRE_RECEIVE: &str = "pre-receive";
+/// The subcommand that sums up what was staged.
+pub(super) const INSPECT: &str = "inspect";
+
+/// Runs one subcommand on this process's own streams. The process must do nothing else: it gets limits that cannot be lifted.
+pub fn run(arguments: impl IntoIterator<Item = String>) -> ExitCode {
+    let (input, output, complaints) = (
+        std::io::stdin().lock(),
+        std::io::stdout().lock(),
+        std::io::stderr().lock(),
+    );
+    ExitCode::from(run_on(arguments, input, output, complaints))
+}
+
+/// The same on given streams: 0 accepted or done, 1 refused, 2 could not be done.
+pub fn run_on(
+    arguments: impl IntoIterator<Item = String>,
+    input: impl BufRead,
+    mut output: impl Write,
+    mut complaints: impl Write,
+) -> u8 {
+    let arguments: Vec<String> = arguments.into_iter().collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        [PRE_RECEIVE] => return pre_receive::run(input, &mut complaints),
+        [INSPECT, directory, head, detail] => survey::run(Path::new(directory), head, detail, &mut output),
+        _ => Err(format!(
+            "usage: {PRE_RECEIVE} | {INSPECT} DIRECTORY HEAD full|count; these are for the worker itself"
+        )),
+    };
+    match done {
+        Ok(()) => 0,
+        Err(text) => {
+            // Nobody is left to tell when this fails.
+            let _ = writeln!(complaints, "{text}");
+            2
+        }
+    }
+}
+
+/// Reads the policy of a staging and takes its limits on.
+fn enter(directory: &Path) -> Result<Policy, String> {
+    let policy = Policy::read(directory).map_err(|error| error.to_string())?;
+    limits::apply(&policy)?;
+    Ok(policy)
+}
+
+/// The staging with all that it builds on, and the commits that its references showed to the session.
+fn open(directory: &Path) -> Result<(git2::Repository, Vec<git2::Oid>), git2::Error> {
+    let repository = git2::Repository::open_bare(directory.join(policy::STAGING))?;
+    let shown = super::bare::read_refs(&directory.join(policy::STORE))
+        .map_err(|error| git2::Error::from_str(&error.to_string()))?;
+    let mut commits = Vec::new();
+    for reference in shown {
+        let id = git2::Oid::from_str(reference.target.as_str())?;
+        // A tag may point at a file or a tree: it reaches no commit.
+        if let Ok(commit) = repository
+            .find_object(id, None)
+            .and_then(|object| object.peel_to_commit())
+        {
+            commits.push(commit.id());
+        }
+    }
+    Ok((repository, commits))
+}

@@ -1,0 +1,246 @@
+//! The mirror: the worker's bare copy of a project, brought up to date with the token of the session that is about to use it.
+//!
+//! Never mounted, never served, never used for a session whose token was not just shown the project. One at a time: a lock file
+//! is held from the first look until the session's objects are linked, also by the git processes in between.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
+
+use super::bare;
+use super::git::{Credential, Finished, Invocation};
+use super::remote::{self, Access};
+use super::{Config, RepositoryError, Shared, blocking};
+use crate::grant::{ProjectGrant, ShownRef};
+use crate::message::CommitId;
+
+mod lock;
+mod maintenance;
+
+pub(super) use maintenance::maintain_all;
+
+/// All objects are checked and stay in packs, so that linking a few files hands over everything. Three old flaws that harm nobody are let
+/// through: real projects have them in their history.
+const SETTINGS: &str = "[fetch]\n\tfsckObjects = true\n\tunpackLimit = 1\n\twriteCommitGraph = false\n[transfer]\n\tunpackLimit = 1\n\
+[fetch \"fsck\"]\n\tzeroPaddedFilemode = ignore\n\tbadTimezone = ignore\n\tmissingSpaceBeforeDate = ignore\n";
+
+/// A mirror that is up to date and stays so until this is dropped.
+#[derive(Debug)]
+pub struct Mirrored {
+    /// The bare repository.
+    pub(super) path: PathBuf,
+    /// The references that the token was shown.
+    refs: Vec<ShownRef>,
+    /// The commit of the base branch.
+    base: CommitId,
+    /// Keeps other refreshes and housekeeping out.
+    _lock: fs::File,
+}
+
+impl Mirrored {
+    /// The branches and tags that the token was shown.
+    #[must_use]
+    pub fn refs(&self) -> &[ShownRef] {
+        &self.refs
+    }
+
+    /// The commit of the base branch.
+    #[must_use]
+    pub fn base(&self) -> &CommitId {
+        &self.base
+    }
+}
+
+/// Where one mirror lives.
+#[derive(Debug, Clone)]
+struct Place {
+    directory: PathBuf,
+}
+
+impl Place {
+    fn of(config: &Config, project: &ProjectGrant, access: &Access) -> Self {
+        let mut key = Sha256::new();
+        // Lengths keep two neighbouring fields from being read as other two.
+        let mut add = |field: &str| {
+            key.update(field.len().to_le_bytes());
+            key.update(field.as_bytes());
+        };
+        add(&project.instance);
+        add(&project.id);
+        if config.mirror_per_user {
+            add(&access.account);
+        }
+        Self {
+            directory: config.mirrors().join(hex::encode(key.finalize())),
+        }
+    }
+
+    fn repository(&self) -> PathBuf {
+        self.directory.join("mirror.git")
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.directory.join("lock")
+    }
+
+    /// Its age tells when the mirror was last used.
+    fn refreshed(&self) -> PathBuf {
+        self.directory.join("refreshed")
+    }
+
+    /// Its age tells since when there may be objects that no reference reaches.
+    fn unreachable(&self) -> PathBuf {
+        self.directory.join("unreachable")
+    }
+}
+
+/// Brings the mirror of a project up to date with what this token is shown now.
+pub(super) async fn refresh(
+    shared: &Shared,
+    project: &ProjectGrant,
+    access: &Access,
+) -> Result<Mirrored, RepositoryError> {
+    remote::address(&project.clone_url)?;
+    let place = Place::of(&shared.config, project, access);
+    fs::create_dir_all(&place.directory).map_err(RepositoryError::state("make the directory", &place.directory))?;
+    let limit = Duration::from_secs(shared.config.fetch_timeout_s);
+    let lock = lock::acquire(&place.lock(), Instant::now() + limit).await?;
+
+    let repository = place.repository();
+    let existed = repository.join("HEAD").exists();
+    prepare(&repository, project).await?;
+    let before = bare::read_refs(&repository)?;
+    match fetch(shared, &repository, project, access, &lock).await {
+        Ok(()) => {}
+        // Not the forge's refusal: the mirror itself may be damaged. Once, and never a mirror that is sound or was just made.
+        Err(RepositoryError::Fetch { text }) if existed && !is_sound(shared, &repository, &lock).await => {
+            tracing::warn!(project = %project.key, %text, "the mirror is damaged and is made anew");
+            discard(&repository).await?;
+            prepare(&repository, project).await?;
+            fetch(shared, &repository, project, access, &lock).await?;
+        }
+        Err(error) => return Err(error),
+    }
+    pack_refs(shared, &repository, &lock).await?;
+    let refs = bare::read_refs(&repository)?;
+    maintenance::note_unreachable(shared, &place, &before, &refs, &lock).await?;
+    maintenance::when_urgent(shared, &place, &lock).await?;
+    let base = base_of(&refs, project)?;
+    bare::write_whole(&place.refreshed(), b"")?;
+    Ok(Mirrored {
+        path: repository,
+        refs,
+        base,
+        _lock: lock,
+    })
+}
+
+fn base_of(refs: &[ShownRef], project: &ProjectGrant) -> Result<CommitId, RepositoryError> {
+    if refs.is_empty() {
+        return Err(RepositoryError::Empty);
+    }
+    let name = format!("refs/heads/{}", project.base);
+    refs.iter()
+        .find(|shown| shown.name == name)
+        .map(|shown| shown.target.clone())
+        .ok_or_else(|| RepositoryError::BaseNotFound {
+            branch: project.base.clone(),
+        })
+}
+
+/// Makes the repository, or clears what a killed git left in it. Only under the lock.
+async fn prepare(repository: &Path, project: &ProjectGrant) -> Result<(), RepositoryError> {
+    let (repository, head) = (repository.to_owned(), project.default_branch.clone());
+    blocking(move || {
+        if repository.exists() {
+            lock::clear_leftovers(&repository)?;
+        }
+        bare::write_bare(&repository, SETTINGS, &head)
+    })
+    .await
+}
+
+async fn discard(repository: &Path) -> Result<(), RepositoryError> {
+    let repository = repository.to_owned();
+    blocking(move || {
+        fs::remove_dir_all(&repository).map_err(RepositoryError::state("remove the directory", &repository))
+    })
+    .await
+}
+
+/// All branches and tags, and nothing else: no merge-request heads, no notes, no forge-internal references.
+async fn fetch(
+    shared: &Shared,
+    repository: &Path,
+    project: &ProjectGrant,
+    access: &Access,
+    lock: &fs::File,
+) -> Result<(), RepositoryError> {
+    let address = remote::address(&project.clone_url)?;
+    let credential = Credential::new(access, &address)?;
+    let arguments = [
+        "fetch",
+        "--quiet",
+        "--prune",
+        "--no-tags",
+        "--no-write-fetch-head",
+        "--no-auto-maintenance",
+        "--no-recurse-submodules",
+        "--",
+        address.as_str(),
+        "+refs/heads/*:refs/heads/*",
+        "+refs/tags/*:refs/tags/*",
+    ];
+    let invocation = Invocation::new("fetch the project", Duration::from_secs(shared.config.fetch_timeout_s))
+        .on(repository)
+        .arguments(arguments)
+        .network(credential, access.ca_file.clone(), access.mask());
+    let finished = run_locked(shared, invocation, lock).await?;
+    if finished.success {
+        return Ok(());
+    }
+    Err(
+        remote::failure(&finished.stderr).unwrap_or_else(|| RepositoryError::Fetch {
+            text: remote::shortened(&finished.stderr),
+        }),
+    )
+}
+
+/// One sorted file of references: quick to read, and copied whole for a session.
+async fn pack_refs(shared: &Shared, repository: &Path, lock: &fs::File) -> Result<(), RepositoryError> {
+    let invocation = Invocation::new("pack the references", Duration::from_secs(60))
+        .on(repository)
+        .arguments(["pack-refs", "--all"]);
+    let finished = run_locked(shared, invocation, lock).await?;
+    if finished.success {
+        Ok(())
+    } else {
+        Err(RepositoryError::Maintain {
+            text: remote::shortened(&finished.stderr),
+        })
+    }
+}
+
+/// Whether all objects are there and can be read. Slow; asked only after a failure that the forge does not explain.
+async fn is_sound(shared: &Shared, repository: &Path, lock: &fs::File) -> bool {
+    let limit = Duration::from_secs(shared.config.fetch_timeout_s);
+    let invocation = Invocation::new("check the mirror", limit).on(repository).arguments([
+        "fsck",
+        "--no-dangling",
+        "--no-progress",
+        "--no-reflogs",
+    ]);
+    run_locked(shared, invocation, lock)
+        .await
+        .is_ok_and(|finished| finished.success)
+}
+
+/// Runs git with a share in the lock.
+async fn run_locked(shared: &Shared, invocation: Invocation, lock: &fs::File) -> Result<Finished, RepositoryError> {
+    let share = lock
+        .try_clone()
+        .map_err(RepositoryError::state("share the lock of", Path::new("the mirror")))?;
+    shared.git.run(invocation.holding(share)).await
+}

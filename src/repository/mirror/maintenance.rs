@@ -1,0 +1,186 @@
+//! Keeps mirrors small: few packs, no objects that nothing reaches for longer than a day, no mirror that nobody uses.
+//!
+//! Only under a mirror's lock. Never touches a session's objects: those are links of their own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Place, lock, run_locked};
+use crate::grant::ShownRef;
+use crate::repository::git::Invocation;
+use crate::repository::{RepositoryError, Shared, bare, blocking, remote};
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// When a mirror is worth the work.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    packs: usize,
+    unreachable: Duration,
+}
+
+/// In the background: early, because nobody waits.
+const IDLE: Patience = Patience {
+    packs: 6,
+    unreachable: HOUR,
+};
+/// Before a session: only what must not wait any longer.
+const URGENT: Patience = Patience {
+    packs: 50,
+    unreachable: Duration::from_secs(20 * 60 * 60),
+};
+
+/// Notes the time when something was deleted or rewritten, unless that is noted already: what it held is dropped within a day.
+pub(super) async fn note_unreachable(
+    shared: &Shared,
+    place: &Place,
+    before: &[ShownRef],
+    after: &[ShownRef],
+    held: &fs::File,
+) -> Result<(), RepositoryError> {
+    if place.unreachable().exists() {
+        return Ok(());
+    }
+    let now: BTreeMap<&str, &str> = after
+        .iter()
+        .map(|shown| (shown.name.as_str(), shown.target.as_str()))
+        .collect();
+    let still: BTreeSet<&str> = now.values().copied().collect();
+    let mut moved = Vec::new();
+    for old in before {
+        match now.get(old.name.as_str()) {
+            _ if still.contains(old.target.as_str()) => {}
+            Some(_) if old.name.starts_with("refs/heads/") => moved.push(old.target.as_str()),
+            Some(_) | None => return bare::write_whole(&place.unreachable(), b""),
+        }
+    }
+    if moved.is_empty() {
+        return Ok(());
+    }
+    let mut input = moved.join("\n");
+    input.push_str("\n--not\n--all\n");
+    let invocation = Invocation::new("look for rewritten branches", Duration::from_secs(5 * 60))
+        .on(&place.repository())
+        .arguments(["rev-list", "--max-count=1", "--stdin"])
+        .input(input.into_bytes());
+    let finished = run_locked(shared, invocation, held).await?;
+    if finished.success && finished.stdout.is_empty() {
+        Ok(())
+    } else {
+        bare::write_whole(&place.unreachable(), b"")
+    }
+}
+
+/// Before a session, and only what cannot wait.
+pub(super) async fn when_urgent(shared: &Shared, place: &Place, held: &fs::File) -> Result<(), RepositoryError> {
+    repack(shared, place, URGENT, held).await.map(|_| ())
+}
+
+/// Goes through all mirrors once; those in use are left for the next time. Says how many were repacked or removed.
+pub(in crate::repository) async fn maintain_all(shared: &Shared) -> Result<usize, RepositoryError> {
+    let mirrors = shared.config.mirrors();
+    let mut worked = 0;
+    let entries = fs::read_dir(&mirrors).map_err(RepositoryError::state("list", &mirrors))?;
+    for entry in entries {
+        let entry = entry.map_err(RepositoryError::state("list", &mirrors))?;
+        let place = Place {
+            directory: entry.path(),
+        };
+        match maintain(shared, &place).await {
+            Ok(true) => worked += 1,
+            Ok(false) => {}
+            Err(error) => tracing::warn!(mirror = ?place.directory, %error, "the mirror could not be maintained"),
+        }
+    }
+    Ok(worked)
+}
+
+async fn maintain(shared: &Shared, place: &Place) -> Result<bool, RepositoryError> {
+    let Some(held) = lock::try_acquire(&place.lock())? else {
+        return Ok(false);
+    };
+    let unused = Duration::from_secs(shared.config.keep_mirrors_days * 24 * 60 * 60);
+    if age(&place.refreshed()).is_none_or(|age| age > unused) {
+        return remove_unused(place).await;
+    }
+    match repack(shared, place, IDLE, &held).await {
+        // What cannot be repacked is damaged: the next session fetches it anew.
+        Err(RepositoryError::Maintain { text }) => {
+            tracing::warn!(mirror = ?place.directory, %text, "the mirror is damaged and is removed");
+            super::discard(&place.repository()).await.map(|()| true)
+        }
+        other => other,
+    }
+}
+
+/// The lock file stays: another process may be waiting on it.
+async fn remove_unused(place: &Place) -> Result<bool, RepositoryError> {
+    if place.repository().exists() {
+        super::discard(&place.repository()).await?;
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+async fn repack(shared: &Shared, place: &Place, patience: Patience, held: &fs::File) -> Result<bool, RepositoryError> {
+    let repository = place.repository();
+    let counted = repository.clone();
+    let (packs, bitmap) = blocking(move || count_packs(&counted)).await?;
+    let limit = Duration::from_secs(shared.config.fetch_timeout_s);
+    let git = |arguments: Vec<&'static str>| {
+        let invocation = Invocation::new("repack the mirror", limit)
+            .on(&repository)
+            .arguments(arguments);
+        async move {
+            let finished = run_locked(shared, invocation, held).await?;
+            if finished.success {
+                Ok(())
+            } else {
+                Err(RepositoryError::Maintain {
+                    text: remote::shortened(&finished.stderr),
+                })
+            }
+        }
+    };
+    let stale = age(&place.unreachable()).is_some_and(|age| age >= patience.unreachable);
+    // A first bitmap makes every later clone cheap; it needs all objects in one pack.
+    let first = packs > 0 && !bitmap && patience.packs <= IDLE.packs;
+    if stale || first {
+        // `-a`, not `-A`: what nothing reaches is dropped, not loosened. Nobody else writes here under the lock.
+        git(vec!["repack", "-a", "-d", "-q", "--write-bitmap-index"]).await?;
+        git(vec!["prune", "--expire=now"]).await?;
+        git(vec!["commit-graph", "write", "--reachable", "--no-progress"]).await?;
+        let mark = place.unreachable();
+        if mark.exists() {
+            fs::remove_file(&mark).map_err(RepositoryError::state("remove", &mark))?;
+        }
+        return Ok(true);
+    }
+    if packs > patience.packs {
+        git(vec!["repack", "--geometric=2", "-d", "-q"]).await?;
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+fn age(path: &Path) -> Option<Duration> {
+    let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).ok()?;
+    Some(modified.elapsed().unwrap_or_default())
+}
+
+/// How many packs there are, and whether one has a bitmap.
+fn count_packs(repository: &Path) -> Result<(usize, bool), RepositoryError> {
+    let directory = repository.join("objects/pack");
+    let (mut packs, mut bitmap) = (0, false);
+    for entry in fs::read_dir(&directory).map_err(RepositoryError::state("list", &directory))? {
+        let path = entry.map_err(RepositoryError::state("list", &directory))?.path();
+        match path.extension().and_then(std::ffi::OsStr::to_str) {
+            Some("pack") => packs += 1,
+            Some("bitmap") => bitmap = true,
+            Some(_) | None => {}
+        }
+    }
+    Ok((packs, bitmap))
+}

@@ -1,0 +1,219 @@
+//! Staging: the session's own bare repository on the worker, from which its sandbox clones and into which it may push.
+//!
+//! It builds on the session's object store and on nothing else, so nothing can be asked of it that the session was not given. What is
+//! pushed is checked by git itself and by our hook while it is in quarantine. Never talks to a forge and never has a file tree.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::policy::{self, Policy};
+use super::{Mirrored, ObjectStore, RepositoryError, Shared, bare, blocking, internal};
+use crate::grant::{ProjectGrant, Trailers};
+use crate::message::{CommitId, ProjectKey, SessionId};
+
+mod serve;
+
+pub use serve::{Protocol, Service, Serving, info_refs_prefix};
+
+/// The staging of one session for one project.
+#[derive(Debug, Clone)]
+pub struct Staging {
+    pub(super) shared: Arc<Shared>,
+    pub(super) directory: PathBuf,
+    pub(super) policy: Policy,
+    store: Option<ObjectStore>,
+}
+
+impl Staging {
+    pub(super) async fn create(
+        shared: Arc<Shared>,
+        mirrored: &Mirrored,
+        session: SessionId,
+        number: usize,
+        project: &ProjectGrant,
+        trailers: &Trailers,
+    ) -> Result<Self, RepositoryError> {
+        let directory = shared
+            .config
+            .sessions()
+            .join(session.to_string())
+            .join(number.to_string());
+        remove_directory(directory.clone()).await?;
+        let policy = Policy {
+            session,
+            number,
+            project: project.key.clone(),
+            branch: project.branch.clone(),
+            base: project.base.clone(),
+            base_commit: mirrored.base().clone(),
+            trailers: trailers.lines().to_vec(),
+            email: project.identity.email.clone(),
+            most_commits: shared.config.most_commits,
+            largest_object: shared.config.largest_object,
+            memory: shared.config.git_memory,
+            processor_s: shared.config.inspect_timeout_s,
+        };
+        let settings = settings(&shared)?;
+        let (made, policy_of, source) = (directory.clone(), policy.clone(), mirrored.path.clone());
+        let store = blocking(move || {
+            fs::create_dir_all(&made).map_err(RepositoryError::state("make the directory", &made))?;
+            // The clone in the sandbox checks out what HEAD names: the branch that the session starts from.
+            let store = ObjectStore::create(&source, made.join(policy::STORE), &policy_of.base)?;
+            write_staging(&made, &settings, &policy_of)?;
+            policy_of.write(&made)?;
+            Ok(store)
+        })
+        .await?;
+        Ok(Self {
+            shared,
+            directory,
+            policy,
+            store: Some(store),
+        })
+    }
+
+    /// The session's object store, for example to be mounted; `None` when this was reopened.
+    #[must_use]
+    pub fn store(&self) -> Option<&ObjectStore> {
+        self.store.as_ref()
+    }
+
+    /// Which project this is.
+    #[must_use]
+    pub fn project(&self) -> &ProjectKey {
+        &self.policy.project
+    }
+
+    /// The commit that the session started from.
+    #[must_use]
+    pub fn base(&self) -> &CommitId {
+        &self.policy.base_commit
+    }
+
+    /// The head of the session's branch; `None` as long as nothing was pushed and the forge has no such branch.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn head(&self) -> Result<Option<CommitId>, RepositoryError> {
+        bare::read_branch(&self.repository(), &self.policy.branch)
+    }
+
+    /// Removes this project's object store and staging.
+    ///
+    /// # Errors
+    /// The disk.
+    pub async fn remove(&self) -> Result<(), RepositoryError> {
+        remove_directory(self.directory.clone()).await
+    }
+
+    pub(super) fn repository(&self) -> PathBuf {
+        self.directory.join(policy::STAGING)
+    }
+}
+
+/// What git itself shall refuse, before and after our hook. A message that goes on behind a NUL could hide its trailers.
+fn settings(shared: &Shared) -> Result<String, RepositoryError> {
+    let hooks = shared.config.hooks();
+    let hooks = hooks
+        .to_str()
+        .filter(|path| !path.contains(['"', '\\']) && !path.chars().any(char::is_control))
+        .ok_or_else(|| {
+            RepositoryError::state("use the unusual name of", &hooks)(std::io::ErrorKind::InvalidInput.into())
+        })?;
+    Ok(format!(
+        "[core]\n\thooksPath = \"{hooks}\"\n\talternateRefsCommand = true\n[transfer]\n\tfsckObjects = true\n\tunpackLimit = 1\n\
+         [receive]\n\tfsckObjects = true\n\tunpackLimit = 1\n\tmaxInputSize = {}\n\tdenyDeletes = true\n\tdenyNonFastForwards = true\n\
+         \tadvertisePushOptions = false\n\tshallowUpdate = false\n\tautogc = false\n[receive \"fsck\"]\n\tnulInCommit = error\n\
+         [uploadpack]\n\tallowFilter = true\n\tadvertiseBundleURIs = false\n",
+        shared.config.largest_push
+    ))
+}
+
+fn write_staging(directory: &Path, settings: &str, policy: &Policy) -> Result<(), RepositoryError> {
+    let (staging, store) = (directory.join(policy::STAGING), directory.join(policy::STORE));
+    bare::write_bare(&staging, settings, &policy.base)?;
+    // Relative to the objects directory, so that the pair can be moved or mounted together.
+    let alternates = format!("../../{}/objects\n", policy::STORE);
+    bare::write_whole(&staging.join("objects/info/alternates"), alternates.as_bytes())?;
+    let refs = store.join("packed-refs");
+    fs::copy(&refs, staging.join("packed-refs"))
+        .map_err(RepositoryError::state("copy", &refs))
+        .map(|_| ())
+}
+
+/// The room's directories, and the hook that leads from git to this program.
+pub(super) fn write_directories(shared: &Shared) -> Result<(), RepositoryError> {
+    let config = &shared.config;
+    for directory in [config.mirrors(), config.sessions(), config.kept(), config.hooks()] {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .map_err(RepositoryError::state("make the directory", &directory))?;
+    }
+    let hook = config.hooks().join("pre-receive");
+    let command: Vec<String> = shared
+        .internal
+        .iter()
+        .map(String::as_str)
+        .chain([internal::PRE_RECEIVE])
+        .map(quoted)
+        .collect();
+    bare::write_if_different(&hook, format!("#!/bin/sh\nexec {}\n", command.join(" ")).as_bytes())?;
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o700))
+        .map_err(RepositoryError::state("make executable", &hook))
+}
+
+/// One word for a shell.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+pub(super) async fn remove_directory(directory: PathBuf) -> Result<(), RepositoryError> {
+    blocking(move || match fs::remove_dir_all(&directory) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(RepositoryError::state("remove the directory", &directory)(error)),
+    })
+    .await
+}
+
+pub(super) fn list_sessions(shared: &Shared) -> Result<Vec<SessionId>, RepositoryError> {
+    let sessions = shared.config.sessions();
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&sessions).map_err(RepositoryError::state("list", &sessions))? {
+        let entry = entry.map_err(RepositoryError::state("list", &sessions))?;
+        found.extend(
+            entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<SessionId>().ok()),
+        );
+    }
+    Ok(found)
+}
+
+pub(super) fn reopen(shared: &Arc<Shared>, session: SessionId) -> Result<Vec<Staging>, RepositoryError> {
+    let directory = shared.config.sessions().join(session.to_string());
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(RepositoryError::state("list", &directory)(error)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let directory = entry.map_err(RepositoryError::state("list", &directory))?.path();
+        // The policy is written last: without it the staging was never whole, and nothing was pushed into it.
+        if let Ok(policy) = Policy::read(&directory) {
+            found.push(Staging {
+                shared: Arc::clone(shared),
+                directory,
+                policy,
+                store: None,
+            });
+        }
+    }
+    Ok(found)
+}

@@ -1,7 +1,10 @@
 //! cofferdam: coding sessions from a queue, in sealed containers, to merge and pull requests.
 
+pub mod admin;
 pub mod forge;
 pub mod grant;
 pub mod message;
+pub mod metrics;
+pub mod progress;
 pub mod queue;
 pub mod secret;

@@ -31,7 +31,7 @@ const CLAIM_CALLS: u32 = 3;
 
 /// What became of an attempt to consume a mailbox.
 enum Taken {
-    Owner(Channel, Consumer),
+    Owner(Channel, Box<Consumer>),
     Elsewhere,
     Over,
 }
@@ -102,7 +102,7 @@ async fn take(settings: &Settings, live: &Live, session: SessionId) -> Result<Ta
             .await
     };
     match limited(settings.call_timeout, mailbox).await {
-        Ok(consumer) => Ok(Taken::Owner(channel, consumer)),
+        Ok(consumer) => Ok(Taken::Owner(channel, Box::new(consumer))),
         Err(failure) if is_taken(&failure) => Ok(Taken::Elsewhere),
         Err(failure) => Err(failure),
     }
@@ -127,7 +127,7 @@ struct Keeper {
 
 impl Keeper {
     /// Ends when the ownership is lost.
-    async fn keep(self, live: Arc<Live>, channel: Channel, consumer: Consumer) {
+    async fn keep(self, live: Arc<Live>, channel: Channel, consumer: Box<Consumer>) {
         let (mut live, mut channel, mut consumer) = (live, channel, consumer);
         loop {
             tokio::select! {
@@ -153,7 +153,7 @@ impl Keeper {
 
     /// After a reset the broker may hold our own old consumer until it misses its heartbeats: only a refusal that outlives them is another
     /// owner.
-    async fn take_back(&self) -> Option<(Arc<Live>, Channel, Consumer)> {
+    async fn take_back(&self) -> Option<(Arc<Live>, Channel, Box<Consumer>)> {
         let ours_is_gone = self.settings.heartbeat * 2 + self.settings.call_timeout;
         let mut refused_since = None;
         loop {

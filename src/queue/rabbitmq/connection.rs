@@ -69,11 +69,13 @@ impl Failure {
     /// The broker's reply code, where it gave one.
     pub(super) fn reply_code(&self) -> Option<u16> {
         match self {
-            Self::Refused(error) => match error.kind() {
-                ErrorKind::ProtocolError(error) => Some(error.get_id()),
-                #[expect(clippy::wildcard_enum_match_arm, reason = "the library's list is open")]
-                _ => None,
-            },
+            Self::Refused(error) => {
+                if let ErrorKind::ProtocolError(error) = error.kind() {
+                    Some(error.get_id())
+                } else {
+                    None
+                }
+            }
             Self::Silent(_) => None,
         }
     }

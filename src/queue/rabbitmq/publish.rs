@@ -108,7 +108,7 @@ impl Publisher {
             properties,
             mandatory: false,
         };
-        if progress && !self.link.current().is_some_and(|live| !live.is_blocked()) {
+        if progress && self.link.current().is_none_or(|live| live.is_blocked()) {
             return Err(failed("the broker takes no messages now".into()));
         }
         self.send(outgoing).await.map(drop).map_err(failed)

@@ -100,6 +100,7 @@ async fn a_reset_does_not_cost_a_session_its_owner() {
     let id = session();
     let mut claim = owner(&queue, id).await;
     for (half, body) in [(false, &b"after a reset"[..]), (true, b"after losing our half only")] {
+        ready(&queue).await;
         let (consuming, publishing) = generations(&queue);
         if half {
             // The broker keeps our old consumer until it misses our heartbeats; that must not look like another owner.
@@ -110,8 +111,11 @@ async fn a_reset_does_not_cost_a_session_its_owner() {
         lost(&queue, consuming, publishing).await;
         // The mailbox outlives its consumer, so the message is there whenever it is taken back.
         assert_eq!(send_control(&direct, id, body).await.unwrap(), Routed::Delivered);
-        let control = within("control", claim.next_control()).await;
-        assert_eq!(control.as_deref(), Some(body));
+        // What was read just before a reset may come twice; nothing may be missing.
+        within("control", async {
+            while claim.next_control().await.unwrap() != body {}
+        })
+        .await;
         assert!(matches!(other.claim(id).await.unwrap(), Claimed::Elsewhere));
     }
     within("closing", claim.close()).await.unwrap();

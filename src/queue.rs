@@ -49,11 +49,21 @@ pub trait SettleHandle: Send + Sync + std::fmt::Debug {
 /// Ownership of a session: holds as long as this value lives and the broker is reachable.
 #[async_trait]
 pub trait Claim: Send + std::fmt::Debug {
-    /// The next control message's body; `None` when ownership is lost or the queue is closed. Safe to drop while waiting.
+    /// The next control message's body; `None` when ownership is lost or the queue is closed. Safe to drop while waiting. After a lost
+    /// connection a message may come twice: know it by its id.
     async fn next_control(&mut self) -> Option<Bytes>;
 
     /// Ends the ownership after the final event was confirmed: the mailbox goes, late duplicates are recognised for a day.
     async fn close(self: Box<Self>) -> Result<(), QueueError>;
+}
+
+/// Where a message to a session or to the task queue went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Routed {
+    /// A queue holds it.
+    Delivered,
+    /// Nobody holds it: there is no such session now, or no such queue.
+    NoRoute,
 }
 
 /// What came of a claim.
@@ -73,13 +83,16 @@ pub enum Claimed {
 /// tasks at once. All calls have time limits of their own.
 #[async_trait]
 pub trait Queue: Send + Sync {
-    /// Waits for a task; `None` after `stop_consuming`. Call it only with a free slot: one delivery is outstanding at a time.
+    /// Waits for a task; `None` after `stop_consuming`. Tasks are taken from the broker only while this waits, so call it only with a free
+    /// slot, and from one place. Safe to drop while waiting.
     async fn next_task(&self) -> Option<Delivery>;
 
     /// Tries to become the owner of a session.
     async fn claim(&self, session: SessionId) -> Result<Claimed, QueueError>;
 
-    /// Publishes an event. State events return when the broker confirmed them; progress returns when it was written.
+    /// Publishes an event once. State events wait for a broker that is away, within the call's time limit, and are kept on its disk; progress
+    /// fails at once when the broker is away. Both return when the broker confirmed them. After an error it is not known whether the event
+    /// arrived: publish the same event again, consumers drop the second by its id.
     async fn publish(&self, event: &Event) -> Result<(), QueueError>;
 
     /// Stops taking tasks; what was prefetched goes back.
@@ -100,6 +113,9 @@ pub enum QueueError {
         /// What happened.
         detail: String,
     },
+    /// The configuration does not make sense.
+    #[error("the queue's configuration cannot be used: {0}")]
+    Configure(String),
     /// Queues or exchanges could not be declared.
     #[error("the broker refused to declare {object}: {detail}")]
     Declare {
@@ -135,7 +151,7 @@ impl QueueError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect { .. } | Self::Publish { .. } | Self::Settle(_) | Self::Claim { .. } => true,
-            Self::Declare { .. } => false,
+            Self::Declare { .. } | Self::Configure(_) => false,
         }
     }
 }

@@ -1,1 +1,177 @@
-//! x
+//! RabbitMQ: tasks from quorum queues, ownership of a session by its mailbox, confirmed events. With the files under it the only place that
+//! names the client library.
+//!
+//! Never holds a delivery for the length of a session, never recovers a connection behind the caller's back, never prints a password.
+//!
+//! # Objects on the broker
+//!
+//! All names begin with the configured prefix (here `cofferdam`), so installations can share a virtual host, and a worker's user needs the
+//! permissions configure, write and read on `^cofferdam\.` only (plus write on `amq\.default` for publishing into queues by name).
+//!
+//! | object | kind | what for |
+//! |---|---|---|
+//! | `cofferdam.<lane>` (`cofferdam.tasks`) | quorum queue, delivery limit, dead-letters to `cofferdam.dead` | tasks; orchestrators publish into it by name |
+//! | `cofferdam.dead` | quorum queue | bodies that are not tasks, with `cofferdam-code` and `cofferdam-message`; tasks over the delivery limit |
+//! | `cofferdam.session.in` | direct exchange | control messages, routing key `<session id>`, publish with `mandatory` |
+//! | `cofferdam.session.<id>.in` | classic queue, one exclusive consumer, expires unused after an hour | the mailbox: whoever consumes it owns the session |
+//! | `cofferdam.session.<id>.closed` | classic queue, always empty, expires after a day | the tombstone: the session is over |
+//! | `cofferdam.events` | topic exchange | events, routing key `session.<id>.<kind>` |
+//!
+//! Objects that exist are used as they are, whatever their arguments: put other limits into a policy or declare them first.
+//!
+//! # Connections
+//!
+//! One connection consumes and settles, another publishes: a publisher that the broker blocks (memory alarm) must not stop acks. Each has a
+//! supervisor that connects for ever. A delivery, a consumer and a channel belong to the connection that they came on and die with it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use tokio::sync::watch;
+
+use super::{Claimed, Delivery, Queue, QueueError};
+use crate::message::{Event, SessionId};
+
+mod address;
+mod claim;
+mod client;
+mod connection;
+mod consume;
+mod publish;
+mod topology;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::{Follow, follow, send_control, submit};
+
+use address::Settings;
+use connection::Link;
+use publish::Publisher;
+
+/// Where the broker is and what the queues are called.
+#[derive(Clone, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The broker's address: `amqp://user:password@host:5672/virtual-host`, or `amqps://` for TLS. `/` in the virtual host is `%2f`.
+    pub url: String,
+    /// The name of an environment variable that holds the address; goes before `url`.
+    pub url_env: Option<String>,
+    /// A file that holds the address; goes before `url` and `url_env`.
+    pub url_file: Option<PathBuf>,
+    /// What all names on the broker begin with.
+    pub prefix: String,
+    /// The task queues' names after the prefix, the most urgent first.
+    pub lanes: Vec<String>,
+    /// Heartbeat interval, in seconds. A connection is lost after two intervals of silence.
+    pub heartbeat_s: u16,
+    /// Time limit for connecting, in seconds.
+    pub connect_timeout_s: u64,
+    /// Time limit for one confirm, declaration or acknowledgement, in seconds.
+    pub confirm_timeout_s: u64,
+    /// How often a task is handed out before it is dead-lettered; takes effect when the queue is first declared.
+    pub delivery_limit: u16,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            url: "amqp://guest:guest@127.0.0.1:5672/%2f".into(),
+            url_env: None,
+            url_file: None,
+            prefix: "cofferdam".into(),
+            lanes: vec!["tasks".into()],
+            heartbeat_s: 10,
+            connect_timeout_s: 10,
+            confirm_timeout_s: 5,
+            delivery_limit: 20,
+        }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Config")
+            .field("url", &address::without_credentials(&self.url))
+            .field("url_env", &self.url_env)
+            .field("url_file", &self.url_file)
+            .field("prefix", &self.prefix)
+            .field("lanes", &self.lanes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A worker's access to RabbitMQ. Dropping it ends its connections.
+#[derive(Debug)]
+pub struct RabbitMq {
+    settings: Arc<Settings>,
+    consuming: Arc<Link>,
+    publishing: Arc<Link>,
+    publisher: Arc<Publisher>,
+    stopped: watch::Sender<bool>,
+}
+
+impl RabbitMq {
+    /// Starts connecting in the background and keeps at it. Fails only for a configuration that cannot be used; `is_connected` tells the rest.
+    pub fn start(config: &Config) -> Result<Self, QueueError> {
+        let settings = Arc::new(Settings::resolve(config)?);
+        let consuming = Arc::new(Link::start(Arc::clone(&settings), "consume"));
+        let publishing = Arc::new(Link::start(Arc::clone(&settings), "publish"));
+        let publisher = Arc::new(Publisher::new(Arc::clone(&settings), Arc::clone(&publishing)));
+        Ok(Self {
+            settings,
+            consuming,
+            publishing,
+            publisher,
+            stopped: watch::Sender::new(false),
+        })
+    }
+
+    /// Connects once, declares what is missing, and says what is wrong if anything is.
+    pub async fn check(config: &Config) -> Result<(), QueueError> {
+        let settings = Settings::resolve(config)?;
+        let live = connection::connect_once(&settings, "check", 0).await?;
+        topology::ensure(&live, &settings).await?;
+        live.close(&settings).await;
+        Ok(())
+    }
+
+    /// The broker's address without user and password.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.settings.address
+    }
+}
+
+#[async_trait]
+impl Queue for RabbitMq {
+    async fn next_task(&self) -> Option<Delivery> {
+        consume::next_task(
+            &self.settings,
+            &self.consuming,
+            &self.publisher,
+            self.stopped.subscribe(),
+        )
+        .await
+    }
+
+    async fn claim(&self, session: SessionId) -> Result<Claimed, QueueError> {
+        claim::claim(&self.settings, &self.consuming, session).await
+    }
+
+    async fn publish(&self, event: &Event) -> Result<(), QueueError> {
+        self.publisher.event(event).await
+    }
+
+    async fn stop_consuming(&self) {
+        self.stopped.send_replace(true);
+    }
+
+    fn is_connected(&self) -> bool {
+        self.consuming.current().is_some() && self.publishing.current().is_some()
+    }
+}

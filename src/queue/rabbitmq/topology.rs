@@ -1,0 +1,178 @@
+//! The names of all objects on the broker, and their declaration.
+//!
+//! What exists is left as it is: each object is looked for first and declared only when it is missing, because a declaration with other
+//! arguments is refused. Never deletes anything that is shared.
+
+use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, ExchangeKind};
+
+use super::super::QueueError;
+use super::address::Settings;
+use super::connection::{Failure, Live, limited};
+use crate::message::SessionId;
+
+/// How long a mailbox outlives its last consumer.
+const MAILBOX_EXPIRES_MS: i32 = 3_600_000;
+/// How long late duplicates of a finished session are recognised.
+const TOMBSTONE_EXPIRES_MS: i32 = 86_400_000;
+/// Control messages that wait in one mailbox at most.
+const MAILBOX_LENGTH: i32 = 1000;
+
+/// What the objects are called.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    prefix: String,
+    /// The task queues, the most urgent first.
+    pub(super) lanes: Vec<String>,
+    /// The queue of what is not a task.
+    pub(super) dead: String,
+    /// The topic exchange of events.
+    pub(super) events: String,
+    /// The direct exchange in front of the mailboxes.
+    pub(super) session_in: String,
+}
+
+impl Names {
+    pub(super) fn new(prefix: &str, lanes: &[String]) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+            lanes: lanes.iter().map(|lane| format!("{prefix}.{lane}")).collect(),
+            dead: format!("{prefix}.dead"),
+            events: format!("{prefix}.events"),
+            session_in: format!("{prefix}.session.in"),
+        }
+    }
+
+    pub(super) fn mailbox(&self, session: SessionId) -> String {
+        format!("{}.session.{session}.in", self.prefix)
+    }
+
+    pub(super) fn tombstone(&self, session: SessionId) -> String {
+        format!("{}.session.{session}.closed", self.prefix)
+    }
+}
+
+/// Declares what is missing of the shared objects.
+pub(super) async fn ensure(live: &Live, settings: &Settings) -> Result<(), QueueError> {
+    let names = &settings.names;
+    // The dead-letter queue first: the task queues point to it.
+    ensure_queue(live, settings, &names.dead, quorum()).await?;
+    for lane in &names.lanes {
+        let mut arguments = quorum();
+        put(
+            &mut arguments,
+            "x-delivery-limit",
+            AMQPValue::LongInt(settings.delivery_limit.into()),
+        );
+        put(&mut arguments, "x-dead-letter-exchange", text(""));
+        put(&mut arguments, "x-dead-letter-routing-key", text(&names.dead));
+        // At-least-once dead-lettering needs this overflow behaviour; no length is set here.
+        put(&mut arguments, "x-dead-letter-strategy", text("at-least-once"));
+        put(&mut arguments, "x-overflow", text("reject-publish"));
+        ensure_queue(live, settings, lane, arguments).await?;
+    }
+    ensure_exchange(live, settings, &names.events, ExchangeKind::Topic).await?;
+    ensure_exchange(live, settings, &names.session_in, ExchangeKind::Direct).await
+}
+
+/// Declares a session's mailbox on this channel and binds it.
+pub(super) async fn declare_mailbox(channel: &Channel, names: &Names, session: SessionId) -> lapin::Result<()> {
+    let mailbox = names.mailbox(session);
+    let mut arguments = FieldTable::default();
+    put(&mut arguments, "x-expires", AMQPValue::LongInt(MAILBOX_EXPIRES_MS));
+    put(&mut arguments, "x-max-length", AMQPValue::LongInt(MAILBOX_LENGTH));
+    put(&mut arguments, "x-overflow", text("reject-publish"));
+    channel
+        .queue_declare(mailbox.as_str().into(), QueueDeclareOptions::durable(), arguments)
+        .await?;
+    let key = session.to_string();
+    let options = lapin::options::QueueBindOptions::default();
+    channel
+        .queue_bind(
+            mailbox.into(),
+            names.session_in.as_str().into(),
+            key.into(),
+            options,
+            FieldTable::default(),
+        )
+        .await
+}
+
+/// Declares a session's tombstone on this channel.
+pub(super) async fn declare_tombstone(channel: &Channel, names: &Names, session: SessionId) -> lapin::Result<()> {
+    let mut arguments = FieldTable::default();
+    put(&mut arguments, "x-expires", AMQPValue::LongInt(TOMBSTONE_EXPIRES_MS));
+    channel
+        .queue_declare(
+            names.tombstone(session).into(),
+            QueueDeclareOptions::durable(),
+            arguments,
+        )
+        .await
+        .map(drop)
+}
+
+/// Whether a queue exists. On a channel of its own: a miss closes it.
+pub(super) async fn queue_exists(live: &Live, settings: &Settings, name: &str) -> Result<bool, Failure> {
+    let channel = live.channel(settings).await?;
+    let options = QueueDeclareOptions::durable().passive();
+    let declared = limited(
+        settings.call_timeout,
+        channel.queue_declare(name.into(), options, FieldTable::default()),
+    );
+    match declared.await {
+        Ok(_) => Ok(true),
+        Err(failure) if failure.reply_code() == Some(404) => Ok(false),
+        Err(failure) => Err(failure),
+    }
+}
+
+async fn ensure_queue(live: &Live, settings: &Settings, name: &str, arguments: FieldTable) -> Result<(), QueueError> {
+    let refused = |failure: Failure| failure.declare(&settings.address, format!("the queue {name}"));
+    if queue_exists(live, settings, name).await.map_err(refused)? {
+        return Ok(());
+    }
+    let channel = live.channel(settings).await.map_err(refused)?;
+    let declared = channel.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments);
+    limited(settings.call_timeout, declared)
+        .await
+        .map(drop)
+        .map_err(refused)
+}
+
+async fn ensure_exchange(live: &Live, settings: &Settings, name: &str, kind: ExchangeKind) -> Result<(), QueueError> {
+    let refused = |failure: Failure| failure.declare(&settings.address, format!("the exchange {name}"));
+    let options = ExchangeDeclareOptions {
+        durable: true,
+        ..ExchangeDeclareOptions::default()
+    };
+    let passive = ExchangeDeclareOptions {
+        passive: true,
+        ..options
+    };
+    let channel = live.channel(settings).await.map_err(refused)?;
+    let looked = channel.exchange_declare(name.into(), kind.clone(), passive, FieldTable::default());
+    match limited(settings.call_timeout, looked).await {
+        Ok(()) => return Ok(()),
+        Err(failure) if failure.reply_code() == Some(404) => {}
+        Err(failure) => return Err(refused(failure)),
+    }
+    let channel = live.channel(settings).await.map_err(refused)?;
+    let declared = channel.exchange_declare(name.into(), kind, options, FieldTable::default());
+    limited(settings.call_timeout, declared).await.map_err(refused)
+}
+
+fn quorum() -> FieldTable {
+    let mut arguments = FieldTable::default();
+    put(&mut arguments, "x-queue-type", text("quorum"));
+    arguments
+}
+
+fn put(table: &mut FieldTable, key: &str, value: AMQPValue) {
+    table.insert(key.into(), value);
+}
+
+pub(super) fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}

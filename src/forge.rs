@@ -127,7 +127,8 @@ pub struct ChangeRequest {
 /// One forge instance with one user's token.
 ///
 /// Call order: `token` first, `project` for each project, then the rest. Calls may run concurrently. `open_change_request` looks for an
-/// open change request of the same branches first and adopts it, so calling it twice leaves one. Every call is safe to drop: dropping
+/// open change request of the same branches first and adopts it (title and description become those given; whether it is a draft stays
+/// as people left it), so calling it twice leaves one. Every call is safe to drop: dropping
 /// cancels the request, and whether its effect happened must then be read back.
 #[async_trait]
 pub trait Forge: Send + Sync {

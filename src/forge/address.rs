@@ -183,13 +183,10 @@ mod tests {
             ("https://forge.example.com:443//", "https://forge.example.com"),
             ("https://forge.example.com/api/v4/", "https://forge.example.com"),
             ("forge.example.com/api/v3", "https://forge.example.com"),
+            ("forge.example.com:8443/sub/", "https://forge.example.com:8443/sub"),
             (
-                "forge.example.com:8443/gitlab/",
-                "https://forge.example.com:8443/gitlab",
-            ),
-            (
-                "https://forge.example.com/tools/forge/api/v4",
-                "https://forge.example.com/tools/forge",
+                "https://forge.example.com/tools/code/api/v4",
+                "https://forge.example.com/tools/code",
             ),
             (" https://[::1]:8443 ", "https://[::1]:8443"),
         ] {
@@ -234,8 +231,8 @@ mod tests {
     fn the_api_is_below_the_instance_but_for_the_public_one() {
         assert_eq!(address(PLAIN, None).api.as_str(), "https://forge.example.com/api/v4/");
         assert_eq!(
-            address(PLAIN, Some("x.example/gitlab")).api.as_str(),
-            "https://x.example/gitlab/api/v4/"
+            address(PLAIN, Some("x.example/sub")).api.as_str(),
+            "https://x.example/sub/api/v4/"
         );
         for pasted in [None, Some("hub.example.com"), Some("https://api.hub.example.com/")] {
             let public = address(SPLIT, pasted);
@@ -268,17 +265,17 @@ mod tests {
 
     #[test]
     fn the_token_stays_below_the_api() {
-        let address = address(PLAIN, Some("x.example/gitlab"));
+        let address = address(PLAIN, Some("x.example/sub"));
         let covers = |text: &str| address.covers(&Url::parse(text).unwrap());
-        assert!(covers("https://x.example/gitlab/api/v4/projects/81"));
-        assert!(covers("https://x.example:443/gitlab/api/v4/projects/81"));
+        assert!(covers("https://x.example/sub/api/v4/projects/81"));
+        assert!(covers("https://x.example:443/sub/api/v4/projects/81"));
         for foreign in [
-            "http://x.example/gitlab/api/v4/projects/81",
-            "https://y.example/gitlab/api/v4/projects/81",
-            "https://x.example:8443/gitlab/api/v4/projects/81",
+            "http://x.example/sub/api/v4/projects/81",
+            "https://y.example/sub/api/v4/projects/81",
+            "https://x.example:8443/sub/api/v4/projects/81",
             "https://x.example/other/api/v4/projects/81",
-            "https://x.example/gitlab/api/v4/../../../steal",
-            "https://user@x.example/gitlab/api/v4/projects/81",
+            "https://x.example/sub/api/v4/../../../steal",
+            "https://user@x.example/sub/api/v4/projects/81",
             "https://x.example/users/sign_in",
         ] {
             assert!(!covers(foreign), "{foreign}");

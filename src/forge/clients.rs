@@ -53,8 +53,9 @@ impl Clients {
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
+            // Shorter than servers keep idle connections, so that a write seldom meets one that is being closed.
+            .pool_idle_timeout(Duration::from_secs(30))
             .user_agent(concat!("cofferdam/", env!("CARGO_PKG_VERSION")))
-            .timeout(Duration::from_secs(config.request_timeout_s.max(1)))
             .connect_timeout(Duration::from_secs(config.request_timeout_s.clamp(1, 10)))
             .build()
             .map_err(|error| ForgeError::Setup {
@@ -101,6 +102,7 @@ impl Clients {
             mask: Mask::new([token]),
             counter: Arc::clone(&self.counter),
             largest_answer: self.config.largest_answer,
+            timeout: Duration::from_secs(self.config.request_timeout_s.max(1)),
             pace: self.pace.clone(),
         })
     }
@@ -130,6 +132,75 @@ impl Connect for Clients {
                 )?;
                 Ok(Arc::new(Github::new(api)))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forge::fake::Counter;
+
+    fn clients(config: Config) -> Result<Clients, ForgeError> {
+        // Another test may have installed it already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Clients::new(config, Arc::new(Counter::default()))
+    }
+
+    fn allowing(urls: &[&str]) -> Config {
+        Config {
+            allowed_urls: urls.iter().map(|url| (*url).to_owned()).collect(),
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn connects_to_allowed_instances_only() {
+        let clients = clients(allowing(&["forge.example.org/sub/", "https://github.com"])).unwrap();
+        let token = Secret::new("token-0123456789");
+        let at = |kind, url| {
+            clients
+                .connect(kind, url, &token)
+                .map(|forge| forge.instance().to_owned())
+        };
+        assert_eq!(
+            at(ForgeKind::Gitlab, Some("https://forge.example.org/sub/api/v4")).unwrap(),
+            "https://forge.example.org/sub"
+        );
+        assert_eq!(at(ForgeKind::Github, None).unwrap(), "https://github.com");
+        for (kind, url) in [
+            (ForgeKind::Gitlab, None),
+            (ForgeKind::Github, Some("forge.example.org")),
+        ] {
+            let error = at(kind, url).unwrap_err().to_string();
+            assert!(
+                error.contains("the operator allows only https://forge.example.org/sub"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_allowed_address_that_is_none_is_refused_at_once() {
+        for url in [
+            "http://forge.example.org",
+            "https://",
+            "https://token@forge.example.org",
+        ] {
+            let error = clients(allowing(&[url])).unwrap_err();
+            assert!(matches!(error, ForgeError::Address { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn tokens_that_are_no_header_are_invalid() {
+        let clients = clients(Config::default()).unwrap();
+        for token in ["", "a\nb", "a\0b"] {
+            let error = clients
+                .connect(ForgeKind::Gitlab, None, &Secret::new(token))
+                .err()
+                .unwrap();
+            assert!(matches!(error, ForgeError::TokenInvalid { .. }), "{error}");
         }
     }
 }

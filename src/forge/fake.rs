@@ -138,20 +138,25 @@ fn quick() -> Pace {
     }
 }
 
-/// A client of the server at `url` and its counter; answers over `largest` bytes are too large.
-pub(super) fn client_with(kind: ForgeKind, url: &str, largest: usize) -> (Arc<dyn Forge>, Arc<Counter>) {
+/// A client of the server at `url` and its counter.
+pub(super) fn client_of(kind: ForgeKind, url: &str, config: Config, pace: Pace) -> (Arc<dyn Forge>, Arc<Counter>) {
     // Another test may have installed it already.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let counter = Arc::new(Counter::default());
+    let counting: Arc<dyn CountRequests> = Arc::<Counter>::clone(&counter);
+    let clients = Clients::new(config, counting).unwrap().paced(pace);
+    (clients.connect(kind, Some(url), &Secret::new(TOKEN)).unwrap(), counter)
+}
+
+/// The same, where answers over `largest` bytes are too large.
+pub(super) fn client_with(kind: ForgeKind, url: &str, largest: usize) -> (Arc<dyn Forge>, Arc<Counter>) {
     let config = Config {
         allow_http: true,
         largest_answer: largest,
         request_timeout_s: 10,
         ..Config::default()
     };
-    let counter = Arc::new(Counter::default());
-    let counting: Arc<dyn CountRequests> = Arc::<Counter>::clone(&counter);
-    let clients = Clients::new(config, counting).unwrap().paced(quick());
-    (clients.connect(kind, Some(url), &Secret::new(TOKEN)).unwrap(), counter)
+    client_of(kind, url, config, quick())
 }
 
 /// A client of the server at `url`.

@@ -212,6 +212,7 @@ impl Forge for Github {
             Ok(user) => Some(user),
             // An App's installation is no user.
             Err(ForgeError::ScopeMissing { .. }) => None,
+            Err(ForgeError::NotFound { .. }) => return Err(self.api.no_api(USER)),
             Err(error) => return Err(error),
         };
         let host = self.api.address.instance.split_once("://").map_or("", |(_, rest)| rest);

@@ -270,6 +270,7 @@ impl Forge for Gitlab {
             match self.user().await {
                 Ok(user) => Some(user),
                 Err(ForgeError::ScopeMissing { .. } | ForgeError::Refused { .. }) => None,
+                Err(ForgeError::NotFound { .. }) => return Err(self.api.no_api(USER)),
                 Err(error) => return Err(error),
             }
         } else {

@@ -6,7 +6,7 @@ mod link;
 pub(super) mod pace;
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, Method, StatusCode};
 use serde::Serialize;
@@ -24,7 +24,7 @@ use pace::{Pace, UNSAID_WAIT, asked_wait};
 const MOST_REDIRECTS: usize = 3;
 
 /// How many pages of one list are read.
-const MOST_PAGES: usize = 50;
+const MOST_PAGES: usize = 10;
 
 /// How much of an answer that reports an error is read.
 const LARGEST_ERROR: usize = 64 * 1024;
@@ -48,6 +48,8 @@ pub(super) struct Api {
     pub(super) mask: Mask,
     pub(super) counter: Arc<dyn CountRequests>,
     pub(super) largest_answer: usize,
+    /// Time limit of one attempt.
+    pub(super) timeout: Duration,
     pub(super) pace: Pace,
 }
 
@@ -71,7 +73,7 @@ enum Failed {
 impl Api {
     /// Reads a resource, following redirects inside the API.
     pub(super) async fn get(&self, asked: Asked, url: Url) -> Result<Answer, ForgeError> {
-        let deadline = Instant::now() + self.pace.total;
+        let deadline = self.deadline();
         let mut url = url;
         for _ in 0..=MOST_REDIRECTS {
             let answer = self.persist::<()>(asked, &Method::GET, &url, None, deadline).await?;
@@ -94,7 +96,7 @@ impl Api {
         url: &Url,
         body: &B,
     ) -> Result<Answer, ForgeError> {
-        let deadline = Instant::now() + self.pace.total;
+        let deadline = self.deadline();
         let answer = self.persist(asked, method, url, Some(body), deadline).await?;
         if answer.status.is_redirection() {
             return Err(self.misunderstood(asked, "it redirects a request that changes something"));
@@ -160,6 +162,14 @@ impl Api {
         }
     }
 
+    /// The error for an address at which there is no such API: every instance knows its token's user.
+    pub(super) fn no_api(&self, asked: Asked) -> ForgeError {
+        self.misunderstood(
+            asked,
+            "there is no such API at this address: check the address and the kind of forge",
+        )
+    }
+
     /// The error for an answer that limits the rate.
     pub(super) fn rate_limited(&self, headers: &HeaderMap) -> ForgeError {
         ForgeError::RateLimited {
@@ -175,6 +185,11 @@ impl Api {
         }
     }
 
+    /// When the last attempt of a request must have ended.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.pace.total.max(self.timeout)
+    }
+
     /// Tries until there is an answer worth reading: reads when the forge or the way to it fails, writes only when nothing was sent.
     async fn persist<B: Serialize + Sync>(
         &self,
@@ -187,7 +202,7 @@ impl Api {
         let is_read = *method == Method::GET;
         let mut delays = self.pace.delays();
         loop {
-            let (error, again, asked_for) = match self.attempt(asked, method, url, body).await {
+            let (error, again, asked_for) = match self.attempt(asked, method, url, body, deadline).await {
                 Ok(answer) if answer.status == StatusCode::TOO_MANY_REQUESTS => {
                     let wait = asked_wait(&answer.headers, SystemTime::now());
                     (self.rate_limited(&answer.headers), is_read, wait)
@@ -223,10 +238,13 @@ impl Api {
         method: &Method,
         url: &Url,
         body: Option<&B>,
+        deadline: Instant,
     ) -> Result<Answer, Failed> {
+        let left = deadline.saturating_duration_since(Instant::now());
         let mut request = self
             .client
             .request(method.clone(), url.clone())
+            .timeout(self.timeout.min(left))
             .headers(self.headers.clone());
         if let Some(body) = body {
             request = request.json(body);

@@ -362,6 +362,36 @@ async fn a_description_is_rewritten_and_read_back() {
     assert_eq!(fake.seen().len(), 3);
 }
 
+#[test]
+fn fields_of_any_type_are_taken_or_refused_but_never_panic() {
+    let whole = merge_request(5, 7, "Old");
+    let (mut taken, mut refused_count) = (0, 0);
+    for name in whole.as_object().unwrap().keys() {
+        for odd in [
+            json!(null),
+            json!(-1),
+            json!(1e300),
+            json!("\u{0}\u{202e}"),
+            json!(["x"]),
+            json!({"x": {}}),
+            json!("é".repeat(9999)),
+        ] {
+            let mut mutated = whole.clone();
+            mutated[name] = odd;
+            let parsed = serde_json::from_value::<MergeRequest>(mutated).map_err(|error| error.to_string());
+            match parsed.and_then(|request| request.change_request("https://h", &facts())) {
+                Ok(stored) => {
+                    assert!(stored.url.starts_with("https://h/"), "{stored:?}");
+                    assert!(stored.source_branch.len() <= 200 && !stored.source_branch.contains('\0'));
+                    taken += 1;
+                }
+                Err(_) => refused_count += 1,
+            }
+        }
+    }
+    assert!(taken > 0 && refused_count > 0);
+}
+
 #[tokio::test]
 async fn recorded_answers_are_understood() {
     let Some(exchanges) = recordings::exchanges("gitlab/recorded-gitlab.com.jsonl") else {

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
-use crate::forge::fake::{Fake, Reply, TOKEN, client, client_with, path};
+use crate::forge::fake::{Fake, Reply, TOKEN, client, client_of, client_with, path};
 use crate::forge::{ChangeRequestText, Forge, ProjectFacts};
 
 const GITLAB: ForgeKind = ForgeKind::Gitlab;
@@ -331,16 +331,31 @@ async fn refused_connections_are_tried_again_even_for_writes() {
 }
 
 #[tokio::test]
-async fn tokens_that_are_no_header_are_invalid() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let counter = Arc::new(crate::forge::fake::Counter::default());
-    let clients = crate::forge::Clients::new(crate::forge::Config::default(), counter).unwrap();
-    for token in ["", "a\nb", "a\0b"] {
-        let secret = crate::secret::Secret::new(token);
-        let error = crate::forge::Connect::connect(&clients, GITLAB, None, &secret)
-            .err()
-            .unwrap();
-        assert!(matches!(error, ForgeError::TokenInvalid { .. }), "{error}");
+async fn a_forge_that_never_answers_does_not_hold_the_caller() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let config = crate::forge::Config {
+        allow_http: true,
+        request_timeout_s: 1,
+        ..crate::forge::Config::default()
+    };
+    let pace = Pace {
+        total: Duration::from_millis(200),
+        first: Duration::from_millis(2),
+        settling: Duration::ZERO,
+    };
+    let (forge, counter) = client_of(GITLAB, &url, config, pace);
+    let error = forge.project(&path("a/b")).await.unwrap_err();
+    assert!(matches!(error, ForgeError::Unavailable { .. }), "{error}");
+    assert_eq!(counter.0.lock().unwrap().as_slice(), [("project", 0)]);
+    drop(listener);
+}
+
+#[tokio::test]
+async fn an_address_without_the_api_is_named_as_such() {
+    let fake = Fake::start(|_, _| Reply::text(404, "<html><title>Not here</title>")).await;
+    for kind in [GITLAB, ForgeKind::Github] {
+        let error = client(kind, &fake.url).token().await.unwrap_err();
+        assert!(error.to_string().contains("check the address"), "{error}");
     }
-    assert!(!format!("{clients:?}").is_empty());
 }

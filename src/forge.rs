@@ -3,6 +3,18 @@
 //! Never retries what could double an effect, never follows a redirect or a paging link to another host, never puts a token in a URL.
 //! Everything that a forge answers is hostile until parsed.
 
+mod address;
+mod clients;
+#[cfg(test)]
+mod fake;
+mod github;
+mod gitlab;
+mod http;
+#[cfg(test)]
+mod recordings;
+pub mod refusal;
+mod text;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +23,9 @@ use serde::Deserialize;
 
 use crate::message::{BranchName, CommitId, ForgeKind, ProjectPath};
 use crate::secret::Secret;
+
+pub use clients::Clients;
+pub use refusal::{PushRefusal, classify};
 
 /// How the worker talks to forges.
 #[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
@@ -112,7 +127,8 @@ pub struct ChangeRequest {
 /// One forge instance with one user's token.
 ///
 /// Call order: `token` first, `project` for each project, then the rest. Calls may run concurrently. `open_change_request` looks for an
-/// open change request of the same branches first and adopts it, so calling it twice leaves one. Every call is safe to drop: dropping
+/// open change request of the same branches first and adopts it (title and description become those given; whether it is a draft stays
+/// as people left it), so calling it twice leaves one. Every call is safe to drop: dropping
 /// cancels the request, and whether its effect happened must then be read back.
 #[async_trait]
 pub trait Forge: Send + Sync {
@@ -242,13 +258,19 @@ pub enum ForgeError {
         detail: String,
     },
     /// An answer that is not what the forge's API promises.
-    #[error("{instance} answered {act} in a form that is not understood: {detail}")]
+    #[error("{instance} was asked to {act} and its answer is not understood: {detail}")]
     Answer {
         /// Which instance.
         instance: String,
         /// What was asked.
         act: String,
         /// What is wrong with the answer.
+        detail: String,
+    },
+    /// The HTTP client could not be made; nothing was asked.
+    #[error("requests to forges cannot be made on this machine: {detail}")]
+    Setup {
+        /// What is missing.
         detail: String,
     },
 }
@@ -266,7 +288,8 @@ impl ForgeError {
             | Self::ScopeMissing { .. }
             | Self::NotFound { .. }
             | Self::Refused { .. }
-            | Self::Answer { .. } => false,
+            | Self::Answer { .. }
+            | Self::Setup { .. } => false,
         }
     }
 }

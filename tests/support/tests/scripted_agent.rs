@@ -269,7 +269,7 @@ fn a_process_left_behind_outlives_the_agent() {
     client.close_input();
     assert!(client.wait_for_exit().0.success());
     let command = std::fs::read_to_string(format!("/proc/{process}/cmdline")).unwrap();
-    assert_eq!(command, "sleep\0600\0");
+    assert_eq!(command, "sleep\x00600\x00");
     assert!(Command::new("kill").arg(process).status().unwrap().success());
 }
 

@@ -2,3 +2,4 @@
 //! demonstrations; they import nothing of the product, and nothing of them is part of it.
 
 pub mod agent;
+pub mod model;

@@ -1,6 +1,10 @@
 //! Drives the scripted agent's binary as a client would, in JSON lines, and looks at what comes back. It uses no ACP library.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a helper of a test fails its test by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a helper of a test fails its test by panicking"
+)]
 
 #[path = "scripted_agent/client.rs"]
 mod client;

@@ -3,6 +3,7 @@
 # Builds the sandbox images on this machine.
 #
 #   sandbox-images/build.sh [base|opencode|all]     (default: base)
+#   sandbox-images/build.sh tag-opencode            print the tag of the opencode image
 #
 # base      cofferdam/sandbox-base:12        Debian 12, git, an account `agent` with uid 1000
 # opencode  cofferdam/sandbox-opencode:...   base, and the opencode binary from the npm registry, pinned
@@ -124,5 +125,6 @@ build_opencode() {
 case ${1:-base} in
 base) build_base ;;
 opencode | all) build_opencode ;;
-*) die "usage: sandbox-images/build.sh [base|opencode|all]" ;;
+tag-opencode) printf '%s\n' "$opencode_tag" ;;
+*) die "usage: sandbox-images/build.sh [base|opencode|all|tag-opencode]" ;;
 esac

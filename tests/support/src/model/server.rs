@@ -84,11 +84,11 @@ impl Model {
             return error(StatusCode::UNAUTHORIZED, "no key, or not the right one");
         }
         match (method.as_str(), path) {
-            ("GET", "/v1/models") => {
+            ("GET", path) if path.ends_with("/v1/models") => {
                 let model = json!({"id": MODEL, "object": "model", "created": 0, "owned_by": "cofferdam"});
                 Json(json!({"object": "list", "data": [model]})).into_response()
             }
-            ("POST", "/v1/chat/completions") => match script::next(request) {
+            ("POST", path) if path.ends_with("/v1/chat/completions") => match script::next(request) {
                 Ok(next) => self.complete(request, size, &next).await,
                 Err(reason) => error(StatusCode::BAD_REQUEST, &reason),
             },

@@ -49,6 +49,7 @@ pub(crate) struct Client {
     answers: Vec<Value>,
     garbage: Vec<String>,
     permission: Option<&'static str>,
+    questions: Vec<String>,
 }
 
 impl Client {
@@ -56,6 +57,11 @@ impl Client {
     pub(crate) fn bare(environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_scripted-agent"));
         command.arg("acp").envs(environment.iter().copied());
+        Self::of(command)
+    }
+
+    /// Whatever agent the command starts, told nothing yet.
+    pub(crate) fn of(mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -81,13 +87,14 @@ impl Client {
             answers: Vec::new(),
             garbage: Vec::new(),
             permission: Some("allow_once"),
+            questions: Vec::new(),
         }
     }
 
     /// An agent with a session.
     pub(crate) fn start(environment: &[(&str, &str)]) -> Self {
         let mut client = Self::bare(environment);
-        client.open(json!([]));
+        client.open(None, json!([]));
         client
     }
 
@@ -95,16 +102,18 @@ impl Client {
     pub(crate) fn with_tools(url: &str, authorization: &str) -> Self {
         let mut client = Self::bare(&[]);
         let headers = json!([{"name": "Authorization", "value": authorization}]);
-        client.open(json!([{"type": "http", "name": "runner", "url": url, "headers": headers}]));
+        client.open(
+            None,
+            json!([{"type": "http", "name": "runner", "url": url, "headers": headers}]),
+        );
         client
     }
 
-    fn open(&mut self, servers: Value) {
+    /// Shakes hands and opens a session, in the client's own directory unless another is named.
+    pub(crate) fn open(&mut self, directory: Option<&str>, servers: Value) {
         assert!(self.request("initialize", json!({"protocolVersion": 1, "clientCapabilities": {}}))["error"].is_null());
-        let opened = self.request(
-            "session/new",
-            json!({"cwd": self.directory.path(), "mcpServers": servers}),
-        );
+        let directory = directory.map_or_else(|| json!(self.directory.path()), |path| json!(path));
+        let opened = self.request("session/new", json!({"cwd": directory, "mcpServers": servers}));
         self.expect_session(opened["result"]["sessionId"].as_str().unwrap());
     }
 
@@ -123,6 +132,10 @@ impl Client {
 
     pub(crate) fn updates(&self) -> &[Value] {
         &self.updates
+    }
+
+    pub(crate) fn was_asked(&self, method: &str) -> bool {
+        self.questions.iter().any(|question| question == method)
     }
 
     pub(crate) fn answer_permissions(&mut self, kind: &'static str) {
@@ -243,6 +256,7 @@ impl Client {
 
     fn reply(&mut self, method: &str, message: &Value) {
         let id = &message["id"];
+        self.questions.push(method.to_owned());
         let body = match (method, self.permission) {
             ("session/request_permission", None) => return,
             ("session/request_permission", Some("cancelled")) => {

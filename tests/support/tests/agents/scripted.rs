@@ -1,41 +1,12 @@
 //! Drives the scripted agent's binary as a client would, in JSON lines, and looks at what comes back. It uses no ACP library.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a helper of a test fails its test by panicking"
-)]
-
-#[path = "scripted_agent/client.rs"]
-mod client;
-#[path = "scripted_agent/tool_server.rs"]
-mod tool_server;
-
 use std::process::Command;
 
-use client::Client;
 use serde_json::{Value, json};
 
-fn text(updates: &[Value]) -> Vec<&str> {
-    updates
-        .iter()
-        .filter(|update| update["sessionUpdate"] == "agent_message_chunk")
-        .filter_map(|update| update["content"]["text"].as_str())
-        .collect()
-}
-
-fn statuses<'a>(updates: &'a [Value], title: &str) -> Vec<&'a str> {
-    let call = updates
-        .iter()
-        .find(|update| update["sessionUpdate"] == "tool_call" && update["title"] == title)
-        .unwrap();
-    let of_the_call = |update: &&Value| update["toolCallId"] == call["toolCallId"];
-    updates
-        .iter()
-        .filter(of_the_call)
-        .filter_map(|update| update["status"].as_str())
-        .collect()
-}
+use crate::client::{Client, Directory};
+use crate::tool_server;
+use crate::{statuses, text};
 
 #[test]
 fn a_turn_works_on_files_and_commits_them() {
@@ -314,7 +285,7 @@ fn tools_are_called_with_the_session_s_own_header() {
 
 #[test]
 fn the_plain_command_does_the_same_and_says_it_in_text() {
-    let directory = client::Directory::new();
+    let directory = Directory::new();
     let run = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_scripted-agent"));
         command.args(arguments).current_dir(directory.path()).output().unwrap()

@@ -126,7 +126,7 @@ start() {
     install_what_is_missing
     if has_systemd; then
         start_by_systemd
-    elif pgrep -x dockerd >/dev/null; then
+    elif grep -qsx dockerd /proc/[0-9]*/comm; then
         # The package's own start script, or somebody else, was faster: a second daemon would fight over its data root.
         say "a dockerd is coming up that this script did not start; waiting for it"
         wait_until_it_answers

@@ -63,10 +63,13 @@ bootstrap() {
     fi
     # shellcheck disable=SC1091
     suite=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-bookworm}")
-    # Only the distribution's own archive: a third party's list has another suite's name or no minimal system.
+    # The distribution's own archive if it can be told by its file's name; a third party's list may hold no minimal system.
     for file in /etc/apt/sources.list /etc/apt/sources.list.d/{debian,ubuntu}.sources; do
         [ ! -s "$file" ] || sources+=("$file")
     done
+    if [ ${#sources[@]} -eq 0 ]; then
+        mapfile -t sources < <(grep -lsw -- "$suite" /etc/apt/sources.list.d/*.{list,sources})
+    fi
     [ ${#sources[@]} -gt 0 ] || die "no apt sources found to bootstrap from"
     apt-config dump Acquire >"$scratch/acquire.conf"
     say "bootstrapping $bootstrapped from $suite packages"

@@ -8,6 +8,8 @@
 
 #[path = "agents/client.rs"]
 mod client;
+#[path = "agents/conformance.rs"]
+mod conformance;
 #[path = "agents/opencode.rs"]
 mod opencode;
 #[path = "agents/scripted.rs"]

@@ -49,7 +49,7 @@ pub(crate) struct Client {
     answers: Vec<Value>,
     garbage: Vec<String>,
     permission: Option<&'static str>,
-    questions: Vec<String>,
+    questions: Vec<(String, Value)>,
 }
 
 impl Client {
@@ -134,8 +134,13 @@ impl Client {
         &self.updates
     }
 
-    pub(crate) fn was_asked(&self, method: &str) -> bool {
-        self.questions.iter().any(|question| question == method)
+    /// The parameters of every request of that name that the agent made.
+    pub(crate) fn questions(&self, method: &str) -> Vec<&Value> {
+        self.questions
+            .iter()
+            .filter(|(asked, _)| asked == method)
+            .map(|(_, params)| params)
+            .collect()
     }
 
     pub(crate) fn answer_permissions(&mut self, kind: &'static str) {
@@ -256,7 +261,7 @@ impl Client {
 
     fn reply(&mut self, method: &str, message: &Value) {
         let id = &message["id"];
-        self.questions.push(method.to_owned());
+        self.questions.push((method.to_owned(), message["params"].clone()));
         let body = match (method, self.permission) {
             ("session/request_permission", None) => return,
             ("session/request_permission", Some("cancelled")) => {

@@ -1,1 +1,5 @@
-//! x
+//! The test doubles of cofferdam: a scripted agent, a scripted model, a test forge. They stand for the outside world in tests and
+//! demonstrations; they import nothing of the product, and nothing of them is part of it.
+
+pub mod agent;
+pub mod model;

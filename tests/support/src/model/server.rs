@@ -1,0 +1,152 @@
+//! The scripted model over HTTP: the key, the two paths that agents use, and the log. What it answers is the script's business.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::Settings;
+use super::answer::{self, Frame};
+use super::log::Log;
+use super::script::{self, Failure, Next};
+
+const BODY_LIMIT: usize = 16 * 1024 * 1024;
+const MODEL: &str = "scripted";
+
+struct Model {
+    authorization: String,
+    log: Log,
+    answers: AtomicU64,
+    /// How often a failure that some conversation asks for has been given already.
+    given: Mutex<HashMap<String, u64>>,
+}
+
+/// Serves until `stop` is ready.
+pub async fn serve(
+    listener: TcpListener,
+    settings: Settings,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let model = Arc::new(Model {
+        authorization: format!("Bearer {}", settings.key),
+        log: Log::open(settings.log.as_deref())?,
+        answers: AtomicU64::new(0),
+        given: Mutex::default(),
+    });
+    let router = Router::new()
+        .fallback(receive)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(model);
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}
+
+async fn receive(
+    State(model): State<Arc<Model>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let request: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let response = model.respond(&method, uri.path(), &headers, &request, body.len()).await;
+    let names: Vec<&str> = headers.keys().map(header::HeaderName::as_str).collect();
+    let line = json!({
+        "time": jiff::Timestamp::now().to_string(), "method": method.as_str(), "path": uri.path(),
+        "status": response.status().as_u16(), "has_tools": has_tools(&request), "headers": names,
+    });
+    match model.log.write(&line) {
+        Ok(()) => response,
+        Err(failure) => error(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &format!("writing the log: {failure}"),
+        ),
+    }
+}
+
+impl Model {
+    async fn respond(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+        request: &Value,
+        size: usize,
+    ) -> Response {
+        if headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()) != Some(&self.authorization) {
+            return error(StatusCode::UNAUTHORIZED, "no key, or not the right one");
+        }
+        match (method.as_str(), path) {
+            ("GET", path) if path.ends_with("/v1/models") => {
+                let model = json!({"id": MODEL, "object": "model", "created": 0, "owned_by": "cofferdam"});
+                Json(json!({"object": "list", "data": [model]})).into_response()
+            }
+            ("POST", path) if path.ends_with("/v1/chat/completions") => match script::next(request) {
+                Ok(next) => self.complete(request, size, &next).await,
+                Err(reason) => error(StatusCode::BAD_REQUEST, &reason),
+            },
+            (_, _) => error(StatusCode::NOT_FOUND, "no such path"),
+        }
+    }
+
+    async fn complete(&self, request: &Value, size: usize, next: &Next) -> Response {
+        if let Some(status) = self.failure(request, next) {
+            return error(status, "the script wanted this failure");
+        }
+        tokio::time::sleep(Duration::from_millis(next.milliseconds)).await;
+        let frame = Frame {
+            model: request.get("model").and_then(Value::as_str).unwrap_or(MODEL),
+            id: format!("chatcmpl-{}", self.answers.fetch_add(1, Ordering::Relaxed) + 1),
+            created: jiff::Timestamp::now().as_second(),
+            usage: answer::usage(size, next),
+        };
+        if request.get("stream") != Some(&json!(true)) {
+            return Json(answer::whole(&frame, next)).into_response();
+        }
+        let with_usage = request.pointer("/stream_options/include_usage") == Some(&json!(true));
+        let events = answer::events(&frame, next, with_usage)
+            .into_iter()
+            .map(Ok::<_, std::convert::Infallible>);
+        let body = Body::from_stream(futures::stream::iter(events));
+        ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
+    }
+
+    /// The failure that is due. Once all are given the count starts anew, so that an equal conversation fails in the same way.
+    fn failure(&self, request: &Value, next: &Next) -> Option<StatusCode> {
+        if next.failures.is_empty() {
+            return None;
+        }
+        let conversation = request.get("messages").map(Value::to_string).unwrap_or_default();
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = given.entry(conversation.clone()).or_default();
+        let mut before = 0;
+        for Failure { status, times } in &next.failures {
+            before += times;
+            if *count < before {
+                *count += 1;
+                return StatusCode::from_u16(*status).ok();
+            }
+        }
+        given.remove(&conversation);
+        None
+    }
+}
+
+fn has_tools(request: &Value) -> bool {
+    request
+        .get("tools")
+        .and_then(Value::as_array)
+        .is_some_and(|tools| !tools.is_empty())
+}
+
+fn error(status: StatusCode, message: &str) -> Response {
+    let body = json!({"error": {"message": message, "type": "scripted_error", "code": status.as_u16()}});
+    (status, Json(body)).into_response()
+}

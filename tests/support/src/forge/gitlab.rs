@@ -1,0 +1,67 @@
+//! The GitLab side: REST v4 under `/gitlab/api/v4`.
+//!
+//! Never answers as GitHub would; what both forges share is one level up.
+
+mod access;
+mod issues;
+mod merge_request_wire;
+mod merge_requests;
+mod notes;
+mod projects;
+mod repository;
+mod users;
+mod wire;
+
+use axum::Router;
+use axum::routing::get;
+
+use super::Forge;
+
+pub(crate) use merge_request_wire::{is_draft, with_draft_prefix};
+
+const PROJECT: &str = "/gitlab/api/v4/projects/{id}";
+
+/// All REST routes of the GitLab side.
+pub(super) fn router(forge: &Forge) -> Router<Forge> {
+    let under = |rest: &str| format!("{PROJECT}{rest}");
+    Router::new()
+        .route("/gitlab/api/v4/personal_access_tokens/self", get(users::token))
+        .route("/gitlab/api/v4/user", get(users::user))
+        .route("/gitlab/api/v4/metadata", get(users::metadata))
+        .route("/gitlab/api/v4/version", get(users::version))
+        .route("/gitlab/api/v4/projects", get(projects::list))
+        .route(PROJECT, get(projects::one))
+        .route(&under("/repository/branches"), get(repository::branches))
+        .route(&under("/repository/branches/{branch}"), get(repository::branch))
+        .route(&under("/repository/commits"), get(repository::commits))
+        .route(&under("/repository/commits/{sha}"), get(repository::commit))
+        .route(
+            &under("/merge_requests"),
+            get(merge_requests::list).post(merge_requests::create),
+        )
+        .route(
+            &under("/merge_requests/{iid}"),
+            get(merge_requests::one).put(merge_requests::update),
+        )
+        .route(&under("/merge_requests/{iid}/changes"), get(merge_requests::changes))
+        .route(&under("/merge_requests/{iid}/diffs"), get(merge_requests::diffs))
+        .route(
+            &under("/merge_requests/{iid}/raw_diffs"),
+            get(merge_requests::raw_diffs),
+        )
+        .route(&under("/merge_requests/{iid}/commits"), get(merge_requests::commits))
+        .route(
+            &under("/merge_requests/{iid}/notes"),
+            get(notes::of_merge_request).post(notes::on_merge_request),
+        )
+        .route(
+            &under("/merge_requests/{iid}/discussions"),
+            get(notes::discussions).post(notes::discuss),
+        )
+        .route(&under("/issues"), get(issues::list))
+        .route(&under("/issues/{iid}"), get(issues::one))
+        .route(&under("/issues/{iid}/notes"), get(issues::notes).post(issues::note))
+        .route("/gitlab/api/v4/{*rest}", axum::routing::any(wire::no_route))
+        .layer(axum::middleware::from_fn(wire::dress))
+        .with_state(forge.clone())
+}

@@ -1,0 +1,536 @@
+//! Merge requests: list, read, open, change, commits and diffs.
+//!
+//! Never merges.
+
+use axum::extract::{Path, State};
+use axum::http::header;
+use axum::response::IntoResponse as _;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::access::{self, Visitor};
+use super::merge_request_wire::{Progress, Refs, file, full, is_draft, listed, standing_word};
+use super::repository::commit_wire;
+use super::wire::{Answer, Refusal, created, found, page};
+use crate::forge::Forge;
+use crate::forge::change_request::{self, Facts, Opened, Proposal};
+use crate::forge::parameters::Parameters;
+use crate::forge::seed::Role;
+use crate::forge::state::{Caller, ChangeRequest, Project, Standing};
+
+/// The number in the path; a wrong one is an error of its own kind.
+pub(crate) fn iid(text: &str) -> Result<u64, Refusal> {
+    text.parse()
+        .map_err(|_| Refusal::Parameter("merge_request_iid is invalid".to_owned()))
+}
+
+/// Project and merge request of a reading route.
+pub(crate) fn entry(
+    forge: &Forge,
+    key: &str,
+    number: &str,
+    visitor: Visitor,
+) -> Result<(Project, ChangeRequest, Option<Caller>), Refusal> {
+    let caller = visitor.anyone()?;
+    let number = iid(number)?;
+    let project = access::project_with_code(forge, key, caller.as_ref().map(|caller| &caller.user))?;
+    let one = project.change_requests.iter().find(|one| one.number == number).cloned();
+    Ok((project, one.ok_or(Refusal::MissingEntry)?, caller))
+}
+
+fn may_merge(project: &Project, one: &ChangeRequest, caller: Option<&Caller>) -> bool {
+    project.pushable_by(caller.map(|caller| caller.user.id), &one.target)
+}
+
+/// Number of changed files.
+async fn count(project: &Project, facts: &Facts) -> Result<Option<usize>, Refusal> {
+    Ok(match (&facts.base, &facts.head) {
+        (Some(base), Some(head)) => Some(project.repository.diff(base, head).await?.len()),
+        _ => None,
+    })
+}
+
+fn one_of(parameters: &Parameters, key: &str, allowed: &[&str], default: &str) -> Result<String, Refusal> {
+    let value = parameters.text(key).unwrap_or_else(|| default.to_owned());
+    if allowed.contains(&value.as_str()) {
+        Ok(value)
+    } else {
+        Err(Refusal::Parameter(format!("{key} does not have a valid value")))
+    }
+}
+
+/// `GET /projects/:id/merge_requests`
+pub(crate) async fn list(
+    State(forge): State<Forge>,
+    Path(key): Path<String>,
+    visitor: Visitor,
+    parameters: Parameters,
+) -> Answer {
+    let caller = visitor.anyone()?;
+    let project = access::project_with_code(&forge, &key, caller.as_ref().map(|caller| &caller.user))?;
+    let state = one_of(
+        &parameters,
+        "state",
+        &["opened", "closed", "locked", "merged", "all"],
+        "all",
+    )?;
+    let order = one_of(
+        &parameters,
+        "order_by",
+        &[
+            "created_at",
+            "updated_at",
+            "title",
+            "label_priority",
+            "priority",
+            "popularity",
+            "merged_at",
+        ],
+        "created_at",
+    )?;
+    let sort = one_of(&parameters, "sort", &["asc", "desc"], "desc")?;
+    one_of(
+        &parameters,
+        "scope",
+        &[
+            "created-by-me",
+            "assigned-to-me",
+            "created_by_me",
+            "assigned_to_me",
+            "reviews_for_me",
+            "all",
+        ],
+        "all",
+    )?;
+    let author = parameters.text("author_username").map(|name| {
+        let world = forge.world();
+        world
+            .users
+            .iter()
+            .find(|user| user.username == name)
+            .map(|user| user.id)
+    });
+    let search = parameters.text("search").map(|text| text.to_lowercase());
+    let same = |key: &str, value: &str| parameters.text(key).is_none_or(|wanted| wanted == value);
+    let iids = parameters.list("iids");
+    let mut all: Vec<ChangeRequest> = project
+        .change_requests
+        .iter()
+        .filter(|one| state == "all" || state == standing_word(one.standing))
+        .filter(|one| same("source_branch", &one.source) && same("target_branch", &one.target))
+        .filter(|one| author.is_none_or(|author| author == Some(one.author)))
+        .filter(|one| iids.as_ref().is_none_or(|iids| iids.contains(&one.number.to_string())))
+        .filter(|one| {
+            parameters
+                .list("labels")
+                .is_none_or(|wanted| wanted.iter().all(|label| one.labels.contains(label)))
+        })
+        .filter(|one| match parameters.text("wip").as_deref() {
+            Some("yes") => is_draft(&one.title),
+            Some("no") => !is_draft(&one.title),
+            Some(_) | None => true,
+        })
+        .filter(|one| {
+            let within = |text: &str, part: &String| text.to_lowercase().contains(part);
+            search
+                .as_ref()
+                .is_none_or(|part| within(&one.title, part) || within(&one.description, part))
+        })
+        .cloned()
+        .collect();
+    all.sort_by_key(|one| {
+        (
+            if order == "updated_at" {
+                one.updated_at
+            } else {
+                one.created_at
+            },
+            one.number,
+        )
+    });
+    if sort == "desc" {
+        all.reverse();
+    }
+    let refs = project.repository.refs().await?;
+    let mut with_facts = Vec::new();
+    for one in all {
+        let facts = change_request::facts(&forge, &project, &one, &refs, false).await?;
+        with_facts.push((one, facts));
+    }
+    let url = format!("{}/gitlab/api/v4/projects/{}/merge_requests", forge.url(), project.id);
+    let id = project.id.to_string();
+    let defaults = [
+        ("id", id.as_str()),
+        ("order_by", &order),
+        ("sort", &sort),
+        ("state", &state),
+        ("with_labels_details", "false"),
+        ("with_merge_status_recheck", "false"),
+    ];
+    page(&url, &parameters, &defaults, with_facts, |(one, facts)| {
+        listed(&forge, &project, &one, &facts, Progress::Listed)
+    })
+}
+
+async fn answer_one(
+    forge: &Forge,
+    project: &Project,
+    one: &ChangeRequest,
+    caller: Option<&Caller>,
+    refs: &Refs,
+) -> Result<Value, Refusal> {
+    let facts = change_request::facts(forge, project, one, refs, true).await?;
+    let first = change_request::count_reading(forge, project.id, one.number) == 0;
+    let progress = if first && one.standing == Standing::Open {
+        Progress::Checking
+    } else {
+        Progress::Done
+    };
+    let changes = count(project, &facts).await?;
+    Ok(full(
+        forge,
+        project,
+        one,
+        &facts,
+        progress,
+        changes,
+        may_merge(project, one, caller),
+    ))
+}
+
+/// `GET /projects/:id/merge_requests/:iid`
+pub(crate) async fn one(
+    State(forge): State<Forge>,
+    Path((key, number)): Path<(String, String)>,
+    visitor: Visitor,
+) -> Answer {
+    let (project, one, caller) = entry(&forge, &key, &number, visitor)?;
+    let refs = project.repository.refs().await?;
+    found(answer_one(&forge, &project, &one, caller.as_ref(), &refs).await?)
+}
+
+/// `POST /projects/:id/merge_requests`
+pub(crate) async fn create(
+    State(forge): State<Forge>,
+    Path(key): Path<String>,
+    visitor: Visitor,
+    parameters: Parameters,
+) -> Answer {
+    let caller = visitor.writer()?;
+    let project = access::project(&forge, &key, Some(&caller.user))?;
+    let missing: Vec<String> = ["title", "source_branch", "target_branch"]
+        .iter()
+        .filter(|name| parameters.text(name).is_none())
+        .map(|name| format!("{name} is missing"))
+        .collect();
+    if !missing.is_empty() {
+        return Err(Refusal::Parameter(missing.join(", ")));
+    }
+    let text = |name: &str| parameters.text(name).unwrap_or_default();
+    let (title, source, target) = (text("title"), text("source_branch"), text("target_branch"));
+    let role = project.role(Some(caller.user.id));
+    if !project.change_requests_enabled || role.is_none_or(|role| role < Role::Developer) {
+        return Err(Refusal::Forbidden);
+    }
+    if parameters
+        .number("target_project_id")
+        .is_some_and(|id| id != project.id)
+    {
+        return Err(Refusal::Unprocessable(
+            "Target project is not a fork of source project".to_owned(),
+        ));
+    }
+    if title.trim().is_empty() {
+        return Err(Refusal::Invalid(json!({"title": ["can't be blank"]})));
+    }
+    if source == target {
+        return Err(Refusal::Unprocessable(
+            "You can't use same project/branch for source and target".to_owned(),
+        ));
+    }
+    let branches = project.repository.branches().await?;
+    let Some(head) = branches.get(&source).filter(|_| project.seen(&source)) else {
+        return Err(Refusal::Invalid(json!({"source_branch": ["does not exist"]})));
+    };
+    if !branches.contains_key(&target) {
+        return Err(Refusal::Invalid(json!({"target_branch": ["does not exist"]})));
+    }
+    let proposal = Proposal {
+        title,
+        description: text("description"),
+        source,
+        target,
+        author: caller.user.id,
+        draft: false,
+        labels: parameters.list("labels").unwrap_or_default(),
+        assignees: assignees(&project, &parameters).unwrap_or_default(),
+        remove_source_branch: parameters.flag("remove_source_branch"),
+        squash: parameters.flag("squash").unwrap_or(false),
+    };
+    let one = match change_request::open(&forge, &project, proposal, head).await? {
+        Opened::New(one) => one,
+        Opened::Exists(number) => {
+            let text = format!("Another open merge request already exists for this source branch: !{number}");
+            return Err(Refusal::Conflict(text));
+        }
+    };
+    let project = forge.reread(&project);
+    let refs = project.repository.refs().await?;
+    let facts = change_request::facts(&forge, &project, &one, &refs, true).await?;
+    let may_merge = may_merge(&project, &one, Some(&caller));
+    created(full(
+        &forge,
+        &project,
+        &one,
+        &facts,
+        Progress::Preparing,
+        None,
+        may_merge,
+    ))
+}
+
+/// The assignees given, those without access dropped, as GitLab does.
+fn assignees(project: &Project, parameters: &Parameters) -> Option<Vec<u64>> {
+    let single = parameters.number("assignee_id").map(|id| vec![id]);
+    let many = parameters.value("assignee_ids").and_then(Value::as_array).map(|ids| {
+        ids.iter()
+            .filter_map(|id| id.as_u64().or_else(|| id.as_str()?.parse().ok()))
+            .collect::<Vec<u64>>()
+    });
+    many.or(single)
+        .map(|ids| ids.into_iter().filter(|id| project.members.contains_key(id)).collect())
+}
+
+/// What a `PUT` may change.
+const CHANGEABLE: [&str; 14] = [
+    "add_labels",
+    "allow_collaboration",
+    "assignee_id",
+    "assignee_ids",
+    "description",
+    "discussion_locked",
+    "labels",
+    "milestone_id",
+    "remove_labels",
+    "remove_source_branch",
+    "squash",
+    "state_event",
+    "target_branch",
+    "title",
+];
+
+/// `PUT /projects/:id/merge_requests/:iid`
+pub(crate) async fn update(
+    State(forge): State<Forge>,
+    Path((key, number)): Path<(String, String)>,
+    visitor: Visitor,
+    parameters: Parameters,
+) -> Answer {
+    let caller = visitor.writer()?;
+    let number = iid(&number)?;
+    let project = access::project_with_code(&forge, &key, Some(&caller.user))?;
+    let one = project
+        .change_requests
+        .iter()
+        .find(|one| one.number == number)
+        .ok_or(Refusal::MissingEntry)?;
+    let author = one.author == caller.user.id;
+    if !author && !project.writable_by(Some(caller.user.id)) {
+        return Err(Refusal::Forbidden);
+    }
+    if !CHANGEABLE.iter().any(|name| parameters.has(name)) {
+        let text = format!(
+            "{} are missing, at least one parameter must be provided",
+            CHANGEABLE.join(", ")
+        );
+        return Err(Refusal::Parameter(text));
+    }
+    let event = match parameters.text("state_event").as_deref() {
+        None => None,
+        Some("close") => Some(Standing::Closed),
+        Some("reopen") => Some(Standing::Open),
+        Some(_) => return Err(Refusal::Parameter("state_event does not have a valid value".to_owned())),
+    };
+    if parameters.text("title").is_some_and(|title| title.trim().is_empty()) {
+        return Err(Refusal::Invalid(json!({"title": ["can't be blank"]})));
+    }
+    let refs = project.repository.refs().await?;
+    if let Some(target) = parameters.text("target_branch")
+        && !refs.contains_key(&format!("refs/heads/{target}"))
+    {
+        return Err(Refusal::Invalid(json!({"target_branch": ["does not exist"]})));
+    }
+    change(&forge, &project, number, &parameters, event, caller.user.id)?;
+    let project = forge.reread(&project);
+    let one = project
+        .change_requests
+        .iter()
+        .find(|one| one.number == number)
+        .ok_or(Refusal::MissingEntry)?;
+    found(answer_one(&forge, &project, one, Some(&caller), &refs).await?)
+}
+
+fn change(
+    forge: &Forge,
+    project: &Project,
+    number: u64,
+    parameters: &Parameters,
+    event: Option<Standing>,
+    by: u64,
+) -> Result<(), Refusal> {
+    let mut world = forge.world();
+    let live = world.project_mut(project.id).ok_or(Refusal::Missing("Project"))?;
+    let now = Timestamp::now();
+    let position = live
+        .change_requests
+        .iter()
+        .position(|one| one.number == number)
+        .ok_or(Refusal::MissingEntry)?;
+    let source = live.change_requests[position].source.clone();
+    let target = parameters
+        .text("target_branch")
+        .unwrap_or_else(|| live.change_requests[position].target.clone());
+    let opens = event == Some(Standing::Open) && live.change_requests[position].standing == Standing::Closed;
+    if opens && let Some(other) = live.open_from(&source).find(|other| other.target == target) {
+        let text = format!(
+            "Another open merge request already exists for this source branch: !{}",
+            other.number
+        );
+        return Err(Refusal::Conflict(text));
+    }
+    let assigned = assignees(live, parameters);
+    let one = &mut live.change_requests[position];
+    if let Some(title) = parameters.text("title") {
+        one.title = title;
+    }
+    if let Some(description) = parameters.text("description") {
+        one.description = description;
+    }
+    if one.target != target {
+        one.target = target;
+        one.checked = None;
+    }
+    if let Some(labels) = parameters.list("labels") {
+        one.labels = labels;
+    }
+    let dropped = parameters.list("remove_labels").unwrap_or_default();
+    one.labels.retain(|label| !dropped.contains(label));
+    for label in parameters.list("add_labels").unwrap_or_default() {
+        if !one.labels.contains(&label) {
+            one.labels.push(label);
+        }
+    }
+    if let Some(assigned) = assigned {
+        one.assignees = assigned;
+    }
+    if let Some(remove) = parameters.flag("remove_source_branch") {
+        one.remove_source_branch = Some(remove);
+    }
+    if let Some(squash) = parameters.flag("squash") {
+        one.squash = squash;
+    }
+    match (event, one.standing) {
+        (Some(Standing::Closed), Standing::Open) => {
+            one.standing = Standing::Closed;
+            one.closed = Some((now, by));
+        }
+        (Some(Standing::Open), Standing::Closed) => {
+            one.standing = Standing::Open;
+            one.closed = None;
+        }
+        (Some(Standing::Open | Standing::Closed | Standing::Merged) | None, _) => {}
+    }
+    one.updated_at = now;
+    change_request::touch(live);
+    Ok(())
+}
+
+/// The two ends of a merge request's difference.
+async fn ends(forge: &Forge, project: &Project, one: &ChangeRequest) -> Result<(String, String), Refusal> {
+    let refs = project.repository.refs().await?;
+    let facts = change_request::facts(forge, project, one, &refs, true).await?;
+    match (facts.base, facts.head) {
+        (Some(base), Some(head)) => Ok((base, head)),
+        _ => Err(Refusal::MissingEntry),
+    }
+}
+
+/// `GET …/changes`
+pub(crate) async fn changes(
+    State(forge): State<Forge>,
+    Path((key, number)): Path<(String, String)>,
+    visitor: Visitor,
+) -> Answer {
+    let (project, one, caller) = entry(&forge, &key, &number, visitor)?;
+    let refs = project.repository.refs().await?;
+    let mut body = answer_one(&forge, &project, &one, caller.as_ref(), &refs).await?;
+    let (base, head) = ends(&forge, &project, &one).await?;
+    let files = project.repository.diff(&base, &head).await?;
+    body["overflow"] = json!(files.iter().any(|file| file.too_large));
+    body["changes"] = files.iter().map(file).collect();
+    found(body)
+}
+
+/// `GET …/diffs`
+pub(crate) async fn diffs(
+    State(forge): State<Forge>,
+    Path((key, number)): Path<(String, String)>,
+    visitor: Visitor,
+    parameters: Parameters,
+) -> Answer {
+    let (project, one, _) = entry(&forge, &key, &number, visitor)?;
+    let (base, head) = ends(&forge, &project, &one).await?;
+    let files = project.repository.diff(&base, &head).await?;
+    let url = sub_url(&forge, &project, &one, "diffs");
+    let (id, iid) = (project.id.to_string(), one.number.to_string());
+    page(
+        &url,
+        &parameters,
+        &[("id", &id), ("merge_request_iid", &iid)],
+        files,
+        |diff| file(&diff),
+    )
+}
+
+/// `GET …/raw_diffs`
+pub(crate) async fn raw_diffs(
+    State(forge): State<Forge>,
+    Path((key, number)): Path<(String, String)>,
+    visitor: Visitor,
+) -> Answer {
+    let (project, one, _) = entry(&forge, &key, &number, visitor)?;
+    let (base, head) = ends(&forge, &project, &one).await?;
+    let text = project.repository.raw_diff(&base, &head).await?;
+    Ok(([(header::CONTENT_TYPE, "text/plain")], text).into_response())
+}
+
+/// `GET …/commits`
+pub(crate) async fn commits(
+    State(forge): State<Forge>,
+    Path((key, number)): Path<(String, String)>,
+    visitor: Visitor,
+    parameters: Parameters,
+) -> Answer {
+    let (project, one, _) = entry(&forge, &key, &number, visitor)?;
+    let (base, head) = ends(&forge, &project, &one).await?;
+    let commits = project.repository.commits_between(&base, &head).await?;
+    let url = sub_url(&forge, &project, &one, "commits");
+    let (id, iid) = (project.id.to_string(), one.number.to_string());
+    page(
+        &url,
+        &parameters,
+        &[("id", &id), ("merge_request_iid", &iid)],
+        commits,
+        |commit| commit_wire(&forge, &project, &commit),
+    )
+}
+
+/// Address of a list under a merge request.
+pub(crate) fn sub_url(forge: &Forge, project: &Project, one: &ChangeRequest, rest: &str) -> String {
+    format!(
+        "{}/gitlab/api/v4/projects/{}/merge_requests/{}/{rest}",
+        forge.url(),
+        project.id,
+        one.number
+    )
+}

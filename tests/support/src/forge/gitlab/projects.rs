@@ -1,0 +1,172 @@
+//! Projects: the list and one of them. Read only.
+
+use axum::extract::{Path, State};
+use serde_json::{Value, json};
+
+use super::access::{self, Visitor};
+use super::wire::{Answer, Refusal, found, page, time};
+use crate::forge::Forge;
+use crate::forge::json::extend;
+use crate::forge::parameters::Parameters;
+use crate::forge::seed::{Role, Side, Visibility};
+use crate::forge::state::{Caller, Project, Standing};
+
+fn project_wire(forge: &Forge, project: &Project, caller: Option<&Caller>, empty: bool) -> Value {
+    let root = format!("{}/gitlab", forge.url());
+    let web = format!("{root}/{}", project.path);
+    let rest = format!("{root}/api/v4/projects/{}", project.id);
+    let namespace = project.namespace();
+    let user = caller.map(|caller| caller.user.id);
+    let open_issues = project
+        .issues
+        .iter()
+        .filter(|issue| issue.standing == Standing::Open)
+        .count();
+    let access = |enabled: bool| if enabled { "enabled" } else { "disabled" };
+    let mut body = json!({
+        "id": project.id,
+        "description": project.description,
+        "name": project.name(),
+        "name_with_namespace": format!("{} / {}", namespace.replace('/', " / "), project.name()),
+        "path": project.name(),
+        "path_with_namespace": project.path,
+        "created_at": time(project.created_at),
+        "default_branch": if empty { Value::Null } else { json!(project.default_branch) },
+        "tag_list": [],
+        "topics": [],
+        "ssh_url_to_repo": format!("git@127.0.0.1:{}.git", project.path),
+        "http_url_to_repo": format!("{web}.git"),
+        "web_url": web,
+        "readme_url": if empty { Value::Null } else { json!(format!("{web}/-/blob/{}/README.md", project.default_branch)) },
+        "forks_count": 0,
+        "avatar_url": null,
+        "star_count": 0,
+        "last_activity_at": time(project.last_activity),
+        "visibility": project.visibility,
+        "namespace": {
+            "id": project.id + 10_000,
+            "name": namespace.rsplit('/').next().unwrap_or_default(),
+            "path": namespace.rsplit('/').next().unwrap_or_default(),
+            "kind": "group",
+            "full_path": namespace,
+            "parent_id": namespace.contains('/').then_some(project.id + 20_000),
+            "avatar_url": null,
+            "web_url": format!("{root}/groups/{namespace}"),
+        },
+    });
+    let more = json!({
+        "_links": {
+            "self": rest,
+            "issues": format!("{rest}/issues"),
+            "merge_requests": format!("{rest}/merge_requests"),
+            "repo_branches": format!("{rest}/repository/branches"),
+            "labels": format!("{rest}/labels"),
+            "events": format!("{rest}/events"),
+            "members": format!("{rest}/members"),
+        },
+        "empty_repo": empty,
+        "archived": false,
+        "issues_enabled": project.issues_enabled,
+        "merge_requests_enabled": project.change_requests_enabled,
+        "wiki_enabled": false,
+        "jobs_enabled": false,
+        "snippets_enabled": false,
+        "issues_access_level": access(project.issues_enabled),
+        "repository_access_level": "enabled",
+        "merge_requests_access_level": access(project.change_requests_enabled),
+        "creator_id": project.members.keys().next(),
+        "open_issues_count": open_issues,
+        "merge_method": "merge",
+        "squash_option": "default_off",
+        "remove_source_branch_after_merge": true,
+        "only_allow_merge_if_pipeline_succeeds": false,
+        "only_allow_merge_if_all_discussions_are_resolved": false,
+        "lfs_enabled": false,
+        "shared_runners_enabled": false,
+    });
+    // Without a token only the short form is shown.
+    if caller.is_some() {
+        extend(&mut body, more);
+        let level = project
+            .role(user)
+            .map(|role| json!({"access_level": role as u8, "notification_level": 3}));
+        body["permissions"] = json!({"project_access": level, "group_access": null});
+    }
+    body
+}
+
+fn least_role(parameters: &Parameters) -> Result<Option<Role>, Refusal> {
+    if !parameters.has("min_access_level") {
+        return Ok(None);
+    }
+    match parameters.number("min_access_level") {
+        Some(10) => Ok(Some(Role::Guest)),
+        Some(20) => Ok(Some(Role::Reporter)),
+        Some(30) => Ok(Some(Role::Developer)),
+        Some(40) => Ok(Some(Role::Maintainer)),
+        Some(50) => Ok(Some(Role::Owner)),
+        Some(_) | None => Err(Refusal::Parameter(
+            "min_access_level does not have a valid value".to_owned(),
+        )),
+    }
+}
+
+/// `GET /projects`
+pub(crate) async fn list(State(forge): State<Forge>, visitor: Visitor, parameters: Parameters) -> Answer {
+    let caller = visitor.anyone()?;
+    let user = caller.as_ref().map(|caller| caller.user.id);
+    let member = parameters.flag("membership") == Some(true);
+    let least = least_role(&parameters)?;
+    let search = parameters.text("search").unwrap_or_default().to_lowercase();
+    let wanted: Option<Visibility> = match parameters.text("visibility").as_deref() {
+        None => None,
+        Some("private") => Some(Visibility::Private),
+        Some("internal") => Some(Visibility::Internal),
+        Some("public") => Some(Visibility::Public),
+        Some(_) => return Err(Refusal::Parameter("visibility does not have a valid value".to_owned())),
+    };
+    let mut found: Vec<Project> = {
+        let world = forge.world();
+        let all = world
+            .projects
+            .iter()
+            .filter(|project| project.side == Side::Gitlab && project.visible_to(user));
+        all.filter(|project| !member || project.role(user).is_some())
+            .filter(|project| least.is_none_or(|least| project.role(user).is_some_and(|role| role >= least)))
+            .filter(|project| wanted.is_none_or(|wanted| project.visibility == wanted))
+            .filter(|project| project.path.to_lowercase().contains(&search))
+            .cloned()
+            .collect()
+    };
+    found.sort_by_key(|project| std::cmp::Reverse(project.id));
+    if parameters.text("sort").as_deref() == Some("asc") {
+        found.reverse();
+    }
+    let mut with_state = Vec::new();
+    for project in found {
+        let empty = project.repository.branches().await?.is_empty();
+        with_state.push((project, empty));
+    }
+    let url = format!("{}/gitlab/api/v4/projects", forge.url());
+    let defaults = [
+        ("archived", "false"),
+        ("membership", "false"),
+        ("order_by", "created_at"),
+        ("owned", "false"),
+        ("simple", "false"),
+        ("sort", "desc"),
+        ("starred", "false"),
+        ("statistics", "false"),
+    ];
+    page(&url, &parameters, &defaults, with_state, |(project, empty)| {
+        project_wire(&forge, &project, caller.as_ref(), empty)
+    })
+}
+
+/// `GET /projects/:id`
+pub(crate) async fn one(State(forge): State<Forge>, Path(key): Path<String>, visitor: Visitor) -> Answer {
+    let caller = visitor.anyone()?;
+    let project = access::project(&forge, &key, caller.as_ref().map(|caller| &caller.user))?;
+    let empty = project.repository.branches().await?.is_empty();
+    found(project_wire(&forge, &project, caller.as_ref(), empty))
+}

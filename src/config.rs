@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::message::AgentName;
-use crate::{admin, agent, forge, gateway, queue, repository, sandbox, session};
-
+use crate::{admin, agent, forge, gateway, progress, queue, repository, sandbox, session};
 
 /// What separates the parts of a variable's name: `COFFERDAM__SANDBOX__CPUS` sets `sandbox.cpus`.
 const SEPARATOR: &str = "__";
@@ -26,6 +25,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// How many sessions run at a time.
     pub concurrency: usize,
+    /// How long running sessions may go on after the worker was told to stop, in seconds.
+    pub drain_s: u64,
     /// The agent of tasks that name none.
     pub default_agent: Option<AgentName>,
     /// The broker.
@@ -38,6 +39,8 @@ pub struct Config {
     pub repository: repository::Config,
     /// Sessions.
     pub session: session::Config,
+    /// Events.
+    pub progress: progress::Config,
     /// Where credentials are looked up.
     pub credentials: session::credential::Config,
     /// Health and metrics.
@@ -54,12 +57,14 @@ impl Default for Config {
             worker: None,
             state_dir: PathBuf::from("/var/lib/cofferdam"),
             concurrency: 4,
+            drain_s: 3600,
             default_agent: None,
             queue: queue::rabbitmq::Config::default(),
             sandbox: sandbox::Config::default(),
             forge: forge::Config::default(),
             repository: repository::Config::default(),
             session: session::Config::default(),
+            progress: progress::Config::default(),
             credentials: session::credential::Config::default(),
             admin: admin::Config::default(),
             agents: BTreeMap::new(),
@@ -109,21 +114,26 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let shown = path.map_or_else(|| "(defaults)".to_owned(), |path| path.display().to_string());
         let text = match path {
-            Some(path) => {
-                std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: shown.clone(), source })?
-            }
+            Some(path) => std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+                path: shown.clone(),
+                source,
+            })?,
             None => String::new(),
         };
-        let mut table: toml::Table =
-            text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax { path: shown, detail: error.to_string() })?;
+        let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
+            path: shown,
+            detail: error.to_string(),
+        })?;
         for (name, value) in environment {
             if let Some(keys) = name.strip_prefix(PREFIX) {
                 overlay(&mut table, keys, &value)?;
             }
         }
-        let config: Self = serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| {
-            ConfigError::Key { key: error.path().to_string(), detail: error.inner().to_string().trim().to_owned() }
-        })?;
+        let config: Self =
+            serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| ConfigError::Key {
+                key: error.path().to_string(),
+                detail: error.inner().to_string().trim().to_owned(),
+            })?;
         config.check()?;
         Ok(config)
     }
@@ -131,13 +141,26 @@ impl Config {
     /// The worker's name.
     #[must_use]
     pub fn worker_name(&self) -> String {
-        let given = self.worker.clone().or_else(|| nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()));
-        given.unwrap_or_else(|| "worker".to_owned()).chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')).take(64).collect()
+        let given = self
+            .worker
+            .clone()
+            .or_else(|| nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()));
+        given
+            .unwrap_or_else(|| "worker".to_owned())
+            .chars()
+            .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+            .take(64)
+            .collect()
     }
 
     /// What no room can check alone.
     fn check(&self) -> Result<(), ConfigError> {
-        let wrong = |key: &str, detail: &str| Err(ConfigError::Key { key: key.to_owned(), detail: detail.to_owned() });
+        let wrong = |key: &str, detail: &str| {
+            Err(ConfigError::Key {
+                key: key.to_owned(),
+                detail: detail.to_owned(),
+            })
+        };
         if !self.state_dir.is_absolute() {
             return wrong("state_dir", "must be an absolute path");
         }
@@ -148,7 +171,10 @@ impl Config {
             return wrong("sandbox.uid", "must not be 0: an agent never runs as root");
         }
         if !self.session.branch.contains("{session}") {
-            return wrong("session.branch", "must contain {session}, so that each session has its own branch");
+            return wrong(
+                "session.branch",
+                "must contain {session}, so that each session has its own branch",
+            );
         }
         if let Some(name) = &self.default_agent
             && !self.agents.contains_key(name)
@@ -160,22 +186,34 @@ impl Config {
                 return wrong(&format!("agents.{name}.command"), "must not be empty");
             }
             if session::identity::parse(&agent.co_author).is_none() {
-                return wrong(&format!("agents.{name}.co_author"), "must look like `Name <address@example.org>`");
+                return wrong(
+                    &format!("agents.{name}.co_author"),
+                    "must look like `Name <address@example.org>`",
+                );
             }
             if let Some(model) = &agent.model
                 && !self.models.contains_key(model)
             {
-                return wrong(&format!("agents.{name}.model"), "names a model endpoint that [models] does not have");
+                return wrong(
+                    &format!("agents.{name}.model"),
+                    "names a model endpoint that [models] does not have",
+                );
             }
             for path in agent.files.keys() {
                 let inside = !path.starts_with('/') && !path.split('/').any(|part| part.is_empty() || part == "..");
                 if !inside {
-                    return wrong(&format!("agents.{name}.files"), "paths are relative to the home directory and stay in it");
+                    return wrong(
+                        &format!("agents.{name}.files"),
+                        "paths are relative to the home directory and stay in it",
+                    );
                 }
             }
         }
         for (name, model) in &self.models {
-            let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+            let plain = !name.is_empty()
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
             if !plain {
                 return wrong(&format!("models.{name}"), "names are a-z, 0-9 and '-'");
             }
@@ -190,17 +228,27 @@ impl Config {
 /// Sets one key from a variable; the value is read as TOML where it is, and as text otherwise.
 fn overlay(table: &mut toml::Table, keys: &str, value: &str) -> Result<(), ConfigError> {
     let parts: Vec<String> = keys.split(SEPARATOR).map(str::to_ascii_lowercase).collect();
-    let Some((last, above)) = parts.split_last() else { return Ok(()) };
+    let Some((last, above)) = parts.split_last() else {
+        return Ok(());
+    };
     let mut place = table;
     for part in above {
-        let below = place.entry(part.clone()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let below = place
+            .entry(part.clone())
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
         place = below.as_table_mut().ok_or_else(|| ConfigError::Key {
             key: parts.join("."),
             detail: format!("{part} is a value, not a section"),
         })?;
     }
-    let read = format!("value = {value}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("value"));
-    place.insert(last.clone(), read.unwrap_or_else(|| toml::Value::String(value.to_owned())));
+    let read = format!("value = {value}")
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut table| table.remove("value"));
+    place.insert(
+        last.clone(),
+        read.unwrap_or_else(|| toml::Value::String(value.to_owned())),
+    );
     Ok(())
 }
 
@@ -211,7 +259,10 @@ mod tests {
     fn load(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        Config::load(Some(file.path()), environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+        Config::load(
+            Some(file.path()),
+            environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())),
+        )
     }
 
     #[test]
@@ -221,8 +272,20 @@ mod tests {
 
     #[test]
     fn the_environment_wins_over_the_file() {
-        let config = load("concurrency = 2\n[sandbox]\ncpus = 1.0", &[("COFFERDAM__CONCURRENCY", "7"), ("COFFERDAM__SANDBOX__CPUS", "3.5"), ("OTHER", "x"), ("COFFERDAM__WORKER", "w1")]).unwrap();
-        assert_eq!((config.concurrency, config.sandbox.cpus, config.worker.as_deref()), (7, 3.5, Some("w1")));
+        let config = load(
+            "concurrency = 2\n[sandbox]\ncpus = 1.0",
+            &[
+                ("COFFERDAM__CONCURRENCY", "7"),
+                ("COFFERDAM__SANDBOX__CPUS", "3.5"),
+                ("OTHER", "x"),
+                ("COFFERDAM__WORKER", "w1"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(
+            (config.concurrency, config.sandbox.cpus, config.worker.as_deref()),
+            (7, 3.5, Some("w1"))
+        );
     }
 
     #[test]

@@ -119,7 +119,10 @@ pub struct Gateway {
 
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Gateway").field("socket", &self.socket).finish_non_exhaustive()
+        formatter
+            .debug_struct("Gateway")
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
     }
 }
 
@@ -135,19 +138,31 @@ impl Gateway {
     /// # Errors
     /// The socket cannot be made.
     pub fn open(socket: &Path) -> Result<Self, GatewayError> {
-        let failed = |error: std::io::Error| GatewayError::Bind { path: socket.display().to_string(), detail: error.to_string() };
+        let failed = |error: std::io::Error| GatewayError::Bind {
+            path: socket.display().to_string(),
+            detail: error.to_string(),
+        };
         let listener = UnixListener::bind(socket).map_err(failed)?;
         // The sandbox's user is not the worker's; the directory above decides who reaches the socket at all.
         std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666)).map_err(failed)?;
         let (control_tx, control) = oneshot::channel();
-        let closed = axum::Router::new().fallback(|| async { (axum::http::StatusCode::SERVICE_UNAVAILABLE, "not yet\n") });
+        let closed =
+            axum::Router::new().fallback(|| async { (axum::http::StatusCode::SERVICE_UNAVAILABLE, "not yet\n") });
         let shared = Arc::new(Shared {
-            expected: Mutex::new(Expected { control: Some(control_tx), stdio: HashMap::new() }),
+            expected: Mutex::new(Expected {
+                control: Some(control_tx),
+                stdio: HashMap::new(),
+            }),
             router: Mutex::new(closed),
         });
         let stop = CancellationToken::new();
         tokio::spawn(accept(listener, shared.clone(), stop.clone()));
-        Ok(Self { shared, control: Some(control), stop, socket: socket.to_owned() })
+        Ok(Self {
+            shared,
+            control: Some(control),
+            stop,
+            socket: socket.to_owned(),
+        })
     }
 
     /// Sets the HTTP routes for connections from now on.
@@ -165,7 +180,9 @@ impl Gateway {
             let stream = control.await.map_err(|_| GatewayError::Gone)?;
             Inside::greet(stream, self.shared.clone(), self.stop.child_token()).await
         };
-        tokio::time::timeout(limit, hello).await.unwrap_or(Err(GatewayError::Hello { after: limit }))
+        tokio::time::timeout(limit, hello)
+            .await
+            .unwrap_or(Err(GatewayError::Hello { after: limit }))
     }
 }
 
@@ -186,7 +203,9 @@ async fn accept(listener: UnixListener, shared: Arc<Shared>, stop: CancellationT
                 continue;
             }
         };
-        let Ok(place) = places.clone().try_acquire_owned() else { continue };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            continue;
+        };
         let (shared, stop) = (shared.clone(), stop.clone());
         tokio::spawn(async move {
             tokio::select! {
@@ -200,7 +219,9 @@ async fn accept(listener: UnixListener, shared: Arc<Shared>, stop: CancellationT
 
 /// Reads what a connection is for and hands it to whom it concerns.
 async fn dispatch(mut stream: UnixStream, shared: &Shared) {
-    let Ok(Ok(preamble)) = tokio::time::timeout(PREAMBLE_TIMEOUT, Preamble::read(&mut stream)).await else { return };
+    let Ok(Ok(preamble)) = tokio::time::timeout(PREAMBLE_TIMEOUT, Preamble::read(&mut stream)).await else {
+        return;
+    };
     match preamble {
         // Only the first control connection counts: `inside` dials it before anything else runs in the sandbox.
         Preamble::Control => {

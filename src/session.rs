@@ -64,7 +64,13 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { branch: "cofferdam/{title}-{session}".into(), session_s: 4 * 3600, turn_s: 2 * 3600, idle_s: 20 * 60, grace_s: 10 }
+        Self {
+            branch: "cofferdam/{title}-{session}".into(),
+            session_s: 4 * 3600,
+            turn_s: 2 * 3600,
+            idle_s: 20 * 60,
+            grace_s: 10,
+        }
     }
 }
 
@@ -113,13 +119,18 @@ pub struct Rooms {
     pub engine: Arc<dyn Engine>,
     /// What operators see.
     pub metrics: Arc<Metrics>,
+    /// How patient sessions are with a broker that is away.
+    pub progress: crate::progress::Config,
     /// Sandboxes that are in use, for the reaper.
     pub live_sandboxes: LiveSandboxes,
 }
 
 impl std::fmt::Debug for Rooms {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Rooms").field("worker", &self.worker).finish_non_exhaustive()
+        formatter
+            .debug_struct("Rooms")
+            .field("worker", &self.worker)
+            .finish_non_exhaustive()
     }
 }
 
@@ -139,7 +150,12 @@ impl LiveSandboxes {
     /// All of them.
     #[must_use]
     pub fn all(&self) -> Vec<SandboxId> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .copied()
+            .collect()
     }
 }
 
@@ -168,7 +184,10 @@ pub async fn run(
     let ended = match tokio::time::timeout(limit, session.path(secrets)).await {
         Ok(ended) => ended,
         Err(_) => {
-            let message = format!("the session reached its limit of {} s: ask for less at a time, or for a higher limit", limit.as_secs());
+            let message = format!(
+                "the session reached its limit of {} s: ask for less at a time, or for a higher limit",
+                limit.as_secs()
+            );
             Err(Failure::new(Reason::SessionTimeout, message))
         }
     };
@@ -181,13 +200,22 @@ pub async fn run(
         }
     };
     session.enter(Stage::Cleanup).await;
-    session.finish_stage();
-    let Session { live, report, work, .. } = session;
-    drop(work);
+    let live = std::mem::take(&mut session.live);
     live.close(rooms, task.session).await;
+    session.leave(None);
+    let report = session.report;
     let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    rooms.metrics.session_finished(reason.result().as_str(), reason.as_str(), began.elapsed());
-    SessionOutcome { result: reason.result(), reason, message, projects, answer: bounded(report.answer, 16 * 1024), duration_ms }
+    rooms
+        .metrics
+        .session_finished(reason.result().as_str(), reason.as_str(), began.elapsed());
+    SessionOutcome {
+        result: reason.result(),
+        reason,
+        message,
+        projects,
+        answer: bounded(report.answer, 16 * 1024),
+        duration_ms,
+    }
 }
 
 /// A session on its way.
@@ -202,7 +230,7 @@ struct Session<'a> {
     report: TurnReport,
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
     /// grant -> mirror -> sandbox -> clone -> turn -> staging -> publish.
     async fn path(&mut self, secrets: &BTreeMap<ConnectionName, Secret>) -> Result<Vec<ProjectOutcome>, Failure> {
         let (rooms, task) = (self.rooms, self.task);
@@ -212,14 +240,18 @@ impl Session<'_> {
 
         self.enter(Stage::Grant).await;
         rooms.engine.require_image(&agent.image).await?;
-        let admitted = self.stoppable(admit::admit(rooms, task, secrets, self.progress)).await?;
+        let admitted = self
+            .stoppable(admit::admit(rooms, task, secrets, self.progress))
+            .await?;
         let grant = self.mint(&admitted, &agent_identity)?;
 
         // The engine needs its time, and so does the forge: both at once.
         self.enter(Stage::Mirror).await;
         let mut live = std::mem::take(&mut self.live);
-        let (started, staged) =
-            tokio::join!(live.start(rooms, &agent.image), self.stoppable(stage_all(rooms, task, grant, admitted)));
+        let (started, staged) = tokio::join!(
+            live.start(rooms, &agent.image),
+            self.stoppable(stage_all(rooms, task, grant, admitted))
+        );
         self.live = live;
         let (grant, work) = staged?;
         self.work = work;
@@ -242,13 +274,16 @@ impl Session<'_> {
         for work in &self.work {
             let base = work.expected.clone().unwrap_or_else(|| work.staging.base().clone());
             let project = &work.admitted.grant;
-            let body = EventBody::Cloned { project: project.key.clone(), directory: project.directory.clone(), base };
+            let body = EventBody::Cloned {
+                project: project.key.clone(),
+                directory: project.directory.clone(),
+                base,
+            };
             self.progress.state(body).await;
         }
 
         self.enter(Stage::Turn).await;
         let turned = self.turn(&grant, agent).await;
-        self.progress.flush().await;
         let stopped_to_publish = self.steering.cause() == Some(Cause::Publish);
         match turned {
             Ok(report) => self.report = report,
@@ -275,14 +310,32 @@ impl Session<'_> {
     }
 
     /// The agent that the task names, or the default one.
-    fn agent(&self) -> Result<(AgentName, &agent::Config), Failure> {
-        let names = || self.rooms.agents.keys().map(AgentName::to_string).collect::<Vec<_>>().join(", ");
-        let name = self.task.agent.as_ref().or(self.rooms.default_agent.as_ref()).ok_or_else(|| {
-            let message = format!("the task names no agent and this worker has no default_agent: name one of {}", names());
-            Failure::new(Reason::UnknownAgent, message)
-        })?;
+    fn agent(&self) -> Result<(AgentName, &'a agent::Config), Failure> {
+        let names = || {
+            self.rooms
+                .agents
+                .keys()
+                .map(AgentName::to_string)
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let name = self
+            .task
+            .agent
+            .as_ref()
+            .or(self.rooms.default_agent.as_ref())
+            .ok_or_else(|| {
+                let message = format!(
+                    "the task names no agent and this worker has no default_agent: name one of {}",
+                    names()
+                );
+                Failure::new(Reason::UnknownAgent, message)
+            })?;
         let config = self.rooms.agents.get(name).ok_or_else(|| {
-            Failure::new(Reason::UnknownAgent, format!("this worker has no agent {name}: name one of {}", names()))
+            Failure::new(
+                Reason::UnknownAgent,
+                format!("this worker has no agent {name}: name one of {}", names()),
+            )
         })?;
         Ok((name.clone(), config))
     }
@@ -302,9 +355,12 @@ impl Session<'_> {
     /// git, tools and the agent's model become reachable for the sandbox.
     fn open_routes(&self, grant: &Arc<Grant>, agent: &agent::Config, wishes: &Wishes) -> Result<(), Failure> {
         let (events, mut told) = mpsc::channel(64);
-        let projects = self.work.iter().map(|work| (work.admitted.grant.key.clone(), work.staging.clone()));
-        let mut router = git::router(Arc::new(GitRoutes::new(projects, events)))
-            .merge(tools::router(grant.clone(), wishes.clone()));
+        let projects = self
+            .work
+            .iter()
+            .map(|work| (work.admitted.grant.key.clone(), work.staging.clone()));
+        let mut router =
+            git::router(Arc::new(GitRoutes::new(projects, events))).merge(tools::router(grant.clone(), wishes.clone()));
         if let Some(name) = &agent.model {
             let endpoint = self.rooms.models.get(name).ok_or_else(|| {
                 Failure::new(Reason::Internal, format!("the model endpoint {name} is not configured"))
@@ -338,7 +394,10 @@ impl Session<'_> {
         let turned = self
             .live
             .while_alive(async {
-                let turned = started.agent.turn(&prompt, limits, self.progress, self.steering.token()).await;
+                let turned = started
+                    .agent
+                    .turn(&prompt, limits, self.progress, self.steering.token())
+                    .await;
                 turned.map_err(|error| {
                     let ended = matches!(error, AgentError::Ended { .. } | AgentError::Answered { .. });
                     let mut failure = Failure::from(error);
@@ -365,7 +424,10 @@ impl Session<'_> {
             let (inside, message) = (&inside, &message);
             async move {
                 let project = &work.admitted.grant;
-                (project, workspace::collect(inside, project, grant.uncommitted, message).await)
+                (
+                    project,
+                    workspace::collect(inside, project, grant.uncommitted, message).await,
+                )
             }
         }))
         .await;
@@ -390,7 +452,9 @@ impl Session<'_> {
             title: self.task.title.as_deref(),
             sections: sections::read(&self.report.answer),
             agent: agent.as_str(),
-            user: user.or_else(|| grant.projects.first().map(|project| project.identity.name.as_str())).unwrap_or_default(),
+            user: user
+                .or_else(|| grant.projects.first().map(|project| project.identity.name.as_str()))
+                .unwrap_or_default(),
         }
     }
 
@@ -401,11 +465,16 @@ impl Session<'_> {
             Some(Cause::Publish | Cause::WorkerStopped) | None => {}
         }
         if let Ok(inside) = self.live.inside() {
-            let taking = join_all(self.work.iter().map(|work| {
-                let message = commit_message(&admit::title(self.task), "");
-                let inside = inside.clone();
-                async move { workspace::collect(&inside, &work.admitted.grant, self.task.uncommitted, &message).await }
-            }));
+            let taking =
+                join_all(
+                    self.work.iter().map(|work| {
+                        let message = commit_message(&admit::title(self.task), "");
+                        let inside = inside.clone();
+                        async move {
+                            workspace::collect(&inside, &work.admitted.grant, self.task.uncommitted, &message).await
+                        }
+                    }),
+                );
             // The sandbox may hang or be gone; what is in staging already is safe either way.
             let taking = self.live.while_alive(async { Ok(taking.await) });
             let _ = tokio::time::timeout(Duration::from_secs(30), taking).await;
@@ -413,7 +482,11 @@ impl Session<'_> {
         let mut outcomes = Vec::new();
         for work in &self.work {
             let outcome = publish::kept(work, failure.reason, &failure.message).await;
-            self.progress.state(EventBody::ProjectFinished { outcome: outcome.clone() }).await;
+            self.progress
+                .state(EventBody::ProjectFinished {
+                    outcome: outcome.clone(),
+                })
+                .await;
             outcomes.push(outcome);
         }
         outcomes
@@ -430,23 +503,28 @@ impl Session<'_> {
 
     fn stopped(&self) -> Failure {
         match self.steering.cause() {
-            Some(Cause::WorkerStopped) => Failure::new(Reason::WorkerStopped, "the worker was stopped: send the task again"),
+            Some(Cause::WorkerStopped) => {
+                Failure::new(Reason::WorkerStopped, "the worker was stopped: send the task again")
+            }
             Some(Cause::OwnershipLost) => Failure::new(Reason::WorkerStopped, "another worker took the session over"),
-            Some(Cause::Publish | Cause::Discard) | None => Failure::new(Reason::Cancelled, "a control message ended the session"),
+            Some(Cause::Publish | Cause::Discard) | None => {
+                Failure::new(Reason::Cancelled, "a control message ended the session")
+            }
         }
     }
 
     async fn enter(&mut self, stage: Stage) {
-        self.finish_stage();
-        self.stage = Some((stage, Instant::now()));
-        self.rooms.metrics.stage_entered(stage.as_str());
+        self.leave(Some(stage));
         self.progress.state(EventBody::Stage { stage }).await;
     }
 
-    fn finish_stage(&mut self) {
-        if let Some((stage, since)) = self.stage.take() {
-            self.rooms.metrics.stage_left(stage.as_str(), since.elapsed());
-        }
+    fn leave(&mut self, next: Option<Stage>) {
+        let left = self
+            .stage
+            .take()
+            .map(|(stage, since)| (stage.as_str(), since.elapsed()));
+        self.rooms.metrics.session_moved(left, next.map(Stage::as_str));
+        self.stage = next.map(|stage| (stage, Instant::now()));
     }
 }
 
@@ -460,17 +538,30 @@ async fn stage_all(
 ) -> Result<(Arc<Grant>, Vec<Work>), Failure> {
     let mut work = Vec::new();
     for (number, mut admitted) in admitted.into_iter().enumerate() {
-        let mirrored = rooms.repositories.refresh(&admitted.grant, &admitted.connected.access).await?;
+        let mirrored = rooms
+            .repositories
+            .refresh(&admitted.grant, &admitted.connected.access)
+            .await?;
         admitted.grant.branch = admit::final_branch(rooms, task, mirrored.refs())?;
         let name = format!("refs/heads/{}", admitted.grant.branch);
-        let expected = mirrored.refs().iter().find(|shown| shown.name == name).map(|shown| shown.target.clone());
-        let staging =
-            rooms.repositories.stage(&mirrored, task.session, number, &admitted.grant, &grant.trailers).await?;
+        let expected = mirrored
+            .refs()
+            .iter()
+            .find(|shown| shown.name == name)
+            .map(|shown| shown.target.clone());
+        let staging = rooms
+            .repositories
+            .stage(&mirrored, task.session, number, &admitted.grant, &grant.trailers)
+            .await?;
         drop(mirrored);
         if let Some(place) = grant.projects.get_mut(number) {
             place.branch = admitted.grant.branch.clone();
         }
-        work.push(Work { admitted, staging: Arc::new(staging), expected });
+        work.push(Work {
+            admitted,
+            staging: Arc::new(staging),
+            expected,
+        });
     }
     Ok((Arc::new(grant), work))
 }
@@ -492,20 +583,40 @@ fn briefs(grant: &Grant) -> Vec<ProjectBrief> {
 
 /// One verdict over all projects.
 fn fold(projects: Vec<ProjectOutcome>) -> (Reason, String, Vec<ProjectOutcome>) {
-    let good = projects.iter().filter(|project| matches!(project.reason, Reason::Published | Reason::Kept)).count();
+    let good = projects
+        .iter()
+        .filter(|project| matches!(project.reason, Reason::Published | Reason::Kept))
+        .count();
     let bad: Vec<&ProjectOutcome> = projects
         .iter()
-        .filter(|project| !matches!(project.reason, Reason::Published | Reason::Kept | Reason::NothingToPublish))
+        .filter(|project| {
+            !matches!(
+                project.reason,
+                Reason::Published | Reason::Kept | Reason::NothingToPublish
+            )
+        })
         .collect();
     let (reason, message) = match (good, bad.first()) {
-        (0, None) => (Reason::NothingToPublish, "the agent answered and changed nothing".to_owned()),
-        (_, None) if projects.iter().any(|project| project.reason == Reason::Kept) => {
-            (Reason::Kept, "the commits are kept on the worker, as the task asked".to_owned())
-        }
-        (count, None) => (Reason::Published, format!("{count} of {} projects changed and published", projects.len())),
+        (0, None) => (
+            Reason::NothingToPublish,
+            "the agent answered and changed nothing".to_owned(),
+        ),
+        (_, None) if projects.iter().any(|project| project.reason == Reason::Kept) => (
+            Reason::Kept,
+            "the commits are kept on the worker, as the task asked".to_owned(),
+        ),
+        (count, None) => (
+            Reason::Published,
+            format!("{count} of {} projects changed and published", projects.len()),
+        ),
         (0, Some(first)) => (first.reason, format!("{}: {}", first.project, first.message)),
         (count, Some(first)) => {
-            let message = format!("{count} published, {} not; {}: {}", bad.len(), first.project, first.message);
+            let message = format!(
+                "{count} published, {} not; {}: {}",
+                bad.len(),
+                first.project,
+                first.message
+            );
             (Reason::PartlyPublished, message)
         }
     };
@@ -515,9 +626,17 @@ fn fold(projects: Vec<ProjectOutcome>) -> (Reason, String, Vec<ProjectOutcome>) 
 /// The message of the commit of what the agent left uncommitted: the session's title, and the agent's own summary where it gave one.
 fn commit_message(title: &str, answer: &str) -> String {
     let summary = sections::read(answer).changes;
-    let summary: String = summary.chars().filter(|c| !c.is_control() || *c == '\n').take(2000).collect();
+    let summary: String = summary
+        .chars()
+        .filter(|c| !c.is_control() || *c == '\n')
+        .take(2000)
+        .collect();
     let subject: String = title.chars().filter(|c| !c.is_control()).take(72).collect();
-    if summary.trim().is_empty() { subject } else { format!("{subject}\n\n{}", summary.trim()) }
+    if summary.trim().is_empty() {
+        subject
+    } else {
+        format!("{subject}\n\n{}", summary.trim())
+    }
 }
 
 fn bounded(text: String, longest: usize) -> String {

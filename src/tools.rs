@@ -44,11 +44,18 @@ impl Wishes {
     /// The wish for a project.
     #[must_use]
     pub fn get(&self, project: &ProjectKey) -> Option<Wish> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(project).cloned()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(project)
+            .cloned()
     }
 
     fn set(&self, project: ProjectKey, wish: Wish) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(project, wish);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(project, wish);
     }
 }
 
@@ -165,9 +172,18 @@ impl Tools {
         Parameters(wanted): Parameters<CreateChangeRequest>,
     ) -> Result<Json<Recorded>, ErrorData> {
         let key = self.choose(wanted.project.as_deref())?;
-        let texts = [&wanted.title, &wanted.changes, &wanted.approach, &wanted.trade_offs, &wanted.checked];
+        let texts = [
+            &wanted.title,
+            &wanted.changes,
+            &wanted.approach,
+            &wanted.trade_offs,
+            &wanted.checked,
+        ];
         if texts.iter().any(|text| text.len() > LONGEST_ARGUMENT) {
-            return Err(ErrorData::invalid_params("each text may have at most 32 KiB: shorten it", None));
+            return Err(ErrorData::invalid_params(
+                "each text may have at most 32 KiB: shorten it",
+                None,
+            ));
         }
         let wish = Wish {
             title: wanted.title,
@@ -186,7 +202,14 @@ impl Tools {
 
     /// The project that an argument names, or the only one.
     fn choose(&self, named: Option<&str>) -> Result<ProjectKey, ErrorData> {
-        let keys = || self.grant.projects.iter().map(|project| project.key.to_string()).collect::<Vec<_>>().join(", ");
+        let keys = || {
+            self.grant
+                .projects
+                .iter()
+                .map(|project| project.key.to_string())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         let found = match named {
             Some(name) => self
                 .grant
@@ -212,7 +235,10 @@ pub fn router(grant: Arc<Grant>, wishes: Wishes) -> axum::Router {
     let mut config = StreamableHttpServerConfig::default();
     config.legacy_session_mode = false;
     config.json_response = true;
-    let service =
-        StreamableHttpService::new(move || Ok(tools.clone()), Arc::new(LocalSessionManager::default()), config);
+    let service = StreamableHttpService::new(
+        move || Ok(tools.clone()),
+        Arc::new(LocalSessionManager::default()),
+        config,
+    );
     axum::Router::new().nest_service("/mcp", service)
 }

@@ -73,7 +73,13 @@ pub async fn start(pipes: Pipes, start: Start, progress: Arc<Progress>) -> Resul
     let (heard_tx, heard) = watch::channel(Instant::now());
     // The crate reads from this pipe what the reader lets through.
     let (filtered_in, filtered_out) = tokio::io::duplex(64 * 1024);
-    let reader = tokio::spawn(lines::filter(pipes.stdout, filtered_in, said.clone(), heard_tx, progress.clone()));
+    let reader = tokio::spawn(lines::filter(
+        pipes.stdout,
+        filtered_in,
+        said.clone(),
+        heard_tx,
+        progress.clone(),
+    ));
 
     let (prompts, prompts_rx) = mpsc::channel::<Prompt>(1);
     let (cancels, cancels_rx) = mpsc::channel::<()>(1);
@@ -81,11 +87,20 @@ pub async fn start(pipes: Pipes, start: Start, progress: Arc<Progress>) -> Resul
     let transport = ByteStreams::new(pipes.stdin.compat_write(), filtered_out.compat());
     let limit = start.timeout;
     let connection = tokio::spawn(converse(transport, start, progress, prompts_rx, cancels_rx, ready_tx));
-    let agent = AcpAgent { prompts, cancels, heard, said, connection, reader };
+    let agent = AcpAgent {
+        prompts,
+        cancels,
+        heard,
+        said,
+        connection,
+        reader,
+    };
     match tokio::time::timeout(limit, ready_rx).await {
         Ok(Ok(Ok(()))) => Ok(agent),
         Ok(Ok(Err(error))) => Err(told(&error)),
-        Ok(Err(_)) => Err(AgentError::Ended { detail: "before it opened a session".into() }),
+        Ok(Err(_)) => Err(AgentError::Ended {
+            detail: "before it opened a session".into(),
+        }),
         Err(_) => Err(AgentError::StartTimeout { after: limit }),
     }
 }
@@ -125,8 +140,11 @@ async fn converse(
             while let Some(prompt) = prompts.recv().await {
                 while cancels.try_recv().is_ok() {}
                 let text = ContentBlock::Text(TextContent::new(prompt.text));
-                let mut answer =
-                    Box::pin(connection.send_request(PromptRequest::new(session.clone(), vec![text])).block_task());
+                let mut answer = Box::pin(
+                    connection
+                        .send_request(PromptRequest::new(session.clone(), vec![text]))
+                        .block_task(),
+                );
                 let outcome = loop {
                     tokio::select! {
                         outcome = &mut answer => break outcome,
@@ -135,7 +153,9 @@ async fn converse(
                         }
                     }
                 };
-                let _ = prompt.answer.send(outcome.map(|response| stop_word(&response.stop_reason)));
+                let _ = prompt
+                    .answer
+                    .send(outcome.map(|response| stop_word(&response.stop_reason)));
             }
             Ok(())
         })
@@ -157,10 +177,10 @@ async fn open(connection: &ConnectionTo<AgentRole>, start: &Start) -> Result<Ses
     if hello.agent_capabilities.mcp_capabilities.http {
         servers.push(McpServer::Http(McpServerHttp::new("cofferdam", start.mcp_url.clone())));
     }
-    let request = NewSessionRequest::new(start.directory.as_str()).mcp_servers(servers);
+    let request = NewSessionRequest::new(std::path::PathBuf::from(&start.directory)).mcp_servers(servers);
     let opened = connection.send_request(request).block_task().await?;
     if let Some(mode) = &start.session_mode {
-        let request = SetSessionModeRequest::new(opened.session_id.clone(), mode.as_str());
+        let request = SetSessionModeRequest::new(opened.session_id.clone(), mode.clone());
         connection.send_request(request).block_task().await?;
     }
     Ok(opened.session_id)
@@ -172,13 +192,19 @@ impl Agent for AcpAgent {
         &mut self,
         prompt: &str,
         limits: TurnLimits,
-        progress: &Progress,
+        _progress: &Progress,
         cancel: &CancellationToken,
     ) -> Result<TurnReport, AgentError> {
         self.said.clear();
         let (answer_tx, mut answer) = oneshot::channel();
         let gone = || AgentError::Ended { detail: String::new() };
-        self.prompts.send(Prompt { text: prompt.to_owned(), answer: answer_tx }).await.map_err(|_| gone())?;
+        self.prompts
+            .send(Prompt {
+                text: prompt.to_owned(),
+                answer: answer_tx,
+            })
+            .await
+            .map_err(|_| gone())?;
         let began = Instant::now();
         let stopped = loop {
             // Any line of the agent counts as a sign of life.
@@ -210,7 +236,6 @@ impl Agent for AcpAgent {
         // After our own cancel any answer means "cancelled": some agents answer with an error.
         let _ = self.cancels.try_send(());
         let _ = tokio::time::timeout(limits.grace, &mut answer).await;
-        progress.flush().await;
         Err(stopped)
     }
 }
@@ -219,7 +244,10 @@ impl Agent for AcpAgent {
 fn told(error: &Error) -> AgentError {
     let mut detail: String = error.message.chars().take(300).collect();
     if let Some(data) = &error.data {
-        detail.push_str(&format!(" ({})", data.to_string().chars().take(300).collect::<String>()));
+        detail.push_str(&format!(
+            " ({})",
+            data.to_string().chars().take(300).collect::<String>()
+        ));
     }
     match i32::from(error.code) {
         -32000 => AgentError::Unauthenticated { detail },

@@ -63,7 +63,9 @@ impl Agent for CommandAgent {
     ) -> Result<TurnReport, AgentError> {
         let mut run = self.launch.launch(prompt).await?;
         let Some(Pipes { mut stdin, mut stdout }) = run.pipes() else {
-            return Err(AgentError::Ended { detail: "its streams were gone".into() });
+            return Err(AgentError::Ended {
+                detail: "its streams were gone".into(),
+            });
         };
         // Its input is empty: a command that waits for more would otherwise wait for ever.
         let _ = stdin.shutdown().await;

@@ -12,7 +12,12 @@ pub fn first(user_prompt: &str, projects: &[ProjectBrief]) -> String {
     for project in projects {
         text.push_str(&format!(
             "- {}:{} is cloned at {}, on the branch {} (from {}); its commits become one {}.\n",
-            project.connection, project.path, project.directory, project.branch, project.base, project.change_request_word
+            project.connection,
+            project.path,
+            project.directory,
+            project.branch,
+            project.base,
+            project.change_request_word
         ));
     }
     text.push_str(

@@ -57,7 +57,11 @@ fn heading(line: &str) -> Option<Option<Name>> {
     if !marked {
         return None;
     }
-    let word: String = text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    let word: String = text
+        .chars()
+        .filter(|c| c.is_alphanumeric())
+        .flat_map(char::to_lowercase)
+        .collect();
     Some(match word.as_str() {
         "changes" => Some(Name::Changes),
         "approach" => Some(Name::Approach),
@@ -88,7 +92,9 @@ mod tests {
 
     #[test]
     fn finds_sections_under_usual_headings() {
-        let got = read("I did it.\n\n## Changes\nA\n\n### Trade-offs\nB\nC\n**Approach**\nD\n## Summary\nnot this\n## Checked\ncargo test");
+        let got = read(
+            "I did it.\n\n## Changes\nA\n\n### Trade-offs\nB\nC\n**Approach**\nD\n## Summary\nnot this\n## Checked\ncargo test",
+        );
         assert_eq!(got.changes, "A");
         assert_eq!(got.trade_offs, "B\nC");
         assert_eq!(got.approach, "D");
@@ -97,7 +103,10 @@ mod tests {
 
     #[test]
     fn the_last_one_wins_and_fences_are_no_headings() {
-        assert_eq!(read("## Changes\nold\n## Changes\nnew\n```\n## Approach\n```").changes, "new\n```\n## Approach\n```");
+        assert_eq!(
+            read("## Changes\nold\n## Changes\nnew\n```\n## Approach\n```").changes,
+            "new\n```\n## Approach\n```"
+        );
         assert_eq!(read("nothing here"), Sections::default());
         assert_eq!(read("## Changes\n   \n"), Sections::default());
     }

@@ -48,12 +48,25 @@ struct Project {
 impl GitRoutes {
     /// Routes for these projects; what happens to pushes is told to `events`.
     #[must_use]
-    pub fn new(projects: impl IntoIterator<Item = (ProjectKey, Arc<Staging>)>, events: mpsc::Sender<EventBody>) -> Self {
+    pub fn new(
+        projects: impl IntoIterator<Item = (ProjectKey, Arc<Staging>)>,
+        events: mpsc::Sender<EventBody>,
+    ) -> Self {
         let projects = projects.into_iter().map(|(key, staging)| {
             let place = format!("{}/{}.git", key.connection, key.path);
-            (place, Project { key, staging, pushes: Arc::new(tokio::sync::Semaphore::new(PUSHES_AT_A_TIME)) })
+            (
+                place,
+                Project {
+                    key,
+                    staging,
+                    pushes: Arc::new(tokio::sync::Semaphore::new(PUSHES_AT_A_TIME)),
+                },
+            )
         });
-        Self { projects: projects.collect(), events }
+        Self {
+            projects: projects.collect(),
+            events,
+        }
     }
 }
 
@@ -69,14 +82,25 @@ async fn answer(
     Query(query): Query<BTreeMap<String, String>>,
     request: Request,
 ) -> Response {
-    let Some((place, act)) = rest.split_once(".git/").map(|(place, act)| (format!("{place}.git"), act)) else {
+    let Some((place, act)) = rest
+        .split_once(".git/")
+        .map(|(place, act)| (format!("{place}.git"), act))
+    else {
         return plain(StatusCode::NOT_FOUND, "this is no address of a git repository");
     };
     // An exact match on the table: a path with tricks in it is simply not there.
     let Some(project) = routes.projects.get(&place) else {
-        return plain(StatusCode::NOT_FOUND, "this session has no such project; its projects are those cloned in /workspace");
+        return plain(
+            StatusCode::NOT_FOUND,
+            "this session has no such project; its projects are those cloned in /workspace",
+        );
     };
-    let protocol = Protocol::from_header(request.headers().get("git-protocol").and_then(|value| value.to_str().ok()));
+    let protocol = Protocol::from_header(
+        request
+            .headers()
+            .get("git-protocol")
+            .and_then(|value| value.to_str().ok()),
+    );
     match (request.method(), act) {
         (&Method::GET, "info/refs") => match query.get("service").and_then(|name| Service::from_name(name)) {
             Some(service) => advertise(project, service, protocol),
@@ -126,13 +150,19 @@ async fn fetch(project: &Project, protocol: Protocol, request: Request) -> Respo
             let _ = input.write_all(&body).await;
         });
     }
-    respond(Body::from_stream(carry(serving, |_| async {})), "application/x-git-upload-pack-result".to_owned())
+    respond(
+        Body::from_stream(carry(serving, |_| async {})),
+        "application/x-git-upload-pack-result".to_owned(),
+    )
 }
 
 async fn push(project: &Project, protocol: Protocol, request: Request, events: mpsc::Sender<EventBody>) -> Response {
     // A compressed push would hide its size from git's own limit.
     if !matches!(encoding(request.headers()), None | Some("identity")) {
-        return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the push without Content-Encoding");
+        return plain(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "send the push without Content-Encoding",
+        );
     }
     let Ok(turn) = project.pushes.clone().acquire_owned().await else {
         return plain(StatusCode::SERVICE_UNAVAILABLE, "the session is over");
@@ -157,7 +187,10 @@ async fn push(project: &Project, protocol: Protocol, request: Request, events: m
         }
         drop(turn);
     });
-    respond(Body::from_stream(body), "application/x-git-receive-pack-result".to_owned())
+    respond(
+        Body::from_stream(body),
+        "application/x-git-receive-pack-result".to_owned(),
+    )
 }
 
 /// From the request's body to git's input, piece by piece. When the client breaks off, git sees the end and refuses the rest.
@@ -172,7 +205,10 @@ async fn feed(mut body: BodyDataStream, mut input: ChildStdin) {
 }
 
 /// git's answer as a stream; `after` is called with its beginning once git has ended.
-fn carry<F, After>(mut serving: Serving, after: F) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send + use<F, After>
+fn carry<F, After>(
+    mut serving: Serving,
+    after: F,
+) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send + use<F, After>
 where
     F: FnOnce(Vec<u8>) -> After + Send + 'static,
     After: Future<Output = ()> + Send + 'static,
@@ -208,7 +244,9 @@ fn refusal(answer: &[u8]) -> Option<String> {
     let mut refused = false;
     let mut rest = answer;
     while let Some((length, _)) = rest.split_at_checked(4) {
-        let length = std::str::from_utf8(length).ok().and_then(|text| usize::from_str_radix(text, 16).ok())?;
+        let length = std::str::from_utf8(length)
+            .ok()
+            .and_then(|text| usize::from_str_radix(text, 16).ok())?;
         if length < 5 {
             rest = rest.get(4..)?;
             continue;
@@ -217,21 +255,39 @@ fn refusal(answer: &[u8]) -> Option<String> {
         rest = &rest[length..];
         match packet.split_first() {
             Some((2, text)) => words.push_str(&String::from_utf8_lossy(text)),
-            Some((1, text)) => refused |= text.windows(3).any(|three| three == b"ng ") || text.windows(7).any(|seven| seven == b"unpack " && !text.windows(9).any(|nine| nine == b"unpack ok")),
+            Some((1, text)) => {
+                refused |= text.windows(3).any(|three| three == b"ng ")
+                    || text
+                        .windows(7)
+                        .any(|seven| seven == b"unpack " && !text.windows(9).any(|nine| nine == b"unpack ok"))
+            }
             Some(_) | None => {}
         }
     }
-    refused.then(|| words.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(1000).collect())
+    refused.then(|| {
+        words
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+            .chars()
+            .take(1000)
+            .collect()
+    })
 }
 
 fn encoding(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("unknown"))
+    headers
+        .get(header::CONTENT_ENCODING)
+        .map(|value| value.to_str().unwrap_or("unknown"))
 }
 
 fn decompressed(body: &[u8]) -> Option<Bytes> {
     let mut out = Vec::new();
     let most = u64::try_from(LARGEST_FETCH_REQUEST).ok()?;
-    flate2::read::GzDecoder::new(body).take(most + 1).read_to_end(&mut out).ok()?;
+    flate2::read::GzDecoder::new(body)
+        .take(most + 1)
+        .read_to_end(&mut out)
+        .ok()?;
     (out.len() <= LARGEST_FETCH_REQUEST).then(|| out.into())
 }
 
@@ -240,18 +296,28 @@ fn respond(body: Body, content_type: String) -> Response {
     if let Ok(value) = HeaderValue::from_str(&content_type) {
         response.headers_mut().insert(header::CONTENT_TYPE, value);
     }
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }
 
 /// git prints a plain text body after `remote:`.
 fn plain(status: StatusCode, message: &str) -> Response {
-    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{message}\n")).into_response()
+    (
+        status,
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+        format!("{message}\n"),
+    )
+        .into_response()
 }
 
 fn failed(error: &crate::repository::RepositoryError) -> Response {
     tracing::warn!(%error, "a sandbox's git request could not be served");
-    plain(StatusCode::INTERNAL_SERVER_ERROR, "the worker could not run git; the session's operator can see why in the log")
+    plain(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "the worker could not run git; the session's operator can see why in the log",
+    )
 }
 
 #[cfg(test)]
@@ -261,7 +327,9 @@ mod tests {
     #[test]
     fn the_words_of_a_refusal_are_found_and_an_accepted_push_has_none() {
         let packet = |band: u8, text: &str| format!("{:04x}{}{text}", text.len() + 5, char::from(band));
-        let refused = packet(2, "error: commit abc lacks\n") + &packet(1, "0000unpack ok\n0000ng refs/heads/x pre-receive hook declined\n") + "0000";
+        let refused = packet(2, "error: commit abc lacks\n")
+            + &packet(1, "0000unpack ok\n0000ng refs/heads/x pre-receive hook declined\n")
+            + "0000";
         assert_eq!(refusal(refused.as_bytes()).unwrap(), "error: commit abc lacks");
         let accepted = packet(1, "000eunpack ok\n0019ok refs/heads/x\n0000") + "0000";
         assert_eq!(refusal(accepted.as_bytes()), None);

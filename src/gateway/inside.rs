@@ -71,7 +71,13 @@ impl Inside {
         }
         let waiting = Arc::new(Mutex::new(Waiting::default()));
         tokio::spawn(follow(reader, waiting.clone(), gone.clone()));
-        Ok(Self { writer: tokio::sync::Mutex::new(ControlWriter::new(write)), waiting, shared, next: AtomicU32::new(1), gone })
+        Ok(Self {
+            writer: tokio::sync::Mutex::new(ControlWriter::new(write)),
+            waiting,
+            shared,
+            next: AtomicU32::new(1),
+            gone,
+        })
     }
 
     /// Ends when the control connection has ended.
@@ -90,8 +96,22 @@ impl Inside {
         let stdio = self.shared.expect_stdio(token.clone());
         let (exit_tx, exit) = watch::channel(None);
         self.waiting().exits.insert(id, exit_tx);
-        let Command { argv, env, directory: cwd } = command;
-        let ordered = self.ask(id, act, Order::Spawn { id, argv, env, cwd, token: token.clone() });
+        let Command {
+            argv,
+            env,
+            directory: cwd,
+        } = command;
+        let ordered = self.ask(
+            id,
+            act,
+            Order::Spawn {
+                id,
+                argv,
+                env,
+                cwd,
+                token: token.clone(),
+            },
+        );
         let outcome = async {
             match ordered.await? {
                 Report::Started { .. } => {}
@@ -127,7 +147,12 @@ impl Inside {
     pub async fn write_file(&self, path: &str, mode: u32, content: &str) -> Result<(), GatewayError> {
         let act = "write a file";
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let order = Order::WriteFile { id, path: path.to_owned(), mode, content: content.to_owned() };
+        let order = Order::WriteFile {
+            id,
+            path: path.to_owned(),
+            mode,
+            content: content.to_owned(),
+        };
         match self.ask(id, act, order).await? {
             Report::Written { .. } => Ok(()),
             other => Err(refused(act, &other)),
@@ -219,9 +244,10 @@ async fn follow(mut reader: ControlReader<OwnedReadHalf>, waiting: Arc<Mutex<Wai
 
 fn refused(act: &'static str, report: &Report) -> GatewayError {
     match report {
-        Report::Refused { reason, .. } => {
-            GatewayError::Refused { act, reason: reason.chars().filter(|c| !c.is_control()).take(300).collect() }
-        }
+        Report::Refused { reason, .. } => GatewayError::Refused {
+            act,
+            reason: reason.chars().filter(|c| !c.is_control()).take(300).collect(),
+        },
         Report::Hello { .. }
         | Report::Started { .. }
         | Report::Exited { .. }

@@ -63,8 +63,14 @@ const USUAL_PATHS: &[&str] = &[
 ];
 
 /// Headers that a client may send on to a model; everything else is dropped, above all keys and cookies.
-const PASSED_REQUEST_HEADERS: &[&str] =
-    &["content-type", "accept", "anthropic-version", "anthropic-beta", "openai-beta", "user-agent"];
+const PASSED_REQUEST_HEADERS: &[&str] = &[
+    "content-type",
+    "accept",
+    "anthropic-version",
+    "anthropic-beta",
+    "openai-beta",
+    "user-agent",
+];
 /// Headers that a model's answer may carry back.
 const PASSED_ANSWER_HEADERS: &[&str] = &["content-type", "retry-after", "x-request-id", "request-id"];
 
@@ -80,7 +86,10 @@ pub struct Endpoint {
 
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Endpoint").field("url", &self.url).finish_non_exhaustive()
+        formatter
+            .debug_struct("Endpoint")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
     }
 }
 
@@ -110,12 +119,23 @@ impl Endpoint {
             config.paths.clone()
         };
         let url = config.url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
-        Ok(Self { url, key, key_as: config.key_as, paths, client, count })
+        Ok(Self {
+            url,
+            key,
+            key_as: config.key_as,
+            paths,
+            client,
+            count,
+        })
     }
 
     fn allows(&self, method: &Method, path: &str) -> bool {
         let listed = self.paths.iter().any(|allowed| {
-            if allowed.ends_with('/') { path.starts_with(allowed.as_str()) } else { path == allowed }
+            if allowed.ends_with('/') {
+                path.starts_with(allowed.as_str())
+            } else {
+                path == allowed
+            }
         });
         listed && (method == Method::POST || method == Method::GET) && is_plain(path)
     }
@@ -125,7 +145,9 @@ impl Endpoint {
 fn is_plain(path: &str) -> bool {
     !path.contains("..")
         && !path.contains("//")
-        && path.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b':'))
+        && path
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b':'))
 }
 
 /// The route of one session: only the endpoint that its agent is configured with.
@@ -137,7 +159,10 @@ pub fn router(name: &str, endpoint: Arc<Endpoint>) -> Router {
 async fn forward(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
     if !endpoint.allows(request.method(), &path) {
-        return refusal(StatusCode::FORBIDDEN, "this path of the model API is not open to agents");
+        return refusal(
+            StatusCode::FORBIDDEN,
+            "this path of the model API is not open to agents",
+        );
     }
     let (parts, body) = request.into_parts();
     // The body is read whole, so that a broken upload costs no model request.
@@ -147,7 +172,10 @@ async fn forward(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Res
     let mut address = format!("{}{path}", endpoint.url);
     if let Some(query) = parts.uri.query() {
         // A key in the query would bypass ours.
-        let kept: Vec<&str> = query.split('&').filter(|pair| !pair.to_ascii_lowercase().starts_with("key=")).collect();
+        let kept: Vec<&str> = query
+            .split('&')
+            .filter(|pair| !pair.to_ascii_lowercase().starts_with("key="))
+            .collect();
         if !kept.is_empty() {
             address.push('?');
             address.push_str(&kept.join("&"));
@@ -167,7 +195,8 @@ async fn forward(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Res
             let mut response = Response::new(Body::empty());
             *response.status_mut() = answer.status();
             *response.headers_mut() = passed(answer.headers(), PASSED_ANSWER_HEADERS);
-            *response.body_mut() = Body::from_stream(answer.bytes_stream().map(|chunk| chunk.map_err(std::io::Error::other)));
+            *response.body_mut() =
+                Body::from_stream(answer.bytes_stream().map(|chunk| chunk.map_err(std::io::Error::other)));
             response
         }
         Err(error) => {
@@ -235,7 +264,15 @@ mod tests {
         let endpoint = endpoint();
         assert!(endpoint.allows(&Method::POST, "/v1/chat/completions"));
         assert!(endpoint.allows(&Method::POST, "/v1beta/models/gemini-x:generateContent"));
-        for path in ["/v1/files", "/v1/batches", "/v1/chat/completions/..", "/v1beta/models/../x", "/v1//models", "/v1/models%2f", "/"] {
+        for path in [
+            "/v1/files",
+            "/v1/batches",
+            "/v1/chat/completions/..",
+            "/v1beta/models/../x",
+            "/v1//models",
+            "/v1/models%2f",
+            "/",
+        ] {
             assert!(!endpoint.allows(&Method::GET, path), "{path}");
         }
         assert!(!endpoint.allows(&Method::DELETE, "/v1/models"));
@@ -245,7 +282,14 @@ mod tests {
     #[test]
     fn client_keys_are_dropped_and_ours_is_put_in() {
         let mut sent = HeaderMap::new();
-        for name in ["authorization", "x-api-key", "cookie", "x-goog-api-key", "proxy-authorization", "x-forwarded-for"] {
+        for name in [
+            "authorization",
+            "x-api-key",
+            "cookie",
+            "x-goog-api-key",
+            "proxy-authorization",
+            "x-forwarded-for",
+        ] {
             sent.insert(HeaderName::from_static(name), HeaderValue::from_static("attacker"));
         }
         sent.insert("content-type", HeaderValue::from_static("application/json"));

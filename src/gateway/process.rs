@@ -65,7 +65,13 @@ impl Process {
                 () = pump_input(stdin_end, write) => {}
             }
         });
-        Self { id, stdin: Some(stdin), stdout: Some(stdout), errors, exit }
+        Self {
+            id,
+            stdin: Some(stdin),
+            stdout: Some(stdout),
+            errors,
+            exit,
+        }
     }
 
     /// By which `inside` knows it.

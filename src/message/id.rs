@@ -153,13 +153,14 @@ checked_text!(
     /// A project's full path on its forge: `group/subgroup/project` or `owner/repository`.
     ProjectPath,
     "project path",
-    "two or more segments of letters, digits, '-', '_' and '.', joined by '/', none beginning with '-' or '.', none ending in '.git'",
+    "two or more segments of letters, digits, '-', '_' and '.', joined by '/', none beginning with '-', none ending in '.git'",
     |text| {
         text.len() <= 512
             && text.split('/').count() >= 2
             && text.split('/').all(|segment| {
                 !segment.is_empty()
-                    && !segment.starts_with(['-', '.'])
+                    && !segment.starts_with('-')
+                    && !matches!(segment, "." | "..")
                     && !segment.to_ascii_lowercase().ends_with(".git")
                     && segment.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'))
             })
@@ -268,11 +269,17 @@ mod tests {
 
     #[test]
     fn project_paths_are_plain_segments() {
-        for good in ["a/b", "platform/tools/greeter", "acme/web.site_1", "größe/ß"] {
+        for good in [
+            "a/b",
+            "platform/tools/greeter",
+            "acme/web.site_1",
+            "acme/.github",
+            "größe/ß",
+        ] {
             assert!(good.parse::<ProjectPath>().is_ok(), "{good}");
         }
         for bad in [
-            "a", "", "/a/b", "a//b", "a/../b", "a/b.git", "-a/b", "a/b?x", "a/b c", "a/%2e",
+            "a", "", "/a/b", "a//b", "a/../b", "a/./b", "a/b.git", "-a/b", "a/b?x", "a/b c", "a/%2e",
         ] {
             assert!(bad.parse::<ProjectPath>().is_err(), "{bad}");
         }

@@ -52,9 +52,14 @@ pub(super) async fn admit(
     progress: &Progress,
 ) -> Result<Vec<Admitted>, Failure> {
     // Only connections that a project uses are asked: an unused one cannot fail the session.
-    let used = task.connections.iter().filter(|(name, _)| task.projects.iter().any(|project| project.connection == **name));
+    let used = task
+        .connections
+        .iter()
+        .filter(|(name, _)| task.projects.iter().any(|project| project.connection == **name));
     let asked = used.map(|(name, request)| async move {
-        let secret = secrets.get(name).ok_or_else(|| Failure::new(Reason::CredentialMissing, format!("no credential for {name}")))?;
+        let secret = secrets
+            .get(name)
+            .ok_or_else(|| Failure::new(Reason::CredentialMissing, format!("no credential for {name}")))?;
         let forge = rooms.connect.connect(request.forge, request.url.as_deref(), secret)?;
         let facts = forge.token().await?;
         let identity = commit_identity(task, &facts)?;
@@ -68,7 +73,15 @@ pub(super) async fn admit(
             account: facts.account.clone(),
             ca_file: None,
         };
-        Ok::<_, Failure>((name.clone(), Connected { forge, facts, identity, access }))
+        Ok::<_, Failure>((
+            name.clone(),
+            Connected {
+                forge,
+                facts,
+                identity,
+                access,
+            },
+        ))
     });
     let connected: BTreeMap<_, _> = try_join_all(asked).await?.into_iter().collect();
     for (name, connection) in &connected {
@@ -85,7 +98,8 @@ pub(super) async fn admit(
     let looked_up = task.projects.iter().zip(directories).map(|(request, directory)| {
         let connected = connected.get(&request.connection);
         async move {
-            let connected = connected.ok_or_else(|| Failure::new(Reason::Internal, "a project without a connection"))?;
+            let connected =
+                connected.ok_or_else(|| Failure::new(Reason::Internal, "a project without a connection"))?;
             project(rooms, task, request, directory, connected).await
         }
     });
@@ -113,7 +127,12 @@ async fn project(
     let may_push = facts.may_push && connected.facts.may_push;
     check_capabilities(task.publish, &key, may_push, connected)?;
     // A branch that collides with others is renamed once the forge's branches are known.
-    let provisional = branch::branch_name(&rooms.config.branch, task.session, &title(task), &std::collections::BTreeSet::new())?;
+    let provisional = branch::branch_name(
+        &rooms.config.branch,
+        task.session,
+        &title(task),
+        &std::collections::BTreeSet::new(),
+    )?;
     let grant = ProjectGrant {
         key,
         forge: connected.forge.kind(),
@@ -130,13 +149,26 @@ async fn project(
         may_push,
         may_open_change_request: connected.facts.may_open_change_request,
     };
-    Ok(Admitted { grant, facts, connected: connected.clone() })
+    Ok(Admitted {
+        grant,
+        facts,
+        connected: connected.clone(),
+    })
 }
 
 /// Says at the start what would be missing at the end.
-fn check_capabilities(publish: Publish, key: &ProjectKey, may_push: bool, connected: &Connected) -> Result<(), Failure> {
+fn check_capabilities(
+    publish: Publish,
+    key: &ProjectKey,
+    may_push: bool,
+    connected: &Connected,
+) -> Result<(), Failure> {
     let word = connected.forge.kind().change_request_word();
-    let scopes = if connected.facts.scopes.is_empty() { "unknown".to_owned() } else { connected.facts.scopes.join(", ") };
+    let scopes = if connected.facts.scopes.is_empty() {
+        "unknown".to_owned()
+    } else {
+        connected.facts.scopes.join(", ")
+    };
     let missing = |act: &str| {
         let message = format!(
             "the token for {key} may not {act} (its scopes: {scopes}; its user: {}): use a token and a user that may",
@@ -157,16 +189,23 @@ fn check_capabilities(publish: Publish, key: &ProjectKey, may_push: bool, connec
 /// Author and committer: the token's own user, because push rules refuse others; the task's user where the forge does not tell.
 fn commit_identity(task: &Task, facts: &TokenFacts) -> Result<Identity, Failure> {
     let own = identity::make(&facts.name, &facts.email).or_else(|| identity::make(&facts.account, &facts.email));
-    let given = task.user.as_ref().and_then(|user| identity::make(&user.name, &user.email));
+    let given = task
+        .user
+        .as_ref()
+        .and_then(|user| identity::make(&user.name, &user.email));
     own.or(given).ok_or_else(|| {
-        let message = "the forge tells no e-mail address for the token's user: put \"user\" with name and email into the task";
+        let message =
+            "the forge tells no e-mail address for the token's user: put \"user\" with name and email into the task";
         Failure::new(Reason::CredentialRefused, message)
     })
 }
 
 /// The trailers: the task's user where it names one, else the first project's, and the agent.
 pub(super) fn trailers(task: &Task, projects: &[Admitted], agent: &Identity) -> Result<Trailers, Failure> {
-    let given = task.user.as_ref().and_then(|user| identity::make(&user.name, &user.email));
+    let given = task
+        .user
+        .as_ref()
+        .and_then(|user| identity::make(&user.name, &user.email));
     let user = given
         .or_else(|| projects.first().map(|project| project.grant.identity.clone()))
         .ok_or_else(|| Failure::new(Reason::Internal, "a session without a user"))?;
@@ -175,8 +214,19 @@ pub(super) fn trailers(task: &Task, projects: &[Admitted], agent: &Identity) -> 
 
 /// The session's title: the task's, else the first line of its prompt.
 pub(super) fn title(task: &Task) -> String {
-    let first_line = || task.prompt.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("work");
-    task.title.as_deref().map_or_else(first_line, str::trim).chars().take(120).collect()
+    let first_line = || {
+        task.prompt
+            .lines()
+            .map(str::trim)
+            .find(|line| !line.is_empty())
+            .unwrap_or("work")
+    };
+    task.title
+        .as_deref()
+        .map_or_else(first_line, str::trim)
+        .chars()
+        .take(120)
+        .collect()
 }
 
 /// Operator's limits, lowered by the task's.
@@ -194,7 +244,11 @@ fn directories(projects: &[ProjectRequest]) -> Vec<String> {
         .iter()
         .map(|project| {
             let name = project.path.name().to_lowercase();
-            let alone = projects.iter().filter(|other| other.path.name().to_lowercase() == name).count() == 1;
+            let alone = projects
+                .iter()
+                .filter(|other| other.path.name().to_lowercase() == name)
+                .count()
+                == 1;
             if alone {
                 format!("/workspace/{}", project.path.name())
             } else {
@@ -206,12 +260,20 @@ fn directories(projects: &[ProjectRequest]) -> Vec<String> {
 
 /// The branches that a forge showed, by name.
 pub(super) fn branch_names(refs: &[crate::grant::ShownRef]) -> std::collections::BTreeSet<String> {
-    refs.iter().filter_map(|shown| shown.name.strip_prefix("refs/heads/")).map(str::to_owned).collect()
+    refs.iter()
+        .filter_map(|shown| shown.name.strip_prefix("refs/heads/"))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The session's branch on a project whose branches are known.
 pub(super) fn final_branch(rooms: &Rooms, task: &Task, refs: &[crate::grant::ShownRef]) -> Result<BranchName, Failure> {
-    Ok(branch::branch_name(&rooms.config.branch, task.session, &title(task), &branch_names(refs))?)
+    Ok(branch::branch_name(
+        &rooms.config.branch,
+        task.session,
+        &title(task),
+        &branch_names(refs),
+    )?)
 }
 
 #[cfg(test)]

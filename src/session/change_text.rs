@@ -59,12 +59,19 @@ pub struct Parts<'a> {
 #[must_use]
 pub fn title(wanted: &str, branch: &Branch) -> String {
     let first = if wanted.trim().is_empty() {
-        branch.commits.last().map_or("Changes of a coding session", |(subject, _)| subject.as_str())
+        branch
+            .commits
+            .last()
+            .map_or("Changes of a coding session", |(subject, _)| subject.as_str())
     } else {
         wanted
     };
     let title = neutral::title(first, LONGEST_TITLE);
-    if title.is_empty() { "Changes of a coding session".to_owned() } else { title }
+    if title.is_empty() {
+        "Changes of a coding session".to_owned()
+    } else {
+        title
+    }
 }
 
 /// The description.
@@ -72,7 +79,11 @@ pub fn title(wanted: &str, branch: &Branch) -> String {
 pub fn description(parts: &Parts<'_>) -> String {
     let Parts { sections, branch, .. } = parts;
     let said = |text: &str, fallback: String| {
-        if text.trim().is_empty() { fallback } else { bounded(&neutral::text(text), LONGEST_SECTION) }
+        if text.trim().is_empty() {
+            fallback
+        } else {
+            bounded(&neutral::text(text), LONGEST_SECTION)
+        }
     };
     let mut text = String::new();
     let mut section = |name: &str, body: String| {
@@ -81,7 +92,13 @@ pub fn description(parts: &Parts<'_>) -> String {
     section("Changes", said(&sections.changes, changes_from(branch)));
     section("Approach", said(&sections.approach, approach_from(branch)));
     section("Trade-offs", said(&sections.trade_offs, trade_offs_from(branch)));
-    section("How it was checked", said(&sections.checked, "The agent reported no checks; the pipeline of this project decides.".to_owned()));
+    section(
+        "How it was checked",
+        said(
+            &sections.checked,
+            "The agent reported no checks; the pipeline of this project decides.".to_owned(),
+        ),
+    );
     if !parts.sisters.is_empty() {
         let list: Vec<String> = parts
             .sisters
@@ -100,10 +117,20 @@ pub fn description(parts: &Parts<'_>) -> String {
 }
 
 fn changes_from(branch: &Branch) -> String {
-    let mut lines: Vec<String> =
-        branch.commits.iter().take(MOST_LISTED).map(|(subject, _)| format!("- {}", neutral::title(subject, 200))).collect();
-    let (added, deleted) = branch.files.iter().fold((0, 0), |(a, d), (_, added, deleted)| (a + added, d + deleted));
-    lines.push(format!("\n{} changed, {added} lines added, {deleted} deleted:", count(branch.files.len(), "file")));
+    let mut lines: Vec<String> = branch
+        .commits
+        .iter()
+        .take(MOST_LISTED)
+        .map(|(subject, _)| format!("- {}", neutral::title(subject, 200)))
+        .collect();
+    let (added, deleted) = branch
+        .files
+        .iter()
+        .fold((0, 0), |(a, d), (_, added, deleted)| (a + added, d + deleted));
+    lines.push(format!(
+        "\n{} changed, {added} lines added, {deleted} deleted:",
+        count(branch.files.len(), "file")
+    ));
     for (path, added, deleted) in branch.files.iter().take(MOST_LISTED) {
         lines.push(format!("- `{}` (+{added} -{deleted})", path.replace(['`', '\n'], "?")));
     }
@@ -122,7 +149,10 @@ fn approach_from(branch: &Branch) -> String {
         .map(|(subject, body)| format!("{}: {}", neutral::title(subject, 200), neutral::text(body)))
         .collect();
     if bodies.is_empty() {
-        format!("The agent described no approach. The branch has {}; their messages are listed above.", count(branch.commits.len(), "commit"))
+        format!(
+            "The agent described no approach. The branch has {}; their messages are listed above.",
+            count(branch.commits.len(), "commit")
+        )
     } else {
         bounded(&bodies.join("\n\n"), LONGEST_SECTION)
     }
@@ -134,9 +164,17 @@ fn trade_offs_from(branch: &Branch) -> String {
         path.contains("test") || path.contains("spec")
     });
     let mut lines = vec!["The agent named none. Worth a reviewer's look:".to_owned()];
-    lines.push(if tests { "- tests are among the changed files".to_owned() } else { "- no test is among the changed files".to_owned() });
+    lines.push(if tests {
+        "- tests are among the changed files".to_owned()
+    } else {
+        "- no test is among the changed files".to_owned()
+    });
     if let Some((path, added, deleted)) = branch.files.iter().max_by_key(|(_, added, deleted)| added + deleted) {
-        lines.push(format!("- most of the change is in `{}` ({} lines)", path.replace(['`', '\n'], "?"), added + deleted));
+        lines.push(format!(
+            "- most of the change is in `{}` ({} lines)",
+            path.replace(['`', '\n'], "?"),
+            added + deleted
+        ));
     }
     lines.join("\n")
 }
@@ -193,8 +231,20 @@ mod tests {
 
     #[test]
     fn the_agents_sections_and_the_sister_are_there() {
-        let sections = Sections { changes: "A".into(), approach: "B".into(), trade_offs: "C".into(), checked: "D".into() };
-        let sisters = [Sister { project: crate::message::ProjectKey { connection: "hub".parse().unwrap(), path: "acme/site".parse().unwrap() }, word: "pull request", url: "https://hub/acme/site/pull/1".into() }];
+        let sections = Sections {
+            changes: "A".into(),
+            approach: "B".into(),
+            trade_offs: "C".into(),
+            checked: "D".into(),
+        };
+        let sisters = [Sister {
+            project: crate::message::ProjectKey {
+                connection: "hub".parse().unwrap(),
+                path: "acme/site".parse().unwrap(),
+            },
+            word: "pull request",
+            url: "https://hub/acme/site/pull/1".into(),
+        }];
         insta::assert_snapshot!(description(&parts(&sections, &branch(), &sisters)), @"
         ## Changes
 
@@ -254,7 +304,10 @@ mod tests {
 
     #[test]
     fn a_long_text_is_cut_and_still_names_the_session() {
-        let long = Sections { changes: "word @all\n".repeat(40_000), ..Sections::default() };
+        let long = Sections {
+            changes: "word @all\n".repeat(40_000),
+            ..Sections::default()
+        };
         let text = description(&parts(&long, &branch(), &[]));
         assert!(text.encode_utf16().count() <= 65_536 && text.len() <= LONGEST);
         assert!(text.contains("(cut: the text was longer)") && text.contains("Cofferdam-Session: 0190c2f0"));

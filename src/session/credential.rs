@@ -27,7 +27,11 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { directory: None, env_prefix: "COFFERDAM_TOKEN_".to_owned(), allow_plain: false }
+        Self {
+            directory: None,
+            env_prefix: "COFFERDAM_TOKEN_".to_owned(),
+            allow_plain: false,
+        }
     }
 }
 
@@ -57,7 +61,11 @@ impl Config {
     ///
     /// # Errors
     /// The name is not allowed, or names nothing.
-    pub fn resolve(&self, credential: &Credential, environment: impl Fn(&str) -> Option<String>) -> Result<Secret, CredentialError> {
+    pub fn resolve(
+        &self,
+        credential: &Credential,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Secret, CredentialError> {
         match credential {
             Credential::Env(name) => self.from_environment(name, environment),
             Credential::File(name) => self.from_file(name),
@@ -69,7 +77,11 @@ impl Config {
         }
     }
 
-    fn from_environment(&self, name: &str, environment: impl Fn(&str) -> Option<String>) -> Result<Secret, CredentialError> {
+    fn from_environment(
+        &self,
+        name: &str,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Secret, CredentialError> {
         let shown: String = name.chars().take(100).collect();
         if !name.starts_with(&self.env_prefix) {
             let rule = format!("the name of a variable begins with {}", self.env_prefix);
@@ -77,20 +89,33 @@ impl Config {
         }
         match environment(name).map(|value| Secret::new(&value)) {
             Some(secret) if !secret.is_empty() => Ok(secret),
-            _ => Err(CredentialError::Missing { name: shown, remedy: "set this variable where the worker runs".into() }),
+            _ => Err(CredentialError::Missing {
+                name: shown,
+                remedy: "set this variable where the worker runs".into(),
+            }),
         }
     }
 
     fn from_file(&self, name: &str) -> Result<Secret, CredentialError> {
         let shown: String = name.chars().take(100).collect();
-        let refused = |rule: &str| CredentialError::Refused { name: shown.clone(), rule: rule.to_owned() };
-        let directory = self.directory.as_ref().ok_or_else(|| refused("this worker has no credentials.directory"))?;
+        let refused = |rule: &str| CredentialError::Refused {
+            name: shown.clone(),
+            rule: rule.to_owned(),
+        };
+        let directory = self
+            .directory
+            .as_ref()
+            .ok_or_else(|| refused("this worker has no credentials.directory"))?;
         let bare = !name.is_empty()
             && name.len() <= 200
             && !name.starts_with('.')
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
         if !bare {
-            return Err(refused("a file is named by letters, digits, '-', '_' and '.', without a directory"));
+            return Err(refused(
+                "a file is named by letters, digits, '-', '_' and '.', without a directory",
+            ));
         }
         let missing = || CredentialError::Missing {
             name: shown.clone(),
@@ -116,17 +141,48 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("ada"), "token-of-ada\n").unwrap();
         std::fs::write(directory.path().join("empty"), "\n").unwrap();
-        let config = Config { directory: Some(directory.path().to_owned()), ..Config::default() };
-        let read = |credential: Credential| config.resolve(&credential, |name| (name == "COFFERDAM_TOKEN_A" || name == "PATH").then(|| "value".into()));
+        let config = Config {
+            directory: Some(directory.path().to_owned()),
+            ..Config::default()
+        };
+        let read = |credential: Credential| {
+            config.resolve(&credential, |name| {
+                (name == "COFFERDAM_TOKEN_A" || name == "PATH").then(|| "value".into())
+            })
+        };
         assert_eq!(read(Credential::File("ada".into())).unwrap().expose(), "token-of-ada");
-        assert_eq!(read(Credential::Env("COFFERDAM_TOKEN_A".into())).unwrap().expose(), "value");
+        assert_eq!(
+            read(Credential::Env("COFFERDAM_TOKEN_A".into())).unwrap().expose(),
+            "value"
+        );
         for name in ["../ada", "/etc/passwd", ".ada", "", "a/b"] {
-            assert!(matches!(read(Credential::File(name.into())), Err(CredentialError::Refused { .. })), "{name}");
+            assert!(
+                matches!(
+                    read(Credential::File(name.into())),
+                    Err(CredentialError::Refused { .. })
+                ),
+                "{name}"
+            );
         }
-        assert!(matches!(read(Credential::File("bob".into())), Err(CredentialError::Missing { .. })));
-        assert!(matches!(read(Credential::File("empty".into())), Err(CredentialError::Missing { .. })));
-        assert!(matches!(read(Credential::Env("PATH".into())), Err(CredentialError::Refused { .. })));
-        assert!(matches!(read(Credential::Env("COFFERDAM_TOKEN_B".into())), Err(CredentialError::Missing { .. })));
-        assert!(matches!(read(Credential::Plain(Secret::new("x"))), Err(CredentialError::Refused { .. })));
+        assert!(matches!(
+            read(Credential::File("bob".into())),
+            Err(CredentialError::Missing { .. })
+        ));
+        assert!(matches!(
+            read(Credential::File("empty".into())),
+            Err(CredentialError::Missing { .. })
+        ));
+        assert!(matches!(
+            read(Credential::Env("PATH".into())),
+            Err(CredentialError::Refused { .. })
+        ));
+        assert!(matches!(
+            read(Credential::Env("COFFERDAM_TOKEN_B".into())),
+            Err(CredentialError::Missing { .. })
+        ));
+        assert!(matches!(
+            read(Credential::Plain(Secret::new("x"))),
+            Err(CredentialError::Refused { .. })
+        ));
     }
 }

@@ -21,7 +21,10 @@ pub struct Failure {
 impl Failure {
     /// A failure in our own words.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self {
+            reason,
+            message: message.into(),
+        }
     }
 }
 
@@ -47,6 +50,7 @@ impl From<ForgeError> for Failure {
             ForgeError::Refused { .. } => Reason::ChangeRequestFailed,
             ForgeError::RateLimited { .. } | ForgeError::Unavailable { .. } => Reason::ForgeUnavailable,
             ForgeError::Answer { .. } => Reason::ForgeAnswerInvalid,
+            ForgeError::Setup { .. } => Reason::Internal,
         };
         Self::new(reason, error.to_string())
     }
@@ -124,9 +128,9 @@ impl From<RepositoryError> for Failure {
             | RepositoryError::Answer { .. }
             | RepositoryError::Fetch { .. }
             | RepositoryError::Moved { .. } => Reason::MirrorFailed,
-            RepositoryError::Timeout { .. } | RepositoryError::Unavailable { .. } | RepositoryError::Certificate { .. } => {
-                Reason::ForgeUnavailable
-            }
+            RepositoryError::Timeout { .. }
+            | RepositoryError::Unavailable { .. }
+            | RepositoryError::Certificate { .. } => Reason::ForgeUnavailable,
             RepositoryError::Authentication { .. } => Reason::TokenInvalid,
             RepositoryError::Forbidden { .. } => Reason::ScopeMissing,
             RepositoryError::NotFound { .. } => Reason::ProjectNotFound,
@@ -148,8 +152,17 @@ mod tests {
         use crate::message::outcome::Outcome;
         let of = |error: ForgeError| Failure::from(error).reason.result();
         let instance = || "https://forge.example".to_owned();
-        assert_eq!(of(ForgeError::Unavailable { instance: instance(), detail: String::new() }), Outcome::Error);
+        assert_eq!(
+            of(ForgeError::Unavailable {
+                instance: instance(),
+                detail: String::new()
+            }),
+            Outcome::Error
+        );
         assert_eq!(of(ForgeError::TokenExpired { instance: instance() }), Outcome::Failure);
-        assert_eq!(Failure::from(AgentError::Cancelled).reason.result(), Outcome::Cancellation);
+        assert_eq!(
+            Failure::from(AgentError::Cancelled).reason.result(),
+            Outcome::Cancellation
+        );
     }
 }

@@ -18,7 +18,13 @@ pub fn parse(text: &str) -> Option<Identity> {
 pub fn make(name: &str, email: &str) -> Option<Identity> {
     let clean = |text: &str| {
         text.chars()
-            .map(|c| if c.is_control() || matches!(c, '<' | '>') { ' ' } else { c })
+            .map(|c| {
+                if c.is_control() || matches!(c, '<' | '>') {
+                    ' '
+                } else {
+                    c
+                }
+            })
             .collect::<String>()
             .split_whitespace()
             .collect::<Vec<_>>()
@@ -27,7 +33,10 @@ pub fn make(name: &str, email: &str) -> Option<Identity> {
     let name: String = clean(name).chars().take(200).collect();
     let email = clean(email);
     // git strips these from the ends of names, and a commit would then differ from what was ordered.
-    let name = name.trim_matches(|c: char| matches!(c, '.' | ',' | ':' | ';' | '"' | '\\' | '\'')).trim().to_owned();
+    let name = name
+        .trim_matches(|c: char| matches!(c, '.' | ',' | ':' | ';' | '"' | '\\' | '\''))
+        .trim()
+        .to_owned();
     let usable = !name.is_empty() && email.contains('@') && !email.contains(' ') && email.len() <= 254;
     usable.then_some(Identity { name, email })
 }
@@ -38,7 +47,10 @@ mod tests {
 
     #[test]
     fn reads_and_refuses() {
-        assert_eq!(parse("Ada Example <ada@example.org>").unwrap().to_string(), "Ada Example <ada@example.org>");
+        assert_eq!(
+            parse("Ada Example <ada@example.org>").unwrap().to_string(),
+            "Ada Example <ada@example.org>"
+        );
         for bad in ["Ada", "<a@b>", "Ada <>", "Ada <a b@c>", "Ada <a@b> x"] {
             assert!(parse(bad).is_none(), "{bad}");
         }

@@ -52,16 +52,23 @@ impl Live {
         let engine = rooms.engine.clone();
         self.id = Some(id);
         rooms.live_sandboxes.insert(id);
-        let starting = self.starting.insert(tokio::spawn(async move { engine.start(&spec).await }));
+        let starting = self
+            .starting
+            .insert(tokio::spawn(async move { engine.start(&spec).await }));
         let started = starting.await;
         self.starting = None;
         let sandbox = match started {
             Ok(Ok(sandbox)) => sandbox,
             Ok(Err(error)) => {
-                rooms.metrics.sandbox_create_failed();
+                rooms.metrics.sandbox_create_failure();
                 return Err(error.into());
             }
-            Err(error) => return Err(Failure::new(Reason::Internal, format!("the start of the sandbox was lost: {error}"))),
+            Err(error) => {
+                return Err(Failure::new(
+                    Reason::Internal,
+                    format!("the start of the sandbox was lost: {error}"),
+                ));
+            }
         };
         self.sandbox = Some(sandbox.clone());
         let inside = tokio::select! {
@@ -84,11 +91,10 @@ impl Live {
     }
 
     /// Goes on with something for as long as the sandbox lives.
-    pub(super) async fn while_alive<T>(
-        &self,
-        work: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        let (Some(sandbox), Some(inside)) = (&self.sandbox, &self.inside) else { return Err(not_started()) };
+    pub(super) async fn while_alive<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let (Some(sandbox), Some(inside)) = (&self.sandbox, &self.inside) else {
+            return Err(not_started());
+        };
         tokio::select! {
             biased;
             done = work => done,
@@ -142,7 +148,10 @@ fn sandbox_ended(ended: Result<crate::sandbox::Ended, SandboxError>) -> Failure 
         ),
         Ok(ended) => Failure::new(
             Reason::SandboxFailed,
-            format!("the sandbox ended by itself with status {}: send the task again", ended.status),
+            format!(
+                "the sandbox ended by itself with status {}: send the task again",
+                ended.status
+            ),
         ),
         Err(error) => error.into(),
     }

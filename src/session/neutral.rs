@@ -12,8 +12,9 @@ const BREAK: char = '\u{200b}';
 
 static MENTION: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"@([\p{L}\p{N}_])").ok());
 static REFERENCE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"([#!$&%~])(\d)").ok());
-static CLOSING: LazyLock<Option<Regex>> =
-    LazyLock::new(|| Regex::new(r"(?i)\b(clos|fix|resolv|implement)(e[sd]?|ing|es|ed|s|ments|mented|menting|ment)?(\s*:?\s+)").ok());
+static CLOSING: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(r"(?i)\b(clos|fix|resolv|implement)(e[sd]?|ing|es|ed|s|ments|mented|menting|ment)?(\s*:?\s+)").ok()
+});
 static TAG: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"<([A-Za-z/!?])").ok());
 static SHORT_REFERENCE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(?i)\bGH-(\d)").ok());
 
@@ -34,7 +35,12 @@ pub fn text(input: &str) -> String {
                 fence = Some(ticks);
                 // The info string of a fence is shown nowhere, but some renderers interpret it.
                 out.push_str(&line[..ticks]);
-                out.extend(line[ticks..].chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+')).take(30));
+                out.extend(
+                    line[ticks..]
+                        .chars()
+                        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+'))
+                        .take(30),
+                );
             }
             None => out.push_str(&live(line)),
         }
@@ -55,7 +61,10 @@ pub fn title(input: &str, longest: usize) -> String {
     let mut flat = flat.as_str();
     // A draft mark would decide more than a title may.
     for mark in ["draft:", "[draft]", "(draft)", "wip:", "[wip]"] {
-        if flat.get(..mark.len()).is_some_and(|start| start.eq_ignore_ascii_case(mark)) {
+        if flat
+            .get(..mark.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(mark))
+        {
             flat = flat[mark.len()..].trim_start();
         }
     }
@@ -89,7 +98,11 @@ fn live(line: &str) -> String {
     line = replace(&CLOSING, &line, |found| {
         let stem = &found[1];
         let (first, rest) = stem.split_at(1);
-        format!("{first}{BREAK}{rest}{}{}", found.get(2).map_or("", |m| m.as_str()), &found[3])
+        format!(
+            "{first}{BREAK}{rest}{}{}",
+            found.get(2).map_or("", |m| m.as_str()),
+            &found[3]
+        )
     });
     line = replace(&REFERENCE, &line, |found| format!("{}{BREAK}{}", &found[1], &found[2]));
     line = replace(&SHORT_REFERENCE, &line, |found| format!("GH-{BREAK}{}", &found[1]));
@@ -102,12 +115,18 @@ fn live(line: &str) -> String {
 
 /// A line in a fence: only what acts on raw text, before any rendering, is broken.
 fn in_fence(line: &str) -> String {
-    if line.trim_start().starts_with('/') { format!("{BREAK}{line}") } else { line.to_owned() }
+    if line.trim_start().starts_with('/') {
+        format!("{BREAK}{line}")
+    } else {
+        line.to_owned()
+    }
 }
 
 fn replace(pattern: &LazyLock<Option<Regex>>, line: &str, with: impl Fn(&Captures<'_>) -> String) -> String {
     match pattern.as_ref() {
-        Some(pattern) => pattern.replace_all(line, |found: &Captures<'_>| with(found)).into_owned(),
+        Some(pattern) => pattern
+            .replace_all(line, |found: &Captures<'_>| with(found))
+            .into_owned(),
         None => line.to_owned(),
     }
 }
@@ -129,22 +148,34 @@ mod tests {
         for live in ["@all", "@ada", "Closes", "#12", "fixes", "!4", "GH-5"] {
             assert!(!got.contains(live), "{live} in {got}");
         }
-        assert_eq!(got.replace(BREAK, ""), "cc @all and @ada. Closes #12, fixes: https://forge/x/issues/3, see !4 and GH-5");
+        assert_eq!(
+            got.replace(BREAK, ""),
+            "cc @all and @ada. Closes #12, fixes: https://forge/x/issues/3, see !4 and GH-5"
+        );
     }
 
     #[test]
     fn quick_actions_are_broken_everywhere() {
         assert_eq!(text("/approve\n  /merge"), "\\/approve\n  \\/merge");
         let fenced = text("```\n/approve\n```\n/close");
-        assert!(!fenced.lines().any(|line| line.trim_start().starts_with('/')), "{fenced}");
+        assert!(
+            !fenced.lines().any(|line| line.trim_start().starts_with('/')),
+            "{fenced}"
+        );
     }
 
     #[test]
     fn images_and_html_are_broken_and_code_stays() {
         let got = text("![x](https://evil/?d=1) <img src=x> <!-- hidden --> a < b `x`");
-        assert!(!got.contains("![") && !got.contains("<img") && !got.contains("<!--"), "{got}");
+        assert!(
+            !got.contains("![") && !got.contains("<img") && !got.contains("<!--"),
+            "{got}"
+        );
         assert!(got.contains("a < b"));
-        assert_eq!(text("```rust\nlet a = Vec::<u8>::new(); // @x\n```"), "```rust\nlet a = Vec::<u8>::new(); // @x\n```");
+        assert_eq!(
+            text("```rust\nlet a = Vec::<u8>::new(); // @x\n```"),
+            "```rust\nlet a = Vec::<u8>::new(); // @x\n```"
+        );
     }
 
     #[test]

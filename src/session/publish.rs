@@ -67,7 +67,11 @@ pub(super) async fn publish_all(
     link(words, work, &mut published, progress).await;
     let outcomes: Vec<ProjectOutcome> = published.into_iter().map(|one| one.outcome).collect();
     for outcome in &outcomes {
-        progress.state(EventBody::ProjectFinished { outcome: outcome.clone() }).await;
+        progress
+            .state(EventBody::ProjectFinished {
+                outcome: outcome.clone(),
+            })
+            .await;
     }
     outcomes
 }
@@ -96,12 +100,22 @@ async fn publish_one(
     };
     let Some(head) = head.filter(|head| head != work.staging.base() && Some(head) != work.expected.as_ref()) else {
         return ended(match refused {
-            Some(said) => outcome(Reason::PushRejected, format!("the agent's commits were not accepted: {said}")),
+            Some(said) => outcome(
+                Reason::PushRejected,
+                format!("the agent's commits were not accepted: {said}"),
+            ),
             None => outcome(Reason::NothingToPublish, "the agent changed nothing here".to_owned()),
         });
     };
     if words.publish == Publish::OnRequest {
-        return ended(kept(work, Reason::Kept, "the commits are kept on the worker, as the task asked").await);
+        return ended(
+            kept(
+                work,
+                Reason::Kept,
+                "the commits are kept on the worker, as the task asked",
+            )
+            .await,
+        );
     }
     if let Err(failure) = push(work, &head).await {
         return ended(kept(work, failure.reason, &failure.message).await);
@@ -122,7 +136,11 @@ async fn publish_one(
     }
     let branch = branch_of(work, &head).await;
     let sections = sections(words, wish.as_ref());
-    let wanted = wish.as_ref().map(|wish| wish.title.as_str()).filter(|title| !title.trim().is_empty()).or(words.title);
+    let wanted = wish
+        .as_ref()
+        .map(|wish| wish.title.as_str())
+        .filter(|title| !title.trim().is_empty())
+        .or(words.title);
     let text = ChangeRequestText {
         title: change_text::title(wanted.unwrap_or_default(), &branch),
         description: describe(words, &sections, &branch, &[]),
@@ -145,13 +163,22 @@ async fn publish_one(
             let project = work.admitted.grant.key.clone();
             progress
                 .state(match opened {
-                    Opened::New(_) => EventBody::ChangeRequestOpened { project, change_request: shown.clone() },
-                    Opened::Adopted(_) => EventBody::ChangeRequestUpdated { project, change_request: shown.clone() },
+                    Opened::New(_) => EventBody::ChangeRequestOpened {
+                        project,
+                        change_request: shown.clone(),
+                    },
+                    Opened::Adopted(_) => EventBody::ChangeRequestUpdated {
+                        project,
+                        change_request: shown.clone(),
+                    },
                 })
                 .await;
             done.message = format!("the {word} {} is open", request.url);
             done.change_request = Some(shown);
-            Published { outcome: done, open: Some((request, branch, sections)) }
+            Published {
+                outcome: done,
+                open: Some((request, branch, sections)),
+            }
         }
         Err(error) => {
             done.reason = Reason::ChangeRequestFailed;
@@ -166,14 +193,23 @@ async fn push(work: &Work, head: &CommitId) -> Result<(), Failure> {
     let grant = &work.admitted.grant;
     let mut wait = FIRST_WAIT;
     for attempt in 1..=TRIES {
-        let request = PublishRequest { head, expected: work.expected.as_ref(), options: &[] };
-        match work.staging.publish(grant, &work.admitted.connected.access, &request).await {
+        let request = PublishRequest {
+            head,
+            expected: work.expected.as_ref(),
+            options: &[],
+        };
+        match work
+            .staging
+            .publish(grant, &work.admitted.connected.access, &request)
+            .await
+        {
             Ok(_) => break,
             Err(error) if error.is_transient() && attempt < TRIES => {
                 tracing::warn!(project = %grant.key, attempt, %error, "a push to the forge failed and is tried again");
                 tokio::time::sleep(wait).await;
                 wait *= 2;
-                if matches!(work.admitted.connected.forge.branch_head(&work.admitted.facts, &grant.branch).await, Ok(Some(found)) if found == *head) {
+                if matches!(work.admitted.connected.forge.branch_head(&work.admitted.facts, &grant.branch).await, Ok(Some(found)) if found == *head)
+                {
                     break;
                 }
             }
@@ -184,7 +220,13 @@ async fn push(work: &Work, head: &CommitId) -> Result<(), Failure> {
     let mut wait = Duration::from_millis(100);
     let mut found = None;
     for _ in 0..6 {
-        found = retry(|| work.admitted.connected.forge.branch_head(&work.admitted.facts, &grant.branch)).await?;
+        found = retry(|| {
+            work.admitted
+                .connected
+                .forge
+                .branch_head(&work.admitted.facts, &grant.branch)
+        })
+        .await?;
         if found.as_ref() == Some(head) {
             return Ok(());
         }
@@ -194,7 +236,11 @@ async fn push(work: &Work, head: &CommitId) -> Result<(), Failure> {
     let seen = found.map_or_else(|| "nothing".to_owned(), |found| found.short().to_owned());
     Err(Failure::new(
         Reason::BranchMoved,
-        format!("the forge shows {seen} at {} where {} was pushed: somebody else moved it", grant.branch, head.short()),
+        format!(
+            "the forge shows {seen} at {} where {} was pushed: somebody else moved it",
+            grant.branch,
+            head.short()
+        ),
     ))
 }
 
@@ -202,7 +248,11 @@ async fn push(work: &Work, head: &CommitId) -> Result<(), Failure> {
 fn push_failure(error: RepositoryError) -> Failure {
     match error {
         RepositoryError::PushRejected { text, remote } => {
-            let said = remote.iter().map(|line| format!("remote: {line}\n")).collect::<String>() + &text;
+            let said = remote
+                .iter()
+                .map(|line| format!("remote: {line}\n"))
+                .collect::<String>()
+                + &text;
             Failure::new(Reason::PushRejected, refusal::classify(&said).sentence())
         }
         other => other.into(),
@@ -210,8 +260,15 @@ fn push_failure(error: RepositoryError) -> Failure {
 }
 
 async fn open(work: &Work, text: &ChangeRequestText) -> Result<Opened, ForgeError> {
-    let Admitted { grant, facts, connected } = &work.admitted;
-    connected.forge.open_change_request(facts, &grant.branch, &grant.base, text).await
+    let Admitted {
+        grant,
+        facts,
+        connected,
+    } = &work.admitted;
+    connected
+        .forge
+        .open_change_request(facts, &grant.branch, &grant.base, text)
+        .await
 }
 
 /// Writes the addresses of the others into each change request, and reads every change request back.
@@ -227,26 +284,45 @@ async fn link(words: &Words<'_>, work: &[Work], published: &mut [Published], pro
             })
         })
         .collect();
-    let looks = work.iter().zip(published.iter()).enumerate().map(|(index, (work, published))| {
-        let others: Vec<Sister> =
-            sisters.iter().enumerate().filter(|(other, _)| *other != index).filter_map(|(_, sister)| sister.clone()).collect();
-        async move {
-            let (request, branch, sections) = published.open.as_ref()?;
-            let description = (!others.is_empty()).then(|| describe(words, sections, branch, &others));
-            let number = request.number;
-            let forge = &work.admitted.connected.forge;
-            let read = retry(|| forge.change_request(&work.admitted.facts, number, description.as_deref())).await;
-            Some(read.map_err(Failure::from).and_then(|read| check(work, words.session, read)))
-        }
-    });
+    let looks = work
+        .iter()
+        .zip(published.iter())
+        .enumerate()
+        .map(|(index, (work, published))| {
+            let others: Vec<Sister> = sisters
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != index)
+                .filter_map(|(_, sister)| sister.clone())
+                .collect();
+            async move {
+                let (request, branch, sections) = published.open.as_ref()?;
+                let description = (!others.is_empty()).then(|| describe(words, sections, branch, &others));
+                let number = request.number;
+                let forge = &work.admitted.connected.forge;
+                let read = retry(|| forge.change_request(&work.admitted.facts, number, description.as_deref())).await;
+                Some(
+                    read.map_err(Failure::from)
+                        .and_then(|read| check(work, words.session, read)),
+                )
+            }
+        });
     let looks = join_all(looks).await;
     for ((work, published), look) in work.iter().zip(published.iter_mut()).zip(looks) {
         match look {
             Some(Ok(request)) => published.outcome.change_request = Some(reference(work, &request)),
             Some(Err(failure)) => {
                 let word = work.admitted.grant.forge.change_request_word();
-                let message = format!("the {word} of {} is open, but reading it back failed: {}", work.admitted.grant.key, failure.message);
-                progress.state(EventBody::Warning { code: "read_back_failed".into(), message }).await;
+                let message = format!(
+                    "the {word} of {} is open, but reading it back failed: {}",
+                    work.admitted.grant.key, failure.message
+                );
+                progress
+                    .state(EventBody::Warning {
+                        code: "read_back_failed".into(),
+                        message,
+                    })
+                    .await;
             }
             None => {}
         }
@@ -263,7 +339,10 @@ fn check(work: &Work, session: SessionId, request: ChangeRequest) -> Result<Chan
     if as_asked {
         Ok(request)
     } else {
-        Err(Failure::new(Reason::ChangeRequestFailed, "the forge stores something else than was asked for"))
+        Err(Failure::new(
+            Reason::ChangeRequestFailed,
+            "the forge stores something else than was asked for",
+        ))
     }
 }
 
@@ -280,8 +359,14 @@ pub(super) async fn kept(work: &Work, reason: Reason, message: &str) -> ProjectO
     };
     match work.staging.keep().await {
         Ok((path, _)) => {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            outcome.message = format!("{message}; the commits are kept as {name} (fetch them with `git fetch <file> {}`)", work.admitted.grant.branch);
+            let name = path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default();
+            outcome.message = format!(
+                "{message}; the commits are kept as {name} (fetch them with `git fetch <file> {}`)",
+                work.admitted.grant.branch
+            );
             outcome.kept = Some(name);
         }
         Err(RepositoryError::NothingToKeep) => {}
@@ -291,7 +376,14 @@ pub(super) async fn kept(work: &Work, reason: Reason, message: &str) -> ProjectO
 }
 
 fn describe(words: &Words<'_>, sections: &Sections, branch: &Branch, sisters: &[Sister]) -> String {
-    change_text::description(&Parts { session: words.session, sections, branch, agent: words.agent, user: words.user, sisters })
+    change_text::description(&Parts {
+        session: words.session,
+        sections,
+        branch,
+        agent: words.agent,
+        user: words.user,
+        sisters,
+    })
 }
 
 /// The wish's sections where the agent made one, else those of its last answer.
@@ -301,7 +393,11 @@ fn sections(words: &Words<'_>, wish: Option<&Wish>) -> Sections {
             changes: wish.changes.clone(),
             approach: wish.approach.clone(),
             trade_offs: wish.trade_offs.clone(),
-            checked: if wish.checked.trim().is_empty() { words.sections.checked.clone() } else { wish.checked.clone() },
+            checked: if wish.checked.trim().is_empty() {
+                words.sections.checked.clone()
+            } else {
+                wish.checked.clone()
+            },
         },
         None => words.sections.clone(),
     }
@@ -309,17 +405,24 @@ fn sections(words: &Words<'_>, wish: Option<&Wish>) -> Sections {
 
 /// The branch as git sees it; a branch that cannot be read makes a poorer text, not a failure.
 async fn branch_of(work: &Work, head: &CommitId) -> Branch {
-    match work.staging.inspect(head, work.staging.base()).await {
+    match work.staging.inspect(head).await {
         Ok(inspection) => from_inspection(inspection),
         Err(error) => {
             tracing::warn!(project = %work.admitted.grant.key, %error, "the session's branch could not be read for its text");
-            Branch { truncated: true, ..Branch::default() }
+            Branch {
+                truncated: true,
+                ..Branch::default()
+            }
         }
     }
 }
 
 fn from_inspection(inspection: Inspection) -> Branch {
-    let trailer = |line: &&str| !["Co-authored-by:", "Cofferdam-Session:"].iter().any(|key| line.starts_with(key));
+    let trailer = |line: &&str| {
+        !["Co-authored-by:", "Cofferdam-Session:"]
+            .iter()
+            .any(|key| line.starts_with(key))
+    };
     let commits = inspection
         .commits
         .into_iter()
@@ -329,8 +432,16 @@ fn from_inspection(inspection: Inspection) -> Branch {
             (commit.subject, body.trim().to_owned())
         })
         .collect();
-    let files = inspection.files.into_iter().map(|file| (file.path, u64::from(file.added), u64::from(file.deleted))).collect();
-    Branch { commits, files, truncated: inspection.truncated }
+    let files = inspection
+        .files
+        .into_iter()
+        .map(|file| (file.path, u64::from(file.added), u64::from(file.deleted)))
+        .collect();
+    Branch {
+        commits,
+        files,
+        truncated: inspection.truncated,
+    }
 }
 
 fn reference(work: &Work, request: &ChangeRequest) -> ChangeRequestRef {
@@ -343,11 +454,15 @@ fn reference(work: &Work, request: &ChangeRequest) -> ChangeRequestRef {
 }
 
 /// Tries again what failed in passing. Only for calls that may be repeated.
-async fn retry<T, Call: Future<Output = Result<T, ForgeError>>>(mut call: impl FnMut() -> Call) -> Result<T, ForgeError> {
+async fn retry<T, Call: Future<Output = Result<T, ForgeError>>>(
+    mut call: impl FnMut() -> Call,
+) -> Result<T, ForgeError> {
     let mut wait = FIRST_WAIT;
     for _ in 1..TRIES {
         match call().await {
-            Err(ForgeError::RateLimited { wait: asked, .. }) => tokio::time::sleep(asked.min(Duration::from_secs(60))).await,
+            Err(ForgeError::RateLimited { wait: asked, .. }) => {
+                tokio::time::sleep(asked.min(Duration::from_secs(60))).await
+            }
             Err(error) if error.is_transient() => {
                 tokio::time::sleep(wait).await;
                 wait *= 2;

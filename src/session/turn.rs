@@ -37,18 +37,34 @@ pub(super) async fn start(
     for (path, content) in &config.files {
         inside.write_file(&format!("{HOME}/{path}"), 0o600, content).await?;
     }
-    let order = Command { argv: config.command.clone(), env: environment(config, task), directory: directory.to_owned() };
+    let order = Command {
+        argv: config.command.clone(),
+        env: environment(config, task),
+        directory: directory.to_owned(),
+    };
     match config.protocol {
         Protocol::Command => {
-            let launch = Launcher { inside: inside.clone(), order };
-            Ok(Started { agent: Box::new(command::CommandAgent::new(Box::new(launch))), process: None })
+            let launch = Launcher {
+                inside: inside.clone(),
+                order,
+            };
+            Ok(Started {
+                agent: Box::new(command::CommandAgent::new(Box::new(launch))),
+                process: None,
+            })
         }
         Protocol::Acp => {
             let mut process = inside.spawn(order).await?;
             let (Some(stdin), Some(stdout)) = (process.take_stdin(), process.take_stdout()) else {
-                return Err(AgentError::Ended { detail: "its streams were gone".into() }.into());
+                return Err(AgentError::Ended {
+                    detail: "its streams were gone".into(),
+                }
+                .into());
             };
-            let pipes = Pipes { stdin: Box::new(stdin), stdout: Box::new(stdout) };
+            let pipes = Pipes {
+                stdin: Box::new(stdin),
+                stdout: Box::new(stdout),
+            };
             let start = acp::Start {
                 directory: directory.to_owned(),
                 mcp_url: format!("http://127.0.0.1:{HTTP_PORT}/mcp"),
@@ -56,7 +72,10 @@ pub(super) async fn start(
                 timeout: std::time::Duration::from_secs(config.start_timeout_s),
             };
             match acp::start(pipes, start, progress.clone()).await {
-                Ok(agent) => Ok(Started { agent: Box::new(agent), process: Some(process) }),
+                Ok(agent) => Ok(Started {
+                    agent: Box::new(agent),
+                    process: Some(process),
+                }),
                 Err(error) => {
                     let mut failure = Failure::from(error);
                     add_last_words(&mut failure, &process.errors());
@@ -80,7 +99,11 @@ pub(super) fn add_last_words(failure: &mut Failure, words: &str) {
     let end: Vec<&str> = words.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let end = end[end.len().saturating_sub(3)..].join(" / ");
     if !end.is_empty() {
-        failure.message = format!("{}; it wrote: {}", failure.message, end.chars().take(500).collect::<String>());
+        failure.message = format!(
+            "{}; it wrote: {}",
+            failure.message,
+            end.chars().take(500).collect::<String>()
+        );
     }
 }
 
@@ -103,8 +126,13 @@ impl command::Launch for Launcher {
     async fn launch(&self, argument: &str) -> Result<Box<dyn command::Run>, AgentError> {
         let mut order = self.order.clone();
         order.argv.push(argument.to_owned());
-        let process = self.inside.spawn(order).await.map_err(|error| AgentError::Ended { detail: error.to_string() })?;
-        Ok(Box::new(Running { inside: self.inside.clone(), process }))
+        let process = self.inside.spawn(order).await.map_err(|error| AgentError::Ended {
+            detail: error.to_string(),
+        })?;
+        Ok(Box::new(Running {
+            inside: self.inside.clone(),
+            process,
+        }))
     }
 }
 
@@ -117,7 +145,10 @@ struct Running {
 impl command::Run for Running {
     fn pipes(&mut self) -> Option<Pipes> {
         let (stdin, stdout) = (self.process.take_stdin()?, self.process.take_stdout()?);
-        Some(Pipes { stdin: Box::new(stdin), stdout: Box::new(stdout) })
+        Some(Pipes {
+            stdin: Box::new(stdin),
+            stdout: Box::new(stdout),
+        })
     }
 
     async fn exit(&mut self) -> i32 {
@@ -129,6 +160,14 @@ impl command::Run for Running {
     }
 
     fn last_words(&self) -> String {
-        self.process.errors().chars().rev().take(500).collect::<Vec<_>>().into_iter().rev().collect()
+        self.process
+            .errors()
+            .chars()
+            .rev()
+            .take(500)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .collect()
     }
 }

@@ -23,7 +23,10 @@ const COLLECT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Where a project is cloned from, seen from inside.
 pub(super) fn remote(project: &ProjectGrant) -> String {
-    format!("http://127.0.0.1:{HTTP_PORT}/git/{}/{}.git", project.connection, project.key.path)
+    format!(
+        "http://127.0.0.1:{HTTP_PORT}/git/{}/{}.git",
+        project.connection, project.key.path
+    )
 }
 
 /// The environment of every process in the sandbox.
@@ -64,14 +67,28 @@ fn git_config(grant: &Grant) -> String {
          [commit]\n\tgpgSign = false\n[tag]\n\tgpgSign = false\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n[user]\n\tuseConfigOnly = true\n"
     );
     for project in &grant.projects {
-        let _ = writeln!(text, "[url \"{}\"]\n\tinsteadOf = \"{}\"", remote(project), quoted(&project.clone_url));
+        let _ = writeln!(
+            text,
+            "[url \"{}\"]\n\tinsteadOf = \"{}\"",
+            remote(project),
+            quoted(&project.clone_url)
+        );
     }
     text
 }
 
 /// Fit for a quoted value of a git configuration.
 fn quoted(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).flat_map(|c| if matches!(c, '"' | '\\') { vec!['\\', c] } else { vec![c] }).collect()
+    text.chars()
+        .filter(|c| !c.is_control())
+        .flat_map(|c| {
+            if matches!(c, '"' | '\\') {
+                vec!['\\', c]
+            } else {
+                vec![c]
+            }
+        })
+        .collect()
 }
 
 /// Clones one project and checks the session's branch out: from the forge's own when it exists there already, else from the base.
@@ -110,12 +127,28 @@ pub(super) async fn clone(
     if let Some(mut output) = process.take_stdout() {
         let mut buffer = vec![0_u8; 8 * 1024];
         while let Ok(count @ 1..) = output.read(&mut buffer).await {
-            for line in String::from_utf8_lossy(&buffer[..count]).split(['\r', '\n']).filter(|line| !line.is_empty()) {
+            for line in String::from_utf8_lossy(&buffer[..count])
+                .split(['\r', '\n'])
+                .filter(|line| !line.is_empty())
+            {
                 match clone_progress(line) {
                     Some((phase, percent)) => {
-                        progress.note(EventBody::Clone { project: project.key.clone(), phase, percent });
+                        progress.note(EventBody::Clone {
+                            project: project.key.clone(),
+                            phase,
+                            percent,
+                        });
                     }
-                    None => last_lines = format!("{last_lines} {line}").chars().rev().take(600).collect::<Vec<_>>().into_iter().rev().collect(),
+                    None => {
+                        last_lines = format!("{last_lines} {line}")
+                            .chars()
+                            .rev()
+                            .take(600)
+                            .collect::<Vec<_>>()
+                            .into_iter()
+                            .rev()
+                            .collect()
+                    }
                 }
             }
         }
@@ -124,7 +157,12 @@ pub(super) async fn clone(
     if exit.is_success() {
         return Ok(());
     }
-    let message = format!("{} could not be cloned inside the sandbox (status {}): {}", project.key, exit.status, last_lines.trim());
+    let message = format!(
+        "{} could not be cloned inside the sandbox (status {}): {}",
+        project.key,
+        exit.status,
+        last_lines.trim()
+    );
     Err(Failure::new(Reason::CloneFailed, message))
 }
 
@@ -133,7 +171,15 @@ fn clone_progress(line: &str) -> Option<(String, u8)> {
     let (phase, rest) = line.trim_start_matches("remote: ").split_once(':')?;
     let (percent, _) = rest.trim_start().split_once('%')?;
     let percent: u8 = percent.trim().parse().ok()?;
-    let known = ["Enumerating objects", "Counting objects", "Compressing objects", "Receiving objects", "Resolving deltas", "Updating files", "Checking out files"];
+    let known = [
+        "Enumerating objects",
+        "Counting objects",
+        "Compressing objects",
+        "Receiving objects",
+        "Resolving deltas",
+        "Updating files",
+        "Checking out files",
+    ];
     (percent <= 100 && known.contains(&phase)).then(|| (phase.to_owned(), percent))
 }
 
@@ -167,9 +213,19 @@ pub(super) async fn collect(
         \"$5\" trailers && git push -q origin \"HEAD:refs/heads/$4\"";
     let process = inside
         .spawn(Command {
-            argv: ["sh", "-c", script, "collect", &project.directory, commit, message, project.branch.as_str(), INSIDE]
-                .map(str::to_owned)
-                .to_vec(),
+            argv: [
+                "sh",
+                "-c",
+                script,
+                "collect",
+                &project.directory,
+                commit,
+                message,
+                project.branch.as_str(),
+                INSIDE,
+            ]
+            .map(str::to_owned)
+            .to_vec(),
             env: base_environment(),
             directory: WORKSPACE.to_owned(),
         })
@@ -177,7 +233,10 @@ pub(super) async fn collect(
     let id = process.id();
     let Ok((exit, output, _)) = tokio::time::timeout(COLLECT_TIMEOUT, process.finish(64 * 1024)).await else {
         let _ = inside.signal(id, 9).await;
-        return Ok(Collected::Refused(format!("taking the commits took longer than {} s", COLLECT_TIMEOUT.as_secs())));
+        return Ok(Collected::Refused(format!(
+            "taking the commits took longer than {} s",
+            COLLECT_TIMEOUT.as_secs()
+        )));
     };
     if exit.is_success() {
         return Ok(Collected::Taken);
@@ -185,7 +244,11 @@ pub(super) async fn collect(
     let said = String::from_utf8_lossy(&output);
     let end: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let end = end[end.len().saturating_sub(12)..].join(" / ");
-    Ok(Collected::Refused(format!("status {}: {}", exit.status, end.chars().take(1500).collect::<String>())))
+    Ok(Collected::Refused(format!(
+        "status {}: {}",
+        exit.status,
+        end.chars().take(1500).collect::<String>()
+    )))
 }
 
 #[cfg(test)]
@@ -194,8 +257,14 @@ mod tests {
 
     #[test]
     fn git_progress_is_read_and_other_lines_are_not() {
-        assert_eq!(clone_progress("Receiving objects:  42% (42/100), 1.2 MiB"), Some(("Receiving objects".into(), 42)));
-        assert_eq!(clone_progress("remote: Counting objects: 100% (5/5), done."), Some(("Counting objects".into(), 100)));
+        assert_eq!(
+            clone_progress("Receiving objects:  42% (42/100), 1.2 MiB"),
+            Some(("Receiving objects".into(), 42))
+        );
+        assert_eq!(
+            clone_progress("remote: Counting objects: 100% (5/5), done."),
+            Some(("Counting objects".into(), 100))
+        );
         assert_eq!(clone_progress("fatal: repository not found: 42%"), None);
         assert_eq!(clone_progress("Receiving objects: 400% (1/1)"), None);
     }

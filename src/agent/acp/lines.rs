@@ -94,7 +94,12 @@ pub(super) async fn filter(
         }
     }
     if dropped > 0 {
-        progress.state(EventBody::OutputDropped { what: "agent output that is no message".into(), bytes: dropped }).await;
+        progress
+            .state(EventBody::OutputDropped {
+                what: "agent output that is no message".into(),
+                bytes: dropped,
+            })
+            .await;
     }
 }
 
@@ -129,7 +134,11 @@ async fn next_line(reader: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> std::
         }
         reader.consume(taken);
         if ended {
-            return Ok(Some(if skipped > 0 { Line::TooLong(skipped) } else { Line::Whole(line) }));
+            return Ok(Some(if skipped > 0 {
+                Line::TooLong(skipped)
+            } else {
+                Line::Whole(line)
+            }));
         }
     }
 }
@@ -143,7 +152,9 @@ mod tests {
         let mut input = vec![b'x'; LONGEST_LINE + 10];
         input.extend_from_slice(b"\nnext\nlast");
         let mut reader = BufReader::new(input.as_slice());
-        assert!(matches!(next_line(&mut reader).await.unwrap(), Some(Line::TooLong(bytes)) if bytes == LONGEST_LINE as u64 + 10));
+        assert!(
+            matches!(next_line(&mut reader).await.unwrap(), Some(Line::TooLong(bytes)) if bytes == LONGEST_LINE as u64 + 10)
+        );
         assert!(matches!(next_line(&mut reader).await.unwrap(), Some(Line::Whole(line)) if line == b"next"));
         assert!(matches!(next_line(&mut reader).await.unwrap(), Some(Line::Whole(line)) if line == b"last"));
         assert!(next_line(&mut reader).await.unwrap().is_none());

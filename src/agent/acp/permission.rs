@@ -11,17 +11,41 @@ use crate::message::EventBody;
 
 /// The answer, and the event that records it.
 pub(super) fn decide(request: &RequestPermissionRequest) -> (RequestPermissionResponse, EventBody) {
-    let title = request.tool_call.fields.title.clone().unwrap_or_default().chars().take(500).collect();
-    let chosen = [(PermissionOptionKind::AllowOnce, "allow_once"), (PermissionOptionKind::AllowAlways, "allow_always")]
-        .into_iter()
-        .find_map(|(kind, word)| request.options.iter().find(|option| option.kind == kind).map(|option| (option, word)));
+    let title = request
+        .tool_call
+        .fields
+        .title
+        .clone()
+        .unwrap_or_default()
+        .chars()
+        .take(500)
+        .collect();
+    let chosen = [
+        (PermissionOptionKind::AllowOnce, "allow_once"),
+        (PermissionOptionKind::AllowAlways, "allow_always"),
+    ]
+    .into_iter()
+    .find_map(|(kind, word)| {
+        request
+            .options
+            .iter()
+            .find(|option| option.kind == kind)
+            .map(|option| (option, word))
+    });
     let (outcome, answer) = match chosen {
-        Some((option, word)) => {
-            (RequestPermissionOutcome::Selected(SelectedPermissionOutcome::new(option.option_id.clone())), word)
-        }
+        Some((option, word)) => (
+            RequestPermissionOutcome::Selected(SelectedPermissionOutcome::new(option.option_id.clone())),
+            word,
+        ),
         None => (RequestPermissionOutcome::Cancelled, "cancelled"),
     };
-    (RequestPermissionResponse::new(outcome), EventBody::AgentPermission { title, answer: answer.to_owned() })
+    (
+        RequestPermissionResponse::new(outcome),
+        EventBody::AgentPermission {
+            title,
+            answer: answer.to_owned(),
+        },
+    )
 }
 
 #[cfg(test)]
@@ -30,11 +54,14 @@ mod tests {
     use serde_json::json;
 
     fn answer(options: serde_json::Value) -> (serde_json::Value, String) {
-        let request: RequestPermissionRequest =
-            serde_json::from_value(json!({"sessionId": "s", "toolCall": {"toolCallId": "t", "title": "rm"}, "options": options}))
-                .unwrap();
+        let request: RequestPermissionRequest = serde_json::from_value(
+            json!({"sessionId": "s", "toolCall": {"toolCallId": "t", "title": "rm"}, "options": options}),
+        )
+        .unwrap();
         let (response, event) = decide(&request);
-        let EventBody::AgentPermission { answer, .. } = event else { panic!("not a permission event") };
+        let EventBody::AgentPermission { answer, .. } = event else {
+            panic!("not a permission event")
+        };
         (serde_json::to_value(response).unwrap()["outcome"].clone(), answer)
     }
 
@@ -51,7 +78,10 @@ mod tests {
     #[test]
     fn without_an_allowing_option_nothing_is_allowed() {
         let (outcome, word) = answer(json!([{"optionId": "a", "name": "allow", "kind": "reject_always"}]));
-        assert_eq!((outcome["outcome"].as_str(), word.as_str()), (Some("cancelled"), "cancelled"));
+        assert_eq!(
+            (outcome["outcome"].as_str(), word.as_str()),
+            (Some("cancelled"), "cancelled")
+        );
         assert_eq!(answer(json!([])).1, "cancelled");
     }
 }

@@ -35,13 +35,16 @@ struct Call {
 
 /// Reads one message; an unknown or broken one means nothing.
 pub(super) fn read(message: &Value, calls: &mut Calls) -> Vec<Update> {
-    let Some(update) = message.pointer("/params/update") else { return Vec::new() };
+    let Some(update) = message.pointer("/params/update") else {
+        return Vec::new();
+    };
     let kind = update.get("sessionUpdate").and_then(Value::as_str).unwrap_or_default();
     match kind {
         "agent_message_chunk" => text_of(update).map(Update::Said).into_iter().collect(),
-        "agent_thought_chunk" => {
-            text_of(update).map(|text| Update::Event(EventBody::AgentThought { text })).into_iter().collect()
-        }
+        "agent_thought_chunk" => text_of(update)
+            .map(|text| Update::Event(EventBody::AgentThought { text }))
+            .into_iter()
+            .collect(),
         "tool_call" | "tool_call_update" => tool_call(update, calls).into_iter().collect(),
         "plan" => plan(update).into_iter().collect(),
         // Modes, commands, configuration, usage of the context window, the user's own words, and what later versions bring.
@@ -55,13 +58,18 @@ fn text_of(update: &Value) -> Option<String> {
 }
 
 fn tool_call(update: &Value, calls: &mut Calls) -> Option<Update> {
-    let id: String = update.get("toolCallId").and_then(Value::as_str)?.chars().take(200).collect();
+    let id: String = update
+        .get("toolCallId")
+        .and_then(Value::as_str)?
+        .chars()
+        .take(200)
+        .collect();
     if calls.0.len() >= MOST_CALLS && !calls.0.contains_key(&id) {
         calls.0.pop_first();
     }
     let call = calls.0.entry(id.clone()).or_default();
     let before = call.clone();
-    let mut take = |name: &str, slot: &mut String| {
+    let take = |name: &str, slot: &mut String| {
         if let Some(text) = update.get(name).and_then(Value::as_str) {
             *slot = text.chars().take(500).collect();
         }
@@ -92,8 +100,19 @@ fn plan(update: &Value) -> Option<Update> {
         .take(MOST_ENTRIES)
         .filter_map(|entry| {
             Some(PlanEntry {
-                text: entry.get("content").and_then(Value::as_str)?.chars().take(500).collect(),
-                status: entry.get("status").and_then(Value::as_str).unwrap_or("pending").chars().take(40).collect(),
+                text: entry
+                    .get("content")
+                    .and_then(Value::as_str)?
+                    .chars()
+                    .take(500)
+                    .collect(),
+                status: entry
+                    .get("status")
+                    .and_then(Value::as_str)
+                    .unwrap_or("pending")
+                    .chars()
+                    .take(40)
+                    .collect(),
             })
         })
         .collect();
@@ -109,7 +128,12 @@ mod tests {
         let mut calls = Calls::default();
         updates
             .iter()
-            .flat_map(|update| read(&json!({"method": "session/update", "params": {"update": update}}), &mut calls))
+            .flat_map(|update| {
+                read(
+                    &json!({"method": "session/update", "params": {"update": update}}),
+                    &mut calls,
+                )
+            })
             .map(|update| match update {
                 Update::Said(text) => format!("said {text}"),
                 Update::Event(event) => serde_json::to_string(&event).unwrap(),
@@ -120,7 +144,11 @@ mod tests {
     #[test]
     fn a_call_that_was_never_announced_is_an_event_and_repetitions_are_not() {
         let update = json!({"sessionUpdate": "tool_call_update", "toolCallId": "a", "status": "in_progress"});
-        let got = events(&[update.clone(), update, json!({"sessionUpdate": "tool_call_update", "toolCallId": "a", "title": "ls"})]);
+        let got = events(&[
+            update.clone(),
+            update,
+            json!({"sessionUpdate": "tool_call_update", "toolCallId": "a", "title": "ls"}),
+        ]);
         assert_eq!(got.len(), 2, "{got:?}");
         assert!(got[1].contains("\"in_progress\"") && got[1].contains("\"ls\""));
     }

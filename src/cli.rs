@@ -1,0 +1,175 @@
+//! The command line: the composition root. Only here are rooms put together, signals handled and things printed.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod compose;
+mod doctor;
+mod exec;
+mod run;
+mod schema;
+mod show;
+mod submit;
+
+/// How a command ended. The numbers are part of the contract; those from 64 on are the system's own (sysexits).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Done; for a session: result `success`.
+    Success = 0,
+    /// A session ended with result `failure`.
+    Failure = 1,
+    /// A session ended with result `error`.
+    Error = 3,
+    /// A session ended with result `timeout`.
+    Timeout = 4,
+    /// A session ended with result `cancellation`.
+    Cancelled = 5,
+    /// The task is not valid, or was rejected.
+    BadTask = 65,
+    /// Something that is needed cannot be reached: broker, engine.
+    Unavailable = 69,
+    /// A failure of the program itself.
+    Software = 70,
+    /// The configuration cannot be used.
+    BadConfig = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Runs coding agents in sealed containers over GitLab and GitHub projects.
+#[derive(Debug, Parser)]
+#[command(name = "cofferdam", version, about, max_term_width = 120, after_help = EXIT_CODES)]
+struct Cli {
+    /// The configuration file.
+    #[arg(long, short, global = true, env = "COFFERDAM_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 success, 1 the session failed, 2 wrong usage, 3 the session ended by an error of ours or of a \
+service, 4 a time limit ended it, 5 it was cancelled, 65 the task is not valid, 69 broker or engine cannot be reached, 70 internal, 78 bad \
+configuration.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take tasks from the broker until told to stop.
+    Run,
+    /// Run one task here and now, without a broker.
+    Exec {
+        /// The task; `-` reads standard input.
+        task: PathBuf,
+        /// Print one event per line as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send a task to the broker.
+    Submit {
+        /// The task; `-` reads standard input.
+        task: PathBuf,
+        /// Stay and show the session's progress until it ends.
+        #[arg(long)]
+        follow: bool,
+        /// With --follow: print one event per line as JSON.
+        #[arg(long, requires = "follow")]
+        json: bool,
+    },
+    /// Print the JSON Schema of a message or of the configuration.
+    Schema {
+        /// Which one.
+        what: schema::What,
+    },
+    /// Look at the configuration.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Look for what is wrong with this machine, and say what to do about it.
+    Doctor {
+        /// Print the findings as JSON.
+        #[arg(long)]
+        json: bool,
+        /// Also check the forges and tokens of this task.
+        #[arg(long, value_name = "TASK")]
+        task: Option<PathBuf>,
+    },
+    /// The worker's own child processes; not for people.
+    #[command(hide = true, disable_help_flag = true)]
+    Internal {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check the configuration and say what is wrong with it.
+    Check,
+}
+
+/// Parses the command line and runs the command.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    // Before anything else is set up: these processes limit themselves, and read what an agent made.
+    if let Some((_, [first, rest @ ..])) = arguments.split_first()
+        && first == "internal"
+    {
+        return crate::repository::internal::run(rest.iter().map(|word| word.to_string_lossy().into_owned()));
+    }
+    let cli = Cli::parse_from(arguments);
+    // One TLS provider for every client. A second installation is an error that means "done already".
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            show::complain(&format!("the runtime could not be started: {error}"));
+            return Exit::Software.into();
+        }
+    };
+    let exit = runtime.block_on(dispatch(cli));
+    // Blocking reads of a terminal must not hold the process up.
+    runtime.shutdown_background();
+    exit.into()
+}
+
+async fn dispatch(cli: Cli) -> Exit {
+    let config = match &cli.command {
+        Command::Schema { what } => return schema::print(*what),
+        Command::Internal { arguments } => {
+            let code = crate::repository::internal::run(arguments.clone());
+            return if code == ExitCode::SUCCESS {
+                Exit::Success
+            } else {
+                Exit::Software
+            };
+        }
+        Command::Run
+        | Command::Exec { .. }
+        | Command::Submit { .. }
+        | Command::Config { .. }
+        | Command::Doctor { .. } => match crate::config::Config::load(cli.config.as_deref(), compose::environment()) {
+            Ok(config) => config,
+            Err(error) => {
+                show::complain(&error.to_string());
+                return Exit::BadConfig;
+            }
+        },
+    };
+    match cli.command {
+        Command::Run => run::run(config).await,
+        Command::Exec { task, json } => exec::exec(config, &task, json).await,
+        Command::Submit { task, follow, json } => submit::submit(&config, &task, follow, json).await,
+        Command::Config {
+            command: ConfigCommand::Check,
+        } => compose::check(&config),
+        Command::Doctor { json, task } => doctor::doctor(config, json, task.as_deref()).await,
+        Command::Schema { .. } | Command::Internal { .. } => Exit::Success,
+    }
+}

@@ -1,0 +1,176 @@
+//! Puts the rooms together from a configuration. The only place that reads the process's environment.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Exit, show};
+use crate::config::Config;
+use crate::forge::Clients;
+use crate::forge::CountRequests;
+use crate::gateway::model::{CountModel, Endpoint};
+use crate::message::ForgeKind;
+use crate::metrics::Metrics;
+use crate::repository::Repositories;
+use crate::sandbox::docker::DockerEngine;
+use crate::sandbox::home;
+use crate::secret::{Mask, Secret};
+use crate::session::Rooms;
+
+/// The process's environment, for the configuration's overlay.
+pub(super) fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// Rooms, and the mask of the worker's own secrets.
+pub(super) struct Composed {
+    pub(super) rooms: Arc<Rooms>,
+    pub(super) mask: Mask,
+    /// Keeps other workers out of the state directory for as long as this lives.
+    _lock: StateLock,
+}
+
+/// Makes the rooms.
+///
+/// # Errors
+/// The sentence to print, and the exit code.
+pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)> {
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| (Exit::Software, error.to_string()))?;
+    let metrics = Arc::new(metrics);
+    let worker = config.worker_name();
+    let bad = |message: String| (Exit::BadConfig, message);
+    let lock = StateLock::take(&config.state_dir).map_err(bad)?;
+    let own = std::env::current_exe().map_err(|error| (Exit::Software, error.to_string()))?;
+    let internal = vec![own.display().to_string(), "internal".to_owned()];
+    let mut repository = config.repository.clone();
+    repository.state_dir.clone_from(&config.state_dir);
+    let repositories = Repositories::open(repository, internal)
+        .await
+        .map_err(|error| bad(error.to_string()))?;
+    let tools_directory =
+        home::install_tools(&config.sandbox, &config.state_dir).map_err(|error| bad(error.to_string()))?;
+    let counts = Arc::new(Counts(metrics.clone()));
+    let mut mask = Mask::default();
+    let mut models = crate::gateway::model::Endpoints::new();
+    for (name, model) in &config.models {
+        let key = model_key(model).map_err(|message| bad(format!("models.{name}: {message}")))?;
+        if let Some(key) = &key {
+            mask.add(key);
+        }
+        let endpoint =
+            Endpoint::new(model, key, counts.clone()).map_err(|message| bad(format!("models.{name}: {message}")))?;
+        models.insert(name.clone(), Arc::new(endpoint));
+    }
+    let connect = Clients::new(config.forge.clone(), counts).map_err(|error| bad(error.to_string()))?;
+    let credentials = config.credentials.clone();
+    let rooms = Rooms {
+        worker,
+        config: config.session.clone(),
+        sandbox: config.sandbox.clone(),
+        state_dir: config.state_dir.clone(),
+        tools_directory,
+        agents: config.agents.clone(),
+        default_agent: config.default_agent.clone(),
+        models,
+        credentials: Box::new(move |credential| credentials.resolve(credential, |name| std::env::var(name).ok())),
+        connect: Arc::new(connect),
+        repositories,
+        engine: Arc::new(DockerEngine::new(config.sandbox.clone())),
+        metrics,
+        progress: config.progress.clone(),
+        live_sandboxes: crate::session::LiveSandboxes::default(),
+    };
+    Ok(Composed {
+        rooms: Arc::new(rooms),
+        mask,
+        _lock: lock,
+    })
+}
+
+/// `config check`: everything that can be known without a broker, an engine or a forge.
+pub(super) fn check(config: &Config) -> Exit {
+    for (name, model) in &config.models {
+        if let Err(message) = model_key(model) {
+            show::complain(&format!("models.{name}: {message}"));
+            return Exit::BadConfig;
+        }
+    }
+    show::line(&format!(
+        "the configuration is good: worker {}, {} agents, {} slots",
+        config.worker_name(),
+        config.agents.len(),
+        config.concurrency
+    ));
+    Exit::Success
+}
+
+/// A model's key, where one is configured.
+fn model_key(model: &crate::gateway::model::Config) -> Result<Option<Secret>, String> {
+    let text = match (&model.key_env, &model.key_file) {
+        (Some(name), _) => std::env::var(name).map_err(|_| format!("the variable {name} of its key is not set"))?,
+        (None, Some(path)) => std::fs::read_to_string(path)
+            .map_err(|error| format!("its key file {} cannot be read: {error}", path.display()))?,
+        (None, None) => return Ok(None),
+    };
+    let text = zeroize::Zeroizing::new(text);
+    let key = Secret::new(&text);
+    if key.is_empty() {
+        Err("its key is empty".to_owned())
+    } else {
+        Ok(Some(key))
+    }
+}
+
+/// Reads a task's body from a file or from standard input, bounded.
+pub(super) fn read_task(path: &Path) -> Result<Vec<u8>, String> {
+    let most = crate::message::task::LARGEST_TASK as u64 + 1;
+    let mut body = Vec::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().lock().take(most).read_to_end(&mut body)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(most).read_to_end(&mut body))
+    };
+    read.map(|_| body)
+        .map_err(|error| format!("the task {} cannot be read: {error}", path.display()))
+}
+
+/// From the rooms' seams to the operators' metrics.
+struct Counts(Arc<Metrics>);
+
+impl CountRequests for Counts {
+    fn count(&self, forge: ForgeKind, endpoint: &'static str, status: u16) {
+        self.0.forge_request(forge.as_str(), endpoint, answered(status));
+    }
+}
+
+impl CountModel for Counts {
+    fn count(&self, status: u16) {
+        self.0.model_request(answered(status));
+    }
+}
+
+/// The seams count a missing answer as status 0.
+fn answered(status: u16) -> Option<u16> {
+    (status != 0).then_some(status)
+}
+
+/// A lock on the state directory; the kernel lets it go when the process ends in any way.
+struct StateLock {
+    _lock: nix::fcntl::Flock<std::fs::File>,
+}
+
+impl StateLock {
+    fn take(state: &Path) -> Result<Self, String> {
+        let failed = |error: &dyn std::fmt::Display| format!("state_dir {} cannot be used: {error}", state.display());
+        std::fs::create_dir_all(state).map_err(|error| failed(&error))?;
+        let file = std::fs::File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(state.join("worker.lock"))
+            .map_err(|error| failed(&error))?;
+        let lock = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
+            .map_err(|_| failed(&"another worker uses it; give each its own"))?;
+        Ok(Self { _lock: lock })
+    }
+}

@@ -1,0 +1,162 @@
+//! `cofferdam run`: the daemon. Signals: the first SIGTERM or SIGINT drains, the second ends the sessions at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use super::compose::compose;
+use super::{Exit, show};
+use crate::admin::{Admin, Readiness};
+use crate::config::Config;
+use crate::queue::Queue;
+use crate::queue::rabbitmq::RabbitMq;
+use crate::session::steering::Cause;
+use crate::worker::{Worker, reap};
+
+/// How often the engine is asked whether it is there.
+const ENGINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Runs until it is told to stop.
+pub(super) async fn run(config: Config) -> Exit {
+    log_as_json();
+    let composed = match compose(&config).await {
+        Ok(composed) => composed,
+        Err((exit, message)) => {
+            show::complain(&message);
+            return exit;
+        }
+    };
+    let queue = match RabbitMq::start(&config.queue) {
+        Ok(queue) => Arc::new(queue),
+        Err(error) => {
+            show::complain(&error.to_string());
+            return Exit::BadConfig;
+        }
+    };
+    let readiness = Arc::new(Readiness::default());
+    let engine_answers = Arc::new(AtomicBool::new(false));
+    readiness.require("the broker is away", {
+        let queue = queue.clone();
+        move || queue.is_connected()
+    });
+    readiness.require("the container engine is away", {
+        let engine_answers = engine_answers.clone();
+        move || engine_answers.load(Ordering::Relaxed)
+    });
+    let stop = CancellationToken::new();
+    let admin = match Admin::start(&config.admin, composed.rooms.metrics.clone(), readiness.clone()).await {
+        Ok(admin) => admin,
+        Err(error) => {
+            show::complain(&error.to_string());
+            return Exit::BadConfig;
+        }
+    };
+    tracing::info!(
+        worker = composed.rooms.worker,
+        broker = queue.address(),
+        version = env!("CARGO_PKG_VERSION"),
+        "worker started"
+    );
+    reap::left_by_a_killed_worker(&composed.rooms).await;
+    let watching = tokio::spawn(watch(composed.rooms.clone(), queue.clone(), engine_answers));
+
+    let worker = Worker::new(composed.rooms.clone(), queue, config.concurrency, composed.mask.clone());
+    let drain = Duration::from_secs(config.drain_s);
+    let signals = tokio::spawn({
+        let (worker, stop, readiness) = (worker.clone(), stop.clone(), readiness.clone());
+        async move {
+            stop_signal().await;
+            tracing::info!(drain_s = drain.as_secs(), "draining: no new task is taken");
+            readiness.drain();
+            stop.cancel();
+            stop_signal().await;
+            tracing::info!("stopping at once: sessions end and keep their work");
+            worker.stop_sessions(Cause::WorkerStopped);
+        }
+    });
+    worker.run(stop.clone(), drain).await;
+    signals.abort();
+    watching.abort();
+    if let Some(admin) = admin {
+        admin.stop(Duration::from_secs(2)).await;
+    }
+    tracing::info!("worker stopped");
+    Exit::Success
+}
+
+/// Keeps readiness true: the broker's and the engine's state, and the daily work on mirrors.
+async fn watch(rooms: Arc<crate::session::Rooms>, queue: Arc<RabbitMq>, engine_answers: Arc<AtomicBool>) {
+    let mut clock = tokio::time::interval(Duration::from_secs(1));
+    let mut engine_due = tokio::time::Instant::now();
+    let mut maintain_due = tokio::time::Instant::now() + Duration::from_secs(3600);
+    let mut broker_was = None;
+    let mut engine_was = None;
+    loop {
+        clock.tick().await;
+        let broker = queue.is_connected();
+        rooms.metrics.amqp_connected(broker);
+        if broker_was.replace(broker) != Some(broker) {
+            tracing::info!(connected = broker, "broker");
+        }
+        if tokio::time::Instant::now() >= engine_due {
+            engine_due = tokio::time::Instant::now() + ENGINE_EVERY;
+            let engine = rooms.engine.check().await;
+            engine_answers.store(engine.is_ok(), Ordering::Relaxed);
+            if engine_was.replace(engine.is_ok()) != Some(engine.is_ok()) {
+                match engine {
+                    Ok(facts) => tracing::info!(
+                        version = facts.version,
+                        api = facts.api,
+                        runtime = facts.runtime,
+                        "engine"
+                    ),
+                    Err(error) => tracing::warn!(%error, "engine"),
+                }
+            }
+        }
+        if tokio::time::Instant::now() >= maintain_due {
+            maintain_due = tokio::time::Instant::now() + Duration::from_secs(3600);
+            if let Err(error) = rooms.repositories.maintain().await {
+                tracing::warn!(%error, "mirrors could not be maintained");
+            }
+        }
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+pub(super) async fn stop_signal() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        // Without handlers the default action ends the process, which is what a signal asks for.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// The daemon's log: JSON lines on standard error.
+fn log_as_json() {
+    let filter = EnvFilter::try_from_env("COFFERDAM_LOG").unwrap_or_else(|_| EnvFilter::new("info,lapin=warn"));
+    // Set once per process; a second time changes nothing.
+    let _ = tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
+}
+
+/// The log of commands: only what is worth a person's attention.
+pub(super) fn log_to_standard_error() {
+    let filter = EnvFilter::try_from_env("COFFERDAM_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
+}

@@ -1,0 +1,289 @@
+//! The loop: a slot, a delivery, a claim, a session, an outcome. And the end: drain, then teardown.
+//!
+//! Never knows what a session does. A delivery is settled as soon as its session is claimed, so it is never held while an agent works.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::message::control::Control;
+use crate::message::{ControlKind, Event, EventBody, Reason, SessionId, SessionOutcome, Task};
+use crate::progress::Progress;
+use crate::queue::{Claim, Claimed, Delivery, Queue, Settle};
+use crate::secret::Mask;
+use crate::session::steering::{Cause, Steering};
+use crate::session::{self, Rooms};
+
+pub mod reap;
+
+/// How long the sessions of a stopped worker get to keep their work and remove their sandboxes.
+const TEARDOWN: Duration = Duration::from_secs(120);
+/// How often what nobody owns is looked for.
+const REAP_EVERY: Duration = Duration::from_secs(60);
+
+/// A worker.
+pub struct Worker {
+    rooms: Arc<Rooms>,
+    queue: Arc<dyn Queue>,
+    slots: Arc<Semaphore>,
+    running: Mutex<HashMap<SessionId, Steering>>,
+    /// Known secrets of the worker itself, masked in every event.
+    mask: Mask,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Worker")
+            .field("rooms", &self.rooms)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// A worker with that many slots.
+    #[must_use]
+    pub fn new(rooms: Arc<Rooms>, queue: Arc<dyn Queue>, concurrency: usize, mask: Mask) -> Arc<Self> {
+        rooms.metrics.concurrency_limit(concurrency);
+        let slots = Arc::new(Semaphore::new(concurrency));
+        Arc::new(Self {
+            rooms,
+            queue,
+            slots,
+            running: Mutex::new(HashMap::new()),
+            mask,
+        })
+    }
+
+    /// Takes tasks until `stop`, then lets sessions go on for `drain`, then ends them, keeping their work.
+    pub async fn run(self: &Arc<Self>, stop: CancellationToken, drain: Duration) {
+        let sessions = TaskTracker::new();
+        let reaper = tokio::spawn(self.clone().reap_regularly());
+        loop {
+            // The slot first: a delivery that cannot be worked on belongs to another worker.
+            let slot = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                slot = self.slots.clone().acquire_owned() => slot,
+            };
+            let Ok(slot) = slot else { break };
+            let delivery = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                delivery = self.queue.next_task() => delivery,
+            };
+            let Some(delivery) = delivery else { break };
+            let worker = self.clone();
+            sessions.spawn(async move {
+                worker.take(delivery).await;
+                drop(slot);
+            });
+        }
+        self.rooms.metrics.draining(true);
+        self.queue.stop_consuming().await;
+        sessions.close();
+        if tokio::time::timeout(drain, sessions.wait()).await.is_err() {
+            self.stop_sessions(Cause::WorkerStopped);
+            if tokio::time::timeout(TEARDOWN, sessions.wait()).await.is_err() {
+                tracing::error!("sessions did not end in their time; the next worker removes what they left");
+            }
+        }
+        reaper.abort();
+    }
+
+    /// Ends every running session.
+    pub fn stop_sessions(&self, cause: Cause) {
+        for steering in self.running.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            steering.stop(cause);
+        }
+    }
+
+    /// One delivery, from its body to the end of its session.
+    pub async fn take(&self, delivery: Delivery) {
+        let task = match Task::parse(&delivery.body) {
+            Ok(task) => task,
+            Err(error) => {
+                let session = Task::session_of(&delivery.body).unwrap_or(SessionId(uuid::Uuid::nil()));
+                let (code, message) = (error.code().to_owned(), error.to_string());
+                tracing::warn!(%session, code, "a message was no task: {message}");
+                self.rooms.metrics.amqp_delivery("dead_lettered");
+                let body = EventBody::Rejected {
+                    code: code.clone(),
+                    message: message.clone(),
+                };
+                let event = Event::now(&self.rooms.worker, session, delivery.attempt, 1, body);
+                if let Err(error) = self.queue.publish(&event).await {
+                    tracing::warn!(%session, %error, "the rejection of a task was not published");
+                }
+                settle(delivery, Settle::DeadLetter { code, message }).await;
+                return;
+            }
+        };
+        let session = task.session;
+        match self.queue.claim(session).await {
+            Ok(Claimed::Owner(claim)) => {
+                self.rooms.metrics.amqp_delivery("claimed");
+                self.own(task, delivery, claim).await;
+            }
+            Ok(Claimed::Elsewhere) => {
+                tracing::info!(%session, "a duplicate of a task was dropped: its session runs already");
+                self.rooms.metrics.amqp_delivery("elsewhere");
+                settle(delivery, Settle::Ack).await;
+            }
+            Ok(Claimed::Over) => {
+                tracing::info!(%session, "a duplicate of a task was dropped: its session is over");
+                self.rooms.metrics.amqp_delivery("over");
+                settle(delivery, Settle::Ack).await;
+            }
+            Err(error) => {
+                tracing::warn!(%session, %error, "a session was not claimed; its task goes back");
+                self.rooms.metrics.amqp_delivery("returned");
+                settle(delivery, Settle::Return).await;
+            }
+        }
+    }
+
+    /// A session that this worker owns.
+    async fn own(&self, task: Task, delivery: Delivery, mut claim: Box<dyn Claim>) {
+        let session = task.session;
+        let mut mask = self.mask.clone();
+        let secrets = session::admit::credentials(&self.rooms, &task);
+        for secret in secrets.iter().flat_map(|secrets| secrets.values()) {
+            mask.add(secret);
+        }
+        let progress = Arc::new(Progress::new(
+            self.queue.clone(),
+            &self.rooms.worker,
+            session,
+            delivery.attempt,
+            mask,
+            &self.rooms.progress,
+        ));
+        progress
+            .state(EventBody::Claimed {
+                worker: self.rooms.worker.clone(),
+            })
+            .await;
+        settle(delivery, Settle::Ack).await;
+
+        let steering = Steering::default();
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(session, steering.clone());
+        let outcome = match secrets {
+            Ok(secrets) => {
+                // In a task of its own: a bug that panics costs this session, not the worker.
+                let (rooms, own_progress, own_steering) = (self.rooms.clone(), progress.clone(), steering.clone());
+                let mut running =
+                    tokio::spawn(
+                        async move { session::run(&rooms, &task, &secrets, &own_progress, &own_steering).await },
+                    );
+                loop {
+                    tokio::select! {
+                        ended = &mut running => break ended.unwrap_or_else(|error| bug(&error)),
+                        control = claim.next_control(), if steering.cause() != Some(Cause::OwnershipLost) => match control {
+                            Some(body) => apply(&body, &steering, &progress).await,
+                            None => {
+                                tracing::warn!(%session, "the session is owned elsewhere; it stops here");
+                                steering.stop(Cause::OwnershipLost);
+                            }
+                        },
+                    }
+                }
+            }
+            Err(failure) => refused(failure),
+        };
+        self.running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&session);
+        if steering.cause() == Some(Cause::OwnershipLost) {
+            return;
+        }
+        tracing::info!(%session, reason = outcome.reason.as_str(), duration_ms = outcome.duration_ms, "session ended: {}", outcome.message);
+        if let Err(error) = progress.finish(EventBody::Finished { outcome }).await {
+            tracing::error!(%session, %error, "the final event was not confirmed; the claim is left to expire");
+            return;
+        }
+        if let Err(error) = claim.close().await {
+            tracing::warn!(%session, %error, "the claim was not closed; it ends with the connection");
+        }
+    }
+
+    async fn reap_regularly(self: Arc<Self>) {
+        let mut clock = tokio::time::interval(REAP_EVERY);
+        loop {
+            clock.tick().await;
+            reap::sandboxes(&self.rooms).await;
+        }
+    }
+}
+
+async fn settle(delivery: Delivery, settle: Settle) {
+    if let Err(error) = delivery.handle.settle(settle).await {
+        // The broker hands it out again; a claim or a tombstone then drops the duplicate.
+        tracing::warn!(%error, "a delivery was not settled");
+    }
+}
+
+/// Applies a control message and answers it by an event.
+async fn apply(body: &[u8], steering: &Steering, progress: &Progress) {
+    let (in_reply_to, applied, message) = match Control::parse(body) {
+        Ok(control) => {
+            let (cause, said) = match control.kind {
+                ControlKind::CancelTurn => (Cause::Publish, "the turn is stopped; what was committed is published"),
+                ControlKind::End { publish: true } => {
+                    (Cause::Publish, "the session ends; what was committed is published")
+                }
+                ControlKind::End { publish: false } => (Cause::Discard, "the session ends; nothing is published"),
+            };
+            let first = steering.stop(cause);
+            (
+                control.id,
+                first,
+                if first {
+                    said.to_owned()
+                } else {
+                    "the session is ending already".to_owned()
+                },
+            )
+        }
+        Err(error) => (String::new(), false, error.to_string()),
+    };
+    progress
+        .state(EventBody::ControlAnswered {
+            in_reply_to,
+            applied,
+            message,
+        })
+        .await;
+}
+
+/// The outcome of a task whose credentials cannot be had.
+fn refused(failure: session::failure::Failure) -> SessionOutcome {
+    SessionOutcome {
+        result: failure.reason.result(),
+        reason: failure.reason,
+        message: failure.message,
+        projects: Vec::new(),
+        answer: String::new(),
+        duration_ms: 0,
+    }
+}
+
+fn bug(error: &tokio::task::JoinError) -> SessionOutcome {
+    tracing::error!(%error, "a session ended by a bug of the worker");
+    SessionOutcome {
+        result: Reason::Internal.result(),
+        reason: Reason::Internal,
+        message: "the worker failed in a way that is a bug: its log says more".to_owned(),
+        projects: Vec::new(),
+        answer: String::new(),
+        duration_ms: 0,
+    }
+}

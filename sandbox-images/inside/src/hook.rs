@@ -1,9 +1,9 @@
 //! The git hooks that add the session's trailers. They never change anything else of a message, and never make a
 //! message out of an empty one: git has to abort such a commit as it always does.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -40,13 +40,13 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<(), GitError> {
         // All of the text was taken out in the editor, and only what an earlier hook had added was left.
         Content::OnlyOurs => return fs::write(&path, without(&message, &trailers)).map_err(failed),
     };
-    if !message.ends_with(b"\n") {
+    let mut tidy = without_doubles(&message, &trailers);
+    if !tidy.ends_with(b"\n") {
         // As `git merge` leaves it; git would take the last line and the trailers for one paragraph.
-        let appended = OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .and_then(|mut file| file.write_all(b"\n"));
-        appended.map_err(failed)?;
+        tidy.push(b'\n');
+    }
+    if tidy != message {
+        fs::write(&path, tidy).map_err(failed)?;
     }
     let mut adding = add_arguments(&trailers, comments);
     adding.push("--in-place".into());
@@ -117,6 +117,19 @@ fn without(message: &[u8], trailers: &[OsString]) -> Vec<u8> {
     kept.join(&b'\n')
 }
 
+/// Only the last of each of the session's own lines: squashed commits bring theirs along, in the middle of the message.
+fn without_doubles(message: &[u8], trailers: &[OsString]) -> Vec<u8> {
+    let mut seen = HashSet::new();
+    let backwards: Vec<&[u8]> = lines(message).collect();
+    let mut kept: Vec<&[u8]> = backwards
+        .into_iter()
+        .rev()
+        .filter(|line| !is_ours(line, trailers) || seen.insert(line.trim_ascii().to_ascii_lowercase()))
+        .collect();
+    kept.reverse();
+    kept.join(&b'\n')
+}
+
 fn is_ours(line: &[u8], trailers: &[OsString]) -> bool {
     trailers
         .iter()
@@ -135,6 +148,16 @@ fn absolute(path: &Path) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keeps_the_last_of_each_own_line() {
+        let trailers = [OsString::from("A: b")];
+        assert_eq!(
+            without_doubles(b"t\n\nA: b\n\nu\nX: y\nX: y\na: B\n", &trailers),
+            b"t\n\n\nu\nX: y\nX: y\na: B\n"
+        );
+        assert_eq!(without_doubles(b"t\n\nA: b", &trailers), b"t\n\nA: b");
+    }
 
     #[test]
     fn cuts_at_scissors_of_any_comment_character() {

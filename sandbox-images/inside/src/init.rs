@@ -62,7 +62,12 @@ pub(crate) enum InitError {
 pub(crate) fn run(options: &Options) -> Result<Ending, InitError> {
     // First of all: whatever runs later under the same user must not read this memory or environment.
     nix::sys::prctl::set_dumpable(false).map_err(InitError::MakeUndumpable)?;
-    nix::sys::prctl::set_child_subreaper(true).map_err(InitError::BecomeReaper)?;
+    // PID 1 is the reaper of its namespace anyway.
+    if let Err(error) = nix::sys::prctl::set_child_subreaper(true)
+        && nix::unistd::getpid().as_raw() != 1
+    {
+        return Err(InitError::BecomeReaper(error));
+    }
     // SIGPIPE is ignored by the runtime of Rust before main, and default again in every child.
     let open_files = raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread()

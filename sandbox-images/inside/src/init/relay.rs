@@ -73,13 +73,15 @@ async fn carry(stream: TcpStream, port: u16, socket: PathBuf) -> io::Result<()> 
     Ok(())
 }
 
-/// One direction, up to and including its end.
+/// One direction, up to and including its end. When the other side takes no more, what still comes is dropped: closing
+/// over it would reset the connection, and take an answer with it that the client has not read yet.
 async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+    let mut taken = true;
     loop {
         let chunk = next_chunk(&mut from, 0, CHUNK_BYTES).await?;
         if chunk.is_empty() {
-            return to.shutdown().await;
+            return if taken { to.shutdown().await } else { Ok(()) };
         }
-        to.write_all(&chunk).await?;
+        taken = taken && to.write_all(&chunk).await.is_ok();
     }
 }

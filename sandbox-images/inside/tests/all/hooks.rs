@@ -183,6 +183,25 @@ fn a_conflict_is_committed_with_one_block() {
 }
 
 #[test]
+fn squashed_commits_have_one_block() {
+    let mut repository = Repository::with_hooks();
+    repository.commit("base", &["-m", "Base"]);
+    repository.commit("one", &["-m", "One"]);
+    repository.commit("two", &["-m", "squash! One\n\nMore"]);
+    repository.commit("three", &["-m", "fixup! One"]);
+    repository.set("GIT_SEQUENCE_EDITOR", "true");
+    repository.git(&["rebase", "--quiet", "--interactive", "--autosquash", "HEAD~3"]);
+    let message = repository.message("HEAD");
+    assert!(
+        message.starts_with("One\n\n") && message.contains("\nMore\n"),
+        "{message}"
+    );
+    assert!(message.ends_with(&format!("\n\n{TRAILERS}")), "{message}");
+    assert_eq!(message.matches("Cofferdam-Session").count(), 1, "{message}");
+    assert_eq!(repository.ask(&["rev-list", "--count", "HEAD"]), "2");
+}
+
+#[test]
 fn other_encodings_survive() {
     let repository = Repository::with_hooks();
     fs::write(repository.path("latin"), b"Gr\xfc\xdfe\n\nStra\xdfe\n").unwrap();

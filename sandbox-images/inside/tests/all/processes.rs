@@ -74,7 +74,7 @@ async fn an_id_is_used_once() {
 #[tokio::test]
 async fn a_process_gets_what_was_ordered_and_nothing_else() {
     let (gateway, _inside, mut control) = connected().await;
-    let script = "cat /proc/self/status; echo; env; echo; pwd; for fd in /proc/self/fd/*; do echo $fd; done; ps -o sid=,pgid= $$; echo $$";
+    let script = "cat /proc/self/status; echo limit: $(ulimit -Sn); echo; env; echo; pwd; for fd in /proc/self/fd/*; do echo $fd; done; ps -o sid=,pgid= $$; echo $$";
     let (id, token) = control.spawn(&["sh", "-c", script], "/usr/bin").await;
     let mut stdio = gateway.stdio(&token).await;
     let pid = control.started(id).await;
@@ -95,6 +95,12 @@ async fn a_process_gets_what_was_ordered_and_nothing_else() {
     let ignored = u64::from_str_radix(&field("SigIgn:"), 16).unwrap() & !(0b11 << 31);
     assert_eq!(ignored, 0, "{complaints}");
     assert_eq!(field("SigBlk:"), "0000000000000000");
+    let (limit, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+    assert_eq!(
+        field("limit:"),
+        limit.to_string(),
+        "what inside raises for itself is its own"
+    );
     assert!(said.contains("PATH=/usr/bin:/bin"));
     assert!(
         !said.contains("ONLY_OF_INSIDE") && !said.contains("HOME=") && !said.contains("cofferdam"),

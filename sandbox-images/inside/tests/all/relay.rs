@@ -61,6 +61,20 @@ async fn carries_both_ways_and_keeps_half_closing() {
 }
 
 #[tokio::test]
+async fn an_early_answer_reaches_a_client_that_is_still_sending() {
+    let (gateway, _inside, mut control) = connected().await;
+    let port = listen(&mut control, 1).await;
+    let client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (_, mut here) = gateway.relay().await;
+    here.write_all(b"HTTP/1.1 413 Too Large\r\n\r\n").await.unwrap();
+    drop(here);
+    let (mut answer, mut request) = client.into_split();
+    // More than all the buffers between them hold.
+    within(request.write_all(&vec![b'x'; 16 << 20])).await.unwrap();
+    assert_eq!(read_to_end(&mut answer).await, b"HTTP/1.1 413 Too Large\r\n\r\n");
+}
+
+#[tokio::test]
 async fn a_port_that_cannot_be_had_is_refused() {
     let (_gateway, _inside, mut control) = connected().await;
     let port = listen(&mut control, 1).await;

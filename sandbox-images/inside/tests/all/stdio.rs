@@ -5,7 +5,7 @@ use std::time::Duration;
 use cofferdam_inside::{Stream, read_frame, write_frame};
 use tokio::io::AsyncWriteExt;
 
-use crate::gateway::{connected, until, within};
+use crate::gateway::{connected, within};
 
 #[tokio::test]
 async fn carries_each_stream_by_itself() {
@@ -79,14 +79,17 @@ async fn a_flood_is_slowed_and_not_buffered() {
             .find_map(|line| line.strip_prefix("wchar: ")?.parse::<u64>().ok())
             .unwrap_or_default()
     };
-    // It stands still when all that lies between it and the worker is full.
+    // It stands still when all that lies between it and the worker is full: no more was written in a while.
     let mut last = 0;
-    until(|| {
-        std::thread::sleep(Duration::from_millis(200));
-        let now = written();
-        let stands = now > 0 && now == last;
-        last = now;
-        stands
+    within(async {
+        loop {
+            let now = written();
+            if now > 0 && now == last {
+                break;
+            }
+            last = now;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
     })
     .await;
     let after = inside.resident();

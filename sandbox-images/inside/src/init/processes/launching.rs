@@ -1,12 +1,14 @@
 //! Starting one process: this binary again as its own launcher (see `launch`), with three pipes and a fourth on which
 //! the launcher tells why it failed. It never waits for the child.
 
-use std::io::{self, PipeReader};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::watch;
@@ -91,12 +93,20 @@ impl Processes {
         drop(table);
         self.childless.send_replace(false);
 
-        // From here on a failure leaves a registered child without stdio, which ends by that.
-        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
-            return Err(SpawnError::MakeProcess(io::ErrorKind::Other.into()));
+        let piped = || -> io::Result<(Pipes, Receiver)> {
+            let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
+                return Err(io::ErrorKind::Other.into());
+            };
+            Ok((
+                Pipes::new(stdin, stdout, stderr)?,
+                Receiver::from_owned_fd(OwnedFd::from(failure))?,
+            ))
         };
-        let pipes = Pipes::new(stdin, stdout, stderr).map_err(SpawnError::MakeProcess)?;
-        let failure = readable(failure).map_err(SpawnError::MakeProcess)?;
+        let (pipes, failure) = piped().map_err(|error| {
+            // It is registered and will be reaped, but must not run on while its order is refused.
+            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
+            SpawnError::MakeProcess(error)
+        })?;
         Ok(Launching {
             started: Started {
                 pid,
@@ -106,8 +116,4 @@ impl Processes {
             failure,
         })
     }
-}
-
-fn readable(pipe: PipeReader) -> io::Result<Receiver> {
-    Receiver::from_owned_fd(OwnedFd::from(pipe))
 }

@@ -56,6 +56,8 @@ pub struct Config {
     pub inspect_timeout_s: u64,
     /// Largest pack that a sandbox may push at once, in bytes.
     pub largest_push: u64,
+    /// All packs that a sandbox may push to one project together, in bytes.
+    pub largest_staging: u64,
     /// Largest file that a sandbox may push, in bytes.
     pub largest_object: u64,
     /// How many commits one push may bring.
@@ -80,6 +82,7 @@ impl Default for Config {
             serve_timeout_s: 15 * 60,
             inspect_timeout_s: 60,
             largest_push: 512 * 1024 * 1024,
+            largest_staging: 2 * 1024 * 1024 * 1024,
             largest_object: 100 * 1024 * 1024,
             most_commits: 500,
             git_memory: 4 * 1024 * 1024 * 1024,

@@ -11,19 +11,19 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use command_fds::{CommandFdExt as _, FdMapping};
-use tokio::io::AsyncWriteExt as _;
-
 use super::RepositoryError;
 use crate::secret::Mask;
+use command_fds::{CommandFdExt as _, FdMapping};
 
+mod child;
 mod credential;
 mod group;
 mod output;
 
+pub(crate) use child::{Ended, until_end};
 pub(crate) use credential::Credential;
 pub(crate) use group::Group;
-pub(crate) use output::{read_head, read_tail};
+pub(crate) use output::read_tail;
 
 /// Where git's children find the lock that they share with the worker.
 const LOCK_FD: i32 = 4;
@@ -156,35 +156,18 @@ impl Git {
             .network
             .as_ref()
             .map_or_else(Mask::default, |network| network.mask.clone());
-        let mut child = self.spawn(invocation)?;
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        // Declared after the child, so that on a drop the group is killed before anything could reap its leader.
-        let mut group = Group::led_by(&child);
-        let talk = async {
-            let feed = async {
-                if let Some(mut stdin) = stdin {
-                    // A child that does not want its input is judged by its exit status.
-                    let _ = stdin.write_all(&input).await;
-                }
-            };
-            let (_, stdout, stderr) = tokio::join!(feed, read_head(stdout, largest), read_tail(stderr));
-            (stdout, stderr, child.wait().await)
-        };
-        let Ok((stdout, stderr, status)) = tokio::time::timeout(limit, talk).await else {
-            group.kill();
-            // Killed processes go at once, unless the disk hangs: then the runtime reaps them later.
-            let _ = tokio::time::timeout(Duration::from_secs(5), child.wait()).await;
+        let child = self.spawn(invocation)?;
+        let Some(ended) = until_end(child, input, limit, largest).await else {
             return Err(RepositoryError::Timeout { act, limit });
         };
-        group.disarm();
-        let status = status.map_err(|source| self.start_error(source))?;
-        let Some(stdout) = stdout else {
+        let status = ended.status.map_err(|source| self.start_error(source))?;
+        let Some(stdout) = ended.stdout else {
             return Err(RepositoryError::Answer { act, limit: largest });
         };
         Ok(Finished {
             success: status.success(),
             stdout,
-            stderr: mask.apply(&stderr),
+            stderr: mask.apply(&ended.stderr),
         })
     }
 

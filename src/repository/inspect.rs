@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::git::{Group, clear_environment, read_head, read_tail};
+use super::git::{Ended, clear_environment, until_end};
 use super::internal;
 use super::remote::shortened;
 use super::{RepositoryError, Staging};
@@ -145,24 +145,16 @@ impl Staging {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
-        let mut child = tokio::process::Command::from(command)
+        let child = tokio::process::Command::from(command)
             .spawn()
             .map_err(RepositoryError::state("start", program.as_ref()))?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let mut group = Group::led_by(&child);
         let limit = Duration::from_secs(self.shared.config.inspect_timeout_s);
-        let talk = async {
-            let (stdout, stderr) = tokio::join!(read_head(stdout, LARGEST_ANSWER), read_tail(stderr));
-            (stdout, stderr, child.wait().await)
-        };
-        let Ok((stdout, stderr, status)) = tokio::time::timeout(limit, talk).await else {
-            group.kill();
+        let Some(Ended { status, stdout, stderr }) = until_end(child, Vec::new(), limit, LARGEST_ANSWER).await else {
             return Err(RepositoryError::Timeout {
                 act: "inspect what was staged",
                 limit,
             });
         };
-        group.disarm();
         let status = status.map_err(|error| failed(error.to_string()))?;
         if !status.success() {
             return Err(failed(format!("{status}: {}", shortened(&stderr))));

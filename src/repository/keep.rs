@@ -46,8 +46,12 @@ impl Staging {
             directory.join(format!("{name}.new")),
             directory.join(format!("{name}.bundle")),
         );
-        // With the base as a condition it is small; where that fails (nothing above the base, for one), the whole branch.
-        if !self.bundle(&new, Some(&policy.base_commit)).await?.is_empty() {
+        // With the base as a condition it is small; where that cannot be, the whole branch.
+        let refused = self.bundle(&new, Some(&policy.base_commit)).await?;
+        if refused.contains("empty bundle") {
+            return Err(RepositoryError::NothingToKeep);
+        }
+        if !refused.is_empty() {
             let refused = self.bundle(&new, None).await?;
             if !refused.is_empty() {
                 return Err(RepositoryError::Keep { text: refused });

@@ -34,6 +34,8 @@ pub(super) struct Policy {
     pub(super) email: String,
     pub(super) most_commits: u32,
     pub(super) largest_object: u64,
+    /// All that was pushed together.
+    pub(super) largest_staging: u64,
     /// Limits of the process that reads what was pushed.
     pub(super) memory: u64,
     pub(super) processor_s: u64,

@@ -89,8 +89,8 @@ impl Staging {
         // Once git has a verdict about the branch, that is the reason; else the talk failed.
         match line.filter(|line| line.flag == '!') {
             Some(line)
-                if line.summary.starts_with("[rejected]")
-                    || line.summary.contains("cannot lock ref") && line.summary.contains("but expected") =>
+                // The client saw it moved before it pushed, or the server while it did.
+                if line.summary.starts_with("[rejected]") || stderr.contains("but expected") || stderr.contains("reference already exists") =>
             {
                 RepositoryError::PushStale {
                     branch: self.policy.branch.clone(),

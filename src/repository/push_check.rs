@@ -116,6 +116,13 @@ pub enum Refusal {
         /// The address it should have.
         wanted: String,
     },
+    /// All pushes together are too large.
+    TooMuch {
+        /// Their size in bytes.
+        size: u64,
+        /// The limit in bytes.
+        largest: u64,
+    },
     /// A file or commit is too large.
     LargeObject {
         /// The object's id.
@@ -278,6 +285,10 @@ impl fmt::Display for Refusal {
                     id.short()
                 )
             }
+            Self::TooMuch { size, largest } => write!(
+                formatter,
+                "with this push the session would hold {size} bytes; at most {largest} are allowed. Push less, or tell the user that it does not fit."
+            ),
             Self::LargeObject { id, size, largest } => write!(
                 formatter,
                 "object {id} has {size} bytes; at most {largest} are allowed. Find its file with `git rev-list --objects HEAD | grep {id}`, take it out \

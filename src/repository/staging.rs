@@ -52,6 +52,7 @@ impl Staging {
             email: project.identity.email.clone(),
             most_commits: shared.config.most_commits,
             largest_object: shared.config.largest_object,
+            largest_staging: shared.config.largest_staging,
             memory: shared.config.git_memory,
             processor_s: shared.config.inspect_timeout_s,
         };

@@ -73,7 +73,7 @@ mod tests {
 
     #[tokio::test]
     async fn long_answers_are_refused_and_long_complaints_keep_their_end() {
-        let text = vec![b'x'; 100];
+        let text = [b'x'; 100];
         assert_eq!(read_head(Some(&text[..]), 100).await.map(|kept| kept.len()), Some(100));
         assert_eq!(read_head(Some(&text[..]), 99).await, None);
         let mut long = vec![b'a'; 3 * TAIL];

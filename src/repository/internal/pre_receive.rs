@@ -69,6 +69,7 @@ fn decide(policy: &Policy, directory: &Path, list: &[u8]) -> Result<(), Failure>
         let quarantine = quarantine
             .to_str()
             .ok_or_else(|| git2::Error::from_str("the quarantine's path is not text"))?;
+        check_total(policy, directory)?;
         check_sizes(policy, directory, quarantine)?;
         repository.odb()?.add_disk_alternate(quarantine)?;
     }
@@ -92,6 +93,32 @@ fn decide(policy: &Policy, directory: &Path, list: &[u8]) -> Result<(), Failure>
 
 fn oid(id: &CommitId) -> Result<Oid, git2::Error> {
     Oid::from_str(id.as_str())
+}
+
+/// All packs of the staging, the new one in its quarantine included.
+fn check_total(policy: &Policy, directory: &Path) -> Result<(), Failure> {
+    let mut size = 0_u64;
+    let mut directories = vec![directory.join(policy::STAGING).join("objects")];
+    while let Some(directory) = directories.pop() {
+        let failed = |error: std::io::Error| git2::Error::from_str(&error.to_string());
+        for entry in std::fs::read_dir(&directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => directories.push(entry.path()),
+                Ok(metadata) => size = size.saturating_add(metadata.len()),
+                // Another push's quarantine may go while this one looks.
+                Err(_) => {}
+            }
+        }
+    }
+    if size > policy.largest_staging {
+        return Err(Refusal::TooMuch {
+            size,
+            largest: policy.largest_staging,
+        }
+        .into());
+    }
+    Ok(())
 }
 
 /// Every object of the push but those that git itself added to complete a thin pack: they are upstream's.

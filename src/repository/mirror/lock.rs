@@ -79,3 +79,28 @@ fn is_leftover(name: &str) -> bool {
         .iter()
         .any(|prefix| name.starts_with(prefix))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::git::{Git, Invocation};
+
+    #[tokio::test]
+    async fn a_git_process_keeps_the_lock_when_the_worker_lets_it_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let lock = try_acquire(&path).unwrap().unwrap();
+        let git = Git::new("git".into());
+        // It reads its input to the end, so it lives until that is closed.
+        let waiting = Invocation::new("wait", Duration::from_secs(10))
+            .arguments(["hash-object", "--stdin"])
+            .holding(lock);
+        let mut child = git.spawn(waiting).unwrap();
+        assert!(try_acquire(&path).unwrap().is_none());
+        let short = acquire(&path, Instant::now() + Duration::from_millis(50)).await;
+        assert!(matches!(short, Err(RepositoryError::MirrorBusy { .. })), "{short:?}");
+        drop(child.stdin.take());
+        assert!(child.wait().await.unwrap().success());
+        assert!(acquire(&path, Instant::now() + Duration::from_secs(5)).await.is_ok());
+    }
+}

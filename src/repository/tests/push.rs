@@ -1,0 +1,321 @@
+//! What a sandbox may push, with a real git client.
+
+use super::forge::{BRANCH, Forge, git, git_ok, trailers};
+use super::sandbox::Sandbox;
+use crate::repository::push_check::REPAIR;
+
+async fn begin() -> (Forge, crate::repository::Staging, Sandbox) {
+    let forge = Forge::start().await;
+    let staging = forge.stage().await.unwrap();
+    let sandbox = Sandbox::clone_of(&staging).await;
+    (forge, staging, sandbox)
+}
+
+fn full(subject: &str) -> String {
+    format!("{subject}\n\n{}\n", trailers().lines().join("\n"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_session_s_branch_is_made_and_moved_and_fetched_back() {
+    let (_forge, staging, sandbox) = begin().await;
+    let first = sandbox.commit("a", "a\n");
+    sandbox.push(&[BRANCH]).await.expect_success();
+    assert_eq!(staging.head().unwrap().unwrap().as_str(), first);
+    let second = sandbox.commit("b", "b\n");
+    sandbox.push(&[BRANCH]).await.expect_success();
+    assert_eq!(staging.head().unwrap().unwrap().as_str(), second);
+    sandbox.push(&[BRANCH]).await.expect_success();
+    for version in ["0", "2"] {
+        let setting = format!("protocol.version={version}");
+        sandbox.run(&["-c", &setting, "fetch", "origin"]).await.expect_success();
+        assert_eq!(sandbox.git(&["rev-parse", &format!("origin/{BRANCH}")]), second);
+    }
+    let shallow = sandbox.path().join("shallow");
+    let url = format!("{}/p.git", sandbox.address);
+    sandbox
+        .run(&[
+            "clone",
+            "-q",
+            "--filter=blob:none",
+            "--depth=1",
+            &url,
+            shallow.to_str().unwrap(),
+        ])
+        .await
+        .expect_success();
+    // The object store stays free of what the agent made.
+    assert!(!git_ok(staging.store().unwrap().path(), &["cat-file", "-e", &second]));
+    assert_eq!(staging.ahead_of_base().await.unwrap(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_other_reference_is_refused() {
+    let (_forge, staging, sandbox) = begin().await;
+    sandbox.commit("a", "a\n");
+    sandbox
+        .push(&["HEAD:refs/heads/main"])
+        .await
+        .expect_refusal(&["refs/heads/main may not be pushed", BRANCH]);
+    sandbox
+        .push(&["HEAD:refs/heads/other"])
+        .await
+        .expect_refusal(&["refs/heads/other"]);
+    sandbox
+        .push(&["HEAD:refs/tags/v1"])
+        .await
+        .expect_refusal(&["refs/tags/v1", "no tag"]);
+    sandbox
+        .push(&["HEAD:refs/merge-requests/1/head"])
+        .await
+        .expect_refusal(&[]);
+    sandbox
+        .push(&[BRANCH, "HEAD:refs/heads/other"])
+        .await
+        .expect_refusal(&["2 references", BRANCH]);
+    sandbox.push(&["--mirror"]).await.expect_refusal(&["references"]);
+    sandbox
+        .push(&["-o", "ci.skip", BRANCH])
+        .await
+        .expect_refusal(&["does not support push options"]);
+    assert_eq!(staging.head().unwrap(), None);
+    assert_eq!(
+        git(&staging.repository(), &["for-each-ref", "--format=%(refname)"]),
+        "refs/heads/main"
+    );
+    // What was refused left nothing behind.
+    let objects = super::files_below(&staging.repository().join("objects"));
+    assert_eq!(objects.len(), 1, "{objects:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accepted_work_is_neither_deleted_nor_rewritten() {
+    let (_forge, staging, sandbox) = begin().await;
+    let accepted = sandbox.commit("a", "a\n");
+    sandbox.push(&[BRANCH]).await.expect_success();
+    sandbox
+        .push(&["--delete", BRANCH])
+        .await
+        .expect_refusal(&["may not be deleted", "git revert"]);
+    sandbox.git(&["commit", "-q", "--amend", "-m", &full("Another story")]);
+    sandbox
+        .push(&["--force", BRANCH])
+        .await
+        .expect_refusal(&["never rewritten", &accepted]);
+    assert_eq!(staging.head().unwrap().unwrap().as_str(), accepted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_commits_have_the_trailers_and_the_people() {
+    let (_forge, staging, sandbox) = begin().await;
+    for line in trailers().lines() {
+        let kept: Vec<_> = trailers()
+            .lines()
+            .iter()
+            .filter(|other| *other != line)
+            .cloned()
+            .collect();
+        sandbox.commit_saying("a", line, &format!("Change\n\nx\n\n{}\n", kept.join("\n")), &[]);
+        sandbox
+            .push(&[BRANCH])
+            .await
+            .expect_refusal(&[line, REPAIR, "git push"]);
+        sandbox.git(&["reset", "-q", "--hard", "origin/main"]);
+    }
+    // A good commit on top does not cover a bad one below.
+    sandbox.commit_saying("a", "a\n", "Bare\n", &[]);
+    sandbox.commit("b", "b\n");
+    sandbox.push(&[BRANCH]).await.expect_refusal(&["Co-authored-by"]);
+    sandbox.git(&["reset", "-q", "--hard", "origin/main"]);
+    sandbox.commit_saying("a", "a\n", &full("Foreign"), &["--author=Eve <eve@example.org>"]);
+    sandbox
+        .push(&[BRANCH])
+        .await
+        .expect_refusal(&["author <eve@example.org>", "ada@example.org", REPAIR]);
+    sandbox.git(&["reset", "-q", "--hard", "origin/main"]);
+    sandbox.git(&["config", "user.email", "eve@example.org"]);
+    sandbox.commit_saying("a", "a\n", &full("Foreign"), &["--author=Ada <ada@example.org>"]);
+    sandbox
+        .push(&[BRANCH])
+        .await
+        .expect_refusal(&["committer <eve@example.org>"]);
+    assert_eq!(staging.head().unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upstream_commits_may_be_merged_as_they_are() {
+    let (forge, staging, _) = begin().await;
+    forge.upstream_commit("team/greeter", "feature", "f", "f\n");
+    let staging = {
+        drop(staging);
+        forge.stage().await.unwrap()
+    };
+    let sandbox = Sandbox::clone_of(&staging).await;
+    sandbox.commit("a", "a\n");
+    sandbox.git(&["merge", "-q", "--no-ff", "-m", &full("Merge feature"), "origin/feature"]);
+    sandbox.push(&[BRANCH]).await.expect_success();
+    assert_eq!(staging.ahead_of_base().await.unwrap(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unrelated_histories_are_refused() {
+    let (_forge, _staging, sandbox) = begin().await;
+    sandbox.git(&["checkout", "-q", "--orphan", "fresh"]);
+    sandbox.commit_saying("a", "a\n", &full("Begin anew"), &[]);
+    sandbox
+        .push(&[&format!("HEAD:refs/heads/{BRANCH}")])
+        .await
+        .expect_refusal(&["no parent"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_and_sizes_are_bounded() {
+    let forge = Forge::start_with(|config| {
+        config.most_commits = 2;
+        config.largest_object = 10_000;
+        config.largest_push = 50_000;
+    })
+    .await;
+    // What upstream has already may be larger.
+    forge.upstream_commit("team/greeter", "main", "large", &"upstream line\n".repeat(2_000));
+    let staging = forge.stage().await.unwrap();
+    let sandbox = Sandbox::clone_of(&staging).await;
+    for file in ["a", "b", "c"] {
+        sandbox.commit(file, "x\n");
+    }
+    sandbox
+        .push(&[BRANCH])
+        .await
+        .expect_refusal(&["more than 2 new commits"]);
+    sandbox
+        .push(&[&format!("HEAD~1:refs/heads/{BRANCH}")])
+        .await
+        .expect_success();
+    sandbox.push(&[BRANCH]).await.expect_success();
+
+    sandbox.commit("blob", &"y".repeat(10_001));
+    let blob = sandbox.git(&["rev-parse", "HEAD:blob"]);
+    sandbox.push(&[BRANCH]).await.expect_refusal(&[&blob, "10001", "10000"]);
+    sandbox.git(&["reset", "-q", "--hard", "HEAD~1"]);
+    // A delta against upstream's large file: git completes the pack with that file, which is not counted against the session.
+    sandbox.commit("large", &"upstream line\n".repeat(600));
+    sandbox.push(&[BRANCH]).await.expect_success();
+    for part in 0..8 {
+        std::fs::write(sandbox.path().join(format!("noise{part}")), noise(part, 9_000)).unwrap();
+    }
+    sandbox.commit("n", "n\n");
+    sandbox
+        .push(&[BRANCH])
+        .await
+        .expect_refusal(&["pack exceeds maximum allowed size"]);
+}
+
+/// Bytes that do not compress.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    use sha2::Digest as _;
+    (0_u64..)
+        .flat_map(|index| sha2::Sha256::digest([seed.to_le_bytes(), index.to_le_bytes()].concat()))
+        .take(length)
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_push_streams_through_and_all_pushes_together_are_bounded() {
+    let forge = Forge::start_with(|config| config.largest_staging = 5_000_000).await;
+    let staging = forge.stage().await.unwrap();
+    let sandbox = Sandbox::clone_of(&staging).await;
+    // Above a mebibyte git asks first with an empty request, then sends in chunks.
+    std::fs::write(sandbox.path().join("large"), noise(1, 3_000_000)).unwrap();
+    let head = sandbox.commit("a", "a\n");
+    sandbox.push(&[BRANCH]).await.expect_success();
+    std::fs::write(sandbox.path().join("large"), noise(2, 3_000_000)).unwrap();
+    sandbox.commit("a", "b\n");
+    sandbox
+        .push(&[BRANCH])
+        .await
+        .expect_refusal(&["at most 5000000 are allowed"]);
+    assert_eq!(staging.head().unwrap().unwrap().as_str(), head);
+    sandbox.run(&["fetch", "origin"]).await.expect_success();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trailers_behind_a_nul_do_not_count() {
+    let (_forge, _staging, sandbox) = begin().await;
+    sandbox.commit("a", "a\n");
+    let object = sandbox.path().join("object");
+    let text = sandbox
+        .git(&["cat-file", "commit", "HEAD"])
+        .replacen("Why.", "Why.\0", 1);
+    std::fs::write(&object, text).unwrap();
+    let hidden = sandbox.git(&[
+        "hash-object",
+        "-t",
+        "commit",
+        "-w",
+        "--literally",
+        object.to_str().unwrap(),
+    ]);
+    sandbox.git(&["update-ref", &format!("refs/heads/{BRANCH}"), &hidden]);
+    sandbox.push(&[BRANCH]).await.expect_refusal(&["nulInCommit"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_summary_says_what_a_change_request_shows() {
+    let (_forge, staging, sandbox) = begin().await;
+    std::fs::remove_file(sandbox.path().join("README.md")).unwrap();
+    sandbox.commit("new\u{e9}.txt", "one\ntwo\n");
+    sandbox.push(&[BRANCH]).await.expect_success();
+    let head = staging.head().unwrap().unwrap();
+    let inspection = staging.inspect(&head).await.unwrap();
+    assert_eq!((inspection.ahead, inspection.truncated), (1, false));
+    assert_eq!(inspection.commits[0].id, head);
+    assert_eq!(inspection.commits[0].author, "Ada Example");
+    assert!(
+        inspection.commits[0].body.starts_with("Why."),
+        "{:?}",
+        inspection.commits[0]
+    );
+    let files: Vec<_> = inspection
+        .files
+        .iter()
+        .map(|file| (file.path.as_str(), file.status, file.added, file.deleted))
+        .collect();
+    use crate::repository::FileStatus::{Added, Deleted};
+    assert_eq!(files, [("README.md", Deleted, 0, 1), ("new\u{e9}.txt", Added, 2, 0)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_summary_that_cannot_be_made_is_an_error_not_a_crash() {
+    let (_forge, staging, _sandbox) = begin().await;
+    let nowhere = "d".repeat(40).parse().unwrap();
+    assert!(staging.inspect(&nowhere).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_serving_that_is_dropped_or_too_slow_ends() {
+    let forge = Forge::start_with(|config| config.serve_timeout_s = 1).await;
+    let staging = forge.stage().await.unwrap();
+    let path = staging.repository();
+    drop(staging.upload_pack(crate::repository::Protocol::V2).unwrap());
+    super::secrecy::until_no_process_mentions(path.to_str().unwrap()).await;
+    let mut slow = staging.receive_pack(crate::repository::Protocol::V0).unwrap();
+    let input = slow.input.take();
+    let error = slow.finish().await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    drop(input);
+    super::secrecy::until_no_process_mentions(path.to_str().unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_session_stays_after_its_removal() {
+    let (forge, staging, sandbox) = begin().await;
+    sandbox.commit("a", "a\n");
+    sandbox.push(&[BRANCH]).await.expect_success();
+    assert_eq!(forge.room.sessions().unwrap(), [Forge::session()]);
+    let again = forge.room.reopen(Forge::session()).unwrap();
+    assert_eq!(again.len(), 1);
+    assert_eq!(again[0].head().unwrap(), staging.head().unwrap());
+    forge.room.remove_session(Forge::session()).await.unwrap();
+    forge.room.remove_session(Forge::session()).await.unwrap();
+    assert!(forge.room.sessions().unwrap().is_empty());
+    assert!(git_ok(&forge.mirror(), &["fsck", "--full"]));
+}

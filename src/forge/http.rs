@@ -253,13 +253,16 @@ impl Api {
             Ok(response) => response,
             Err(error) => {
                 self.counter.count(self.kind, asked.endpoint, 0);
-                // No connection means that no byte of the request was written.
-                let unsent = error.is_connect();
-                let error = self.unavailable(&chain(error));
-                return Err(if unsent {
-                    Failed::Unsent(error)
+                let (tls, unsent) = (fails_in_tls(&error), error.is_connect());
+                let said = chain(error);
+                return Err(if tls {
+                    let advice = "an own certificate authority belongs into the worker's SSL_CERT_FILE";
+                    Failed::Final(self.unavailable(&format!("{said} ({advice})")))
+                } else if unsent {
+                    // No connection means that no byte of the request was written.
+                    Failed::Unsent(self.unavailable(&said))
                 } else {
-                    Failed::Unknown(error)
+                    Failed::Unknown(self.unavailable(&said))
                 });
             }
         };
@@ -292,6 +295,22 @@ impl Api {
         }
         Ok(Answer { status, headers, body })
     }
+}
+
+/// Whether TLS itself failed (an unknown certificate, a server that speaks something else): the next attempt would fail alike.
+fn fails_in_tls(error: &reqwest::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        if next.is::<rustls::Error>() {
+            return true;
+        }
+        // An I/O error leaves out what it wraps when it is asked for its source.
+        cause = match next.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => next.source(),
+        };
+    }
+    false
 }
 
 /// An error with its causes, without the address, which the sentence around it names already.

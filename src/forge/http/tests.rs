@@ -331,6 +331,18 @@ async fn refused_connections_are_tried_again_even_for_writes() {
 }
 
 #[tokio::test]
+async fn a_server_without_tls_is_not_asked_twice() {
+    let (url, count, task) = raw(|_| "HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    let error = client(GITLAB, &url.replace("http://", "https://"))
+        .project(&path("a/b"))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("SSL_CERT_FILE"), "{error}");
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+    task.abort();
+}
+
+#[tokio::test]
 async fn a_forge_that_never_answers_does_not_hold_the_caller() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

@@ -41,15 +41,24 @@ pub(super) fn router(forge: &Forge) -> Router<Forge> {
         )
         .route(
             &under("/merge_requests/{iid}"),
-            get(merge_requests::one).put(merge_requests::update),
+            get(merge_requests::one).put(merge_requests::changing::update),
         )
-        .route(&under("/merge_requests/{iid}/changes"), get(merge_requests::changes))
-        .route(&under("/merge_requests/{iid}/diffs"), get(merge_requests::diffs))
+        .route(
+            &under("/merge_requests/{iid}/changes"),
+            get(merge_requests::content::changes),
+        )
+        .route(
+            &under("/merge_requests/{iid}/diffs"),
+            get(merge_requests::content::diffs),
+        )
         .route(
             &under("/merge_requests/{iid}/raw_diffs"),
-            get(merge_requests::raw_diffs),
+            get(merge_requests::content::raw_diffs),
         )
-        .route(&under("/merge_requests/{iid}/commits"), get(merge_requests::commits))
+        .route(
+            &under("/merge_requests/{iid}/commits"),
+            get(merge_requests::content::commits),
+        )
         .route(
             &under("/merge_requests/{iid}/notes"),
             get(notes::of_merge_request).post(notes::on_merge_request),

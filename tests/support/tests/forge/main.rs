@@ -1,0 +1,21 @@
+//! Judges the test forge from outside: with real git, over HTTP, and against what real forges were seen to answer.
+//!
+//! Talks to loopback only. The comparison with recorded shapes and measured rows needs the directory `forge-data`
+//! (environment `FORGE_DATA`); without it those checks say so and do nothing.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests fail by panicking, and say loudly what they skip"
+)]
+
+mod control;
+mod data;
+mod git;
+mod github;
+mod gitlab;
+mod pages;
+mod program;
+mod push_options;
+mod shapes;
+mod world;

@@ -1,1 +1,378 @@
+//! What operators see of a worker: every metric's name, help and labels in one place, behind methods.
+//!
+//! No id and no text from outside ever becomes a label: values come from closed lists or are `other`.
 
+use std::time::Duration;
+
+use prometheus::{
+    Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+/// Upper bounds of a session's and a stage's duration, in seconds, to four hours.
+const DURATIONS: [f64; 14] = [
+    0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0,
+];
+
+/// Why the metrics could not be set up or shown.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    /// Two metrics of the same name, or a name that Prometheus refuses: a bug.
+    #[error("the metrics could not be registered: {0}")]
+    Register(#[source] prometheus::Error),
+}
+
+/// All metrics of one worker.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    sessions_in_progress: IntGaugeVec,
+    sessions_finished: IntCounterVec,
+    session_duration: HistogramVec,
+    stage_duration: HistogramVec,
+    forge_requests: IntCounterVec,
+    amqp_connected: IntGauge,
+    amqp_deliveries: IntCounterVec,
+    amqp_publishes: IntCounterVec,
+    change_requests: IntCounterVec,
+    sandbox_create_failures: IntCounter,
+    gateway_refusals: IntCounter,
+    model_requests: IntCounterVec,
+    concurrency_limit: IntGauge,
+    draining: IntGauge,
+}
+
+impl Metrics {
+    /// All metrics, at zero, with the process's own.
+    pub fn new(version: &str) -> Result<Self, MetricsError> {
+        Self::registered(version).map_err(MetricsError::Register)
+    }
+
+    fn registered(version: &str) -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let all = &registry;
+        let info = add(
+            all,
+            GaugeVec::new(
+                Opts::new("cofferdam_build_info", "Always 1; says what runs."),
+                &["version"],
+            ),
+        )?;
+        info.with_label_values(&[version]).set(1.0);
+        let metrics = Self {
+            sessions_in_progress: gauge_vec(
+                all,
+                "cofferdam_sessions_in_progress",
+                "Sessions by the stage they are in.",
+                "stage",
+            )?,
+            sessions_finished: counters(
+                all,
+                "cofferdam_sessions_finished_total",
+                "Sessions that ended, by coarse outcome and reason.",
+                &["outcome", "reason"],
+            )?,
+            session_duration: seconds(
+                all,
+                "cofferdam_session_duration_seconds",
+                "Time from claim to end of a session.",
+                "outcome",
+            )?,
+            stage_duration: seconds(
+                all,
+                "cofferdam_session_stage_duration_seconds",
+                "Time that a session spent in a stage.",
+                "stage",
+            )?,
+            forge_requests: counters(
+                all,
+                "cofferdam_forge_requests_total",
+                "Requests to forges, by kind of forge, endpoint and status.",
+                &["forge", "endpoint", "status"],
+            )?,
+            amqp_connected: gauge(all, "cofferdam_amqp_connected", "1 while the broker is reachable.")?,
+            amqp_deliveries: counters(
+                all,
+                "cofferdam_amqp_deliveries_total",
+                "Tasks taken from the broker, by what became of them.",
+                &["result"],
+            )?,
+            amqp_publishes: counters(
+                all,
+                "cofferdam_amqp_publishes_total",
+                "Events published, by whether the broker confirmed them.",
+                &["result"],
+            )?,
+            change_requests: counters(
+                all,
+                "cofferdam_change_requests_total",
+                "Merge and pull requests opened or updated.",
+                &["forge", "action"],
+            )?,
+            sandbox_create_failures: counter(
+                all,
+                "cofferdam_sandbox_create_failures_total",
+                "Sandboxes that could not be created.",
+            )?,
+            gateway_refusals: counter(
+                all,
+                "cofferdam_gateway_refusals_total",
+                "Requests from sandboxes that the gateway refused.",
+            )?,
+            model_requests: counters(
+                all,
+                "cofferdam_model_requests_total",
+                "Requests from sandboxes to models, by status.",
+                &["status"],
+            )?,
+            concurrency_limit: gauge(all, "cofferdam_concurrency_limit", "Sessions that may run at once.")?,
+            draining: gauge(all, "cofferdam_draining", "1 while no new sessions are taken.")?,
+            registry: registry.clone(),
+        };
+        process(all)?;
+        Ok(metrics)
+    }
+
+    /// Makes the labels of a closed list appear at zero, so that rates and alerts see the first event.
+    pub fn expect_sessions(
+        &self,
+        stages: impl IntoIterator<Item = &'static str>,
+        reasons: impl IntoIterator<Item = (&'static str, &'static str)>,
+    ) {
+        for stage in stages {
+            self.sessions_in_progress.with_label_values(&[stage]).set(0);
+        }
+        for (outcome, reason) in reasons {
+            self.sessions_finished.with_label_values(&[outcome, reason]).inc_by(0);
+        }
+    }
+
+    /// A session entered a stage, and left another after this time, where it was in one.
+    pub fn session_moved(&self, left: Option<(&'static str, Duration)>, entered: Option<&'static str>) {
+        if let Some((stage, spent)) = left {
+            self.sessions_in_progress.with_label_values(&[stage]).dec();
+            self.stage_duration
+                .with_label_values(&[stage])
+                .observe(spent.as_secs_f64());
+        }
+        if let Some(stage) = entered {
+            self.sessions_in_progress.with_label_values(&[stage]).inc();
+        }
+    }
+
+    /// A session ended.
+    pub fn session_finished(&self, outcome: &'static str, reason: &'static str, took: Duration) {
+        self.sessions_finished.with_label_values(&[outcome, reason]).inc();
+        self.session_duration
+            .with_label_values(&[outcome])
+            .observe(took.as_secs_f64());
+    }
+
+    /// A forge answered; `None` when it did not. `endpoint` is the operation's name, never a path.
+    pub fn forge_request(&self, forge: &'static str, endpoint: &'static str, status: Option<u16>) {
+        self.forge_requests
+            .with_label_values(&[forge, endpoint, status_class(status)])
+            .inc();
+    }
+
+    /// The broker came or went.
+    pub fn amqp_connected(&self, connected: bool) {
+        self.amqp_connected.set(connected.into());
+    }
+
+    /// A task was taken: `claimed`, `elsewhere`, `over`, `returned` or `dead_lettered`.
+    pub fn amqp_delivery(&self, result: &'static str) {
+        self.amqp_deliveries.with_label_values(&[result]).inc();
+    }
+
+    /// An event was published, confirmed or not.
+    pub fn amqp_publish(&self, confirmed: bool) {
+        let result = if confirmed { "confirmed" } else { "failed" };
+        self.amqp_publishes.with_label_values(&[result]).inc();
+    }
+
+    /// A change request was `opened` or `updated`.
+    pub fn change_request(&self, forge: &'static str, action: &'static str) {
+        self.change_requests.with_label_values(&[forge, action]).inc();
+    }
+
+    /// A sandbox could not be created.
+    pub fn sandbox_create_failure(&self) {
+        self.sandbox_create_failures.inc();
+    }
+
+    /// The gateway refused a request from a sandbox.
+    pub fn gateway_refusal(&self) {
+        self.gateway_refusals.inc();
+    }
+
+    /// A model answered; `None` when it did not.
+    pub fn model_request(&self, status: Option<u16>) {
+        self.model_requests.with_label_values(&[status_class(status)]).inc();
+    }
+
+    /// How many sessions may run at once.
+    pub fn concurrency_limit(&self, limit: usize) {
+        self.concurrency_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
+    }
+
+    /// Whether new sessions are taken.
+    pub fn draining(&self, draining: bool) {
+        self.draining.set(draining.into());
+    }
+
+    /// All metrics in Prometheus' text format.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "the metrics could not be encoded");
+        }
+        String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+/// `2xx` to `5xx`, or `none` without an answer.
+fn status_class(status: Option<u16>) -> &'static str {
+    match status {
+        Some(200..=299) => "2xx",
+        Some(300..=399) => "3xx",
+        Some(400..=499) => "4xx",
+        Some(500..=599) => "5xx",
+        Some(_) => "other",
+        None => "none",
+    }
+}
+
+fn add<T: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    made: prometheus::Result<T>,
+) -> prometheus::Result<T> {
+    let made = made?;
+    registry.register(Box::new(made.clone()))?;
+    Ok(made)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    add(registry, IntGauge::new(name, help))
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    add(registry, IntCounter::new(name, help))
+}
+
+fn gauge_vec(registry: &Registry, name: &str, help: &str, label: &str) -> prometheus::Result<IntGaugeVec> {
+    add(registry, IntGaugeVec::new(Opts::new(name, help), &[label]))
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    add(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn seconds(registry: &Registry, name: &str, help: &str, label: &str) -> prometheus::Result<HistogramVec> {
+    let options = HistogramOpts::new(name, help).buckets(DURATIONS.to_vec());
+    add(registry, HistogramVec::new(options, &[label]))
+}
+
+/// The process's own metrics, where the system tells them.
+#[cfg(target_os = "linux")]
+fn process(registry: &Registry) -> prometheus::Result<()> {
+    let own = prometheus::process_collector::ProcessCollector::for_self();
+    registry.register(Box::new(own))
+}
+
+/// The process's own metrics, where the system tells them.
+#[cfg(not(target_os = "linux"))]
+fn process(_registry: &Registry) -> prometheus::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn used() -> Metrics {
+        let metrics = Metrics::new("1.2.3").unwrap();
+        metrics.expect_sessions(["grant", "turn"], [("success", "published"), ("error", "internal")]);
+        metrics.session_moved(None, Some("grant"));
+        metrics.session_moved(Some(("grant", Duration::from_secs(2))), Some("turn"));
+        metrics.session_finished("success", "published", Duration::from_secs(70));
+        metrics.forge_request("gitlab", "project", Some(404));
+        metrics.forge_request("gitlab", "project", None);
+        metrics.amqp_connected(true);
+        metrics.amqp_delivery("claimed");
+        metrics.amqp_publish(false);
+        metrics.change_request("github", "opened");
+        metrics.sandbox_create_failure();
+        metrics.gateway_refusal();
+        metrics.model_request(Some(200));
+        metrics.concurrency_limit(4);
+        metrics.draining(true);
+        metrics
+    }
+
+    #[test]
+    fn shows_what_happened() {
+        let text = used().encode();
+        for line in [
+            "cofferdam_build_info{version=\"1.2.3\"} 1",
+            "cofferdam_sessions_in_progress{stage=\"grant\"} 0",
+            "cofferdam_sessions_in_progress{stage=\"turn\"} 1",
+            "cofferdam_sessions_finished_total{outcome=\"success\",reason=\"published\"} 1",
+            "cofferdam_sessions_finished_total{outcome=\"error\",reason=\"internal\"} 0",
+            "cofferdam_session_duration_seconds_bucket{outcome=\"success\",le=\"180\"} 1",
+            "cofferdam_session_stage_duration_seconds_bucket{stage=\"grant\",le=\"14400\"} 1",
+            "cofferdam_forge_requests_total{endpoint=\"project\",forge=\"gitlab\",status=\"4xx\"} 1",
+            "cofferdam_forge_requests_total{endpoint=\"project\",forge=\"gitlab\",status=\"none\"} 1",
+            "cofferdam_amqp_connected 1",
+            "cofferdam_amqp_deliveries_total{result=\"claimed\"} 1",
+            "cofferdam_amqp_publishes_total{result=\"failed\"} 1",
+            "cofferdam_change_requests_total{action=\"opened\",forge=\"github\"} 1",
+            "cofferdam_sandbox_create_failures_total 1",
+            "cofferdam_gateway_refusals_total 1",
+            "cofferdam_model_requests_total{status=\"2xx\"} 1",
+            "cofferdam_concurrency_limit 4",
+            "cofferdam_draining 1",
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
+        }
+        #[cfg(target_os = "linux")]
+        assert!(text.contains("process_resident_memory_bytes"));
+    }
+
+    #[test]
+    fn all_names_are_ours_or_the_process_and_all_have_help() {
+        let text = used().encode();
+        let mut names = 0;
+        for name in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let name = name.split(' ').next().unwrap();
+            assert!(name.starts_with("cofferdam_") || name.starts_with("process_"), "{name}");
+            assert!(text.contains(&format!("# HELP {name} ")), "{name}");
+            names += 1;
+        }
+        assert!(names >= 15, "{names}");
+    }
+
+    /// Prometheus' own linter, where it is installed or named by COFFERDAM_TEST_PROMTOOL.
+    #[test]
+    fn promtool_has_nothing_to_say() {
+        use std::io::Write as _;
+        use std::process::{Command, Stdio};
+        let promtool = std::env::var("COFFERDAM_TEST_PROMTOOL").unwrap_or_else(|_| "promtool".into());
+        let started = Command::new(promtool)
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let Ok(mut check) = started else {
+            eprintln!("SKIPPED: promtool is not installed");
+            return;
+        };
+        let mut input = check.stdin.take().unwrap();
+        input.write_all(used().encode().as_bytes()).unwrap();
+        drop(input);
+        let output = check.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}

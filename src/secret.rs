@@ -108,6 +108,31 @@ impl Mask {
         }
         masked
     }
+
+    /// How much of a text that goes on may be masked and shown now, whatever follows: ends before anything that is, or may become, a known
+    /// form cut in two. For text that arrives in pieces.
+    #[must_use]
+    pub fn settled(&self, text: &str) -> usize {
+        let text = text.as_bytes();
+        let mut cut = text.len();
+        for needle in &self.needles {
+            let first = text.len().saturating_sub(needle.len() - 1);
+            if let Some(start) = (first..text.len()).find(|start| needle.as_bytes().starts_with(&text[*start..])) {
+                cut = cut.min(start);
+            }
+        }
+        // Moving the cut to the start of one complete form may cut through another.
+        let across = |cut: usize| {
+            self.needles.iter().find_map(|needle| {
+                let first = cut.saturating_sub(needle.len() - 1);
+                (first..cut).find(|start| start + needle.len() > cut && text[*start..].starts_with(needle.as_bytes()))
+            })
+        };
+        while let Some(start) = across(cut) {
+            cut = start;
+        }
+        cut
+    }
 }
 
 #[cfg(test)]
@@ -130,6 +155,24 @@ mod tests {
         ] {
             assert_eq!(mask.apply(&format!("a {form} b")), format!("a {MASKED} b"));
         }
+    }
+
+    #[test]
+    fn text_in_pieces_is_held_back_where_a_secret_may_go_on() {
+        let mask = Mask::new([&Secret::new("glpat-0123456789")]);
+        for (text, settled) in [
+            ("nothing to see?", "nothing to see?"),
+            ("a token: glpat-01", "a token: "),
+            ("a token: g", "a token: "),
+            ("whole: glpat-0123456789", "whole: glpat-0123456789"),
+            ("no glpat-0x", "no glpat-0x"),
+        ] {
+            assert_eq!(&text[..mask.settled(text)], settled);
+        }
+        // A form that is complete is not cut by another that may begin in its end.
+        let mask = Mask::new([&Secret::new("abcdefgh-end"), &Secret::new("end-ijklmnop")]);
+        assert_eq!(mask.settled("x abcdefgh-end"), 2);
+        assert_eq!(Mask::default().settled("anything"), 8);
     }
 
     #[test]

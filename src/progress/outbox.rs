@@ -1,0 +1,293 @@
+//! What waits to be sent, in order: states with their place reserved, notes joined and within a budget. Pure; no clock, no I/O.
+//!
+//! Never splits a known secret between two events, and never holds more than its bounds.
+
+use std::collections::VecDeque;
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::scrub;
+use crate::message::EventBody;
+use crate::secret::Mask;
+
+/// Bytes of notes that wait at most.
+const NOTE_BYTES: usize = 256 * 1024;
+/// Notes that wait at most.
+const NOTES: usize = 512;
+
+/// What is to be sent next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// May be lost.
+    Note(EventBody),
+    /// Must arrive. The permit is freed and the confirmation given after that.
+    State {
+        body: EventBody,
+        room: Option<OwnedSemaphorePermit>,
+        confirmed: Option<oneshot::Sender<()>>,
+    },
+}
+
+#[derive(Debug)]
+enum Entry {
+    Note {
+        body: EventBody,
+        bytes: usize,
+    },
+    /// Joined text of the agent, cleaned but not masked: only what is known to be no part of a secret leaves it before its end.
+    Stream {
+        thought: bool,
+        text: String,
+        ended: bool,
+    },
+    State(Next),
+}
+
+/// How urgent the outbox is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waiting {
+    Nothing,
+    /// Only what can wait a little.
+    Notes,
+    /// Something that must arrive.
+    States,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    entries: VecDeque<Entry>,
+    note_bytes: usize,
+    states: usize,
+    dropped_bytes: u64,
+    closed: bool,
+}
+
+impl Outbox {
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Takes nothing more; what waits may still be sent.
+    pub(super) fn close(&mut self) {
+        self.end_stream();
+        self.closed = true;
+    }
+
+    pub(super) fn push_state(
+        &mut self,
+        mut body: EventBody,
+        room: Option<OwnedSemaphorePermit>,
+        confirmed: Option<oneshot::Sender<()>>,
+        mask: &Mask,
+    ) {
+        if self.closed {
+            tracing::debug!(kind = body.kind(), "an event after the last one is not sent");
+            return;
+        }
+        scrub::body(&mut body, mask);
+        self.end_stream();
+        self.states += 1;
+        self.entries
+            .push_back(Entry::State(Next::State { body, room, confirmed }));
+    }
+
+    pub(super) fn push_note(&mut self, body: EventBody, mask: &Mask) {
+        if self.closed {
+            return;
+        }
+        match body {
+            EventBody::AgentMessage { text } => self.push_text(false, &text, mask),
+            EventBody::AgentThought { text } => self.push_text(true, &text, mask),
+            EventBody::Rejected { .. }
+            | EventBody::Claimed { .. }
+            | EventBody::Stage { .. }
+            | EventBody::Connected { .. }
+            | EventBody::Granted { .. }
+            | EventBody::Clone { .. }
+            | EventBody::Cloned { .. }
+            | EventBody::TurnStarted { .. }
+            | EventBody::AgentTool { .. }
+            | EventBody::AgentPlan { .. }
+            | EventBody::AgentPermission { .. }
+            | EventBody::AgentUsage { .. }
+            | EventBody::OutputDropped { .. }
+            | EventBody::TurnEnded { .. }
+            | EventBody::PushAccepted { .. }
+            | EventBody::PushRefused { .. }
+            | EventBody::BranchPublished { .. }
+            | EventBody::ChangeRequestOpened { .. }
+            | EventBody::ChangeRequestUpdated { .. }
+            | EventBody::ProjectFinished { .. }
+            | EventBody::Warning { .. }
+            | EventBody::ControlAnswered { .. }
+            | EventBody::Finished { .. } => self.push_other(body, mask),
+        }
+    }
+
+    fn push_text(&mut self, thought: bool, text: &str, mask: &Mask) {
+        // Cleaned before it is joined and masked: an invisible character inside a secret must not hide it.
+        let text = scrub::clean(text);
+        if text.is_empty() {
+            return;
+        }
+        if !self.has_room(text.len()) {
+            self.drop_note(text.len(), mask);
+            return;
+        }
+        self.note_bytes += text.len();
+        if let Some(Entry::Stream {
+            thought: known,
+            text: waiting,
+            ended: false,
+        }) = self.entries.back_mut()
+            && *known == thought
+        {
+            waiting.push_str(&text);
+            return;
+        }
+        self.end_stream();
+        self.entries.push_back(Entry::Stream {
+            thought,
+            text,
+            ended: false,
+        });
+    }
+
+    fn push_other(&mut self, mut body: EventBody, mask: &Mask) {
+        scrub::body(&mut body, mask);
+        let bytes = scrub::size(&body);
+        // A newer state of the same thing replaces one that has not been sent.
+        if let Some(Entry::Note {
+            body: last,
+            bytes: known,
+        }) = self.entries.back_mut()
+            && supersedes(&body, last)
+        {
+            self.note_bytes = self.note_bytes.saturating_sub(*known) + bytes;
+            (*last, *known) = (body, bytes);
+            return;
+        }
+        if !self.has_room(bytes) {
+            self.drop_note(bytes, mask);
+            return;
+        }
+        self.end_stream();
+        self.note_bytes += bytes;
+        self.entries.push_back(Entry::Note { body, bytes });
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.note_bytes + bytes <= NOTE_BYTES && self.entries.len() - self.states < NOTES
+    }
+
+    /// Counts what is lost. Text after a gap must not be read as the continuation of text before it.
+    fn drop_note(&mut self, bytes: usize, mask: &Mask) {
+        self.count_dropped(bytes);
+        if let Some(Entry::Stream { text, ended: false, .. }) = self.entries.back_mut() {
+            let settled = mask.settled(text);
+            let cut = text.len() - settled;
+            text.truncate(settled);
+            self.note_bytes = self.note_bytes.saturating_sub(cut);
+            self.count_dropped(cut);
+        }
+        self.end_stream();
+    }
+
+    /// Counts a note that could not be sent.
+    pub(super) fn count_dropped(&mut self, bytes: usize) {
+        self.dropped_bytes = self
+            .dropped_bytes
+            .saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+
+    fn end_stream(&mut self) {
+        if let Some(Entry::Stream { ended, .. }) = self.entries.back_mut() {
+            *ended = true;
+        }
+    }
+
+    pub(super) fn waiting(&self, mask: &Mask) -> Waiting {
+        if self.states > 0 {
+            return Waiting::States;
+        }
+        let sendable = match self.entries.front() {
+            Some(Entry::Stream { text, ended: false, .. }) => cut(text, false, mask) > 0,
+            Some(Entry::Stream { .. } | Entry::Note { .. } | Entry::State(_)) => true,
+            // Worth telling even if nothing else follows.
+            None => self.dropped_bytes > 0 && !self.closed,
+        };
+        if sendable { Waiting::Notes } else { Waiting::Nothing }
+    }
+
+    /// The next event, if one can be sent now.
+    pub(super) fn next(&mut self, mask: &Mask) -> Option<Next> {
+        if self.dropped_bytes > 0 && !self.closed_and_empty() {
+            let bytes = std::mem::take(&mut self.dropped_bytes);
+            let what = "progress".into();
+            return Some(Next::State {
+                body: EventBody::OutputDropped { what, bytes },
+                room: None,
+                confirmed: None,
+            });
+        }
+        match self.entries.pop_front()? {
+            Entry::State(next) => {
+                self.states -= 1;
+                Some(next)
+            }
+            Entry::Note { body, bytes } => {
+                self.note_bytes = self.note_bytes.saturating_sub(bytes);
+                Some(Next::Note(body))
+            }
+            Entry::Stream { thought, text, ended } => self.next_of_stream(thought, text, ended, mask),
+        }
+    }
+
+    /// After the last event nothing is sent, not even that something was dropped.
+    fn closed_and_empty(&self) -> bool {
+        self.closed && self.entries.is_empty()
+    }
+
+    fn next_of_stream(&mut self, thought: bool, mut text: String, ended: bool, mask: &Mask) -> Option<Next> {
+        let cut = cut(&text, ended, mask);
+        let rest = text.split_off(cut);
+        self.note_bytes = self.note_bytes.saturating_sub(cut);
+        if !(rest.is_empty() && ended) {
+            self.entries.push_front(Entry::Stream {
+                thought,
+                text: rest,
+                ended,
+            });
+        }
+        let text = mask.apply(&text);
+        match (text.is_empty(), thought) {
+            (true, _) if ended && !self.entries.is_empty() => self.next(mask),
+            (true, _) => None,
+            (false, true) => Some(Next::Note(EventBody::AgentThought { text })),
+            (false, false) => Some(Next::Note(EventBody::AgentMessage { text })),
+        }
+    }
+}
+
+/// How much of a joined text makes the next event.
+fn cut(text: &str, ended: bool, mask: &Mask) -> usize {
+    if ended && text.len() <= scrub::LONGEST_TEXT {
+        return text.len();
+    }
+    let end = text.floor_char_boundary(scrub::LONGEST_TEXT);
+    match mask.settled(&text[..end]) {
+        // Nothing is that long and still only the beginning of a secret.
+        0 if end < text.len() => end,
+        settled => settled,
+    }
+}
+
+fn supersedes(new: &EventBody, old: &EventBody) -> bool {
+    if let (EventBody::AgentTool { call: new, .. }, EventBody::AgentTool { call: old, .. }) = (new, old) {
+        return new == old;
+    }
+    if let (EventBody::Clone { project: new, .. }, EventBody::Clone { project: old, .. }) = (new, old) {
+        return new == old;
+    }
+    matches!((new, old), (EventBody::AgentPlan { .. }, EventBody::AgentPlan { .. }))
+}

@@ -81,10 +81,11 @@ impl Follower {
     }
 
     async fn message(&mut self) -> String {
-        match self.next().await.1 {
-            EventBody::AgentMessage { text } => text,
-            other => panic!("not a message: {other:?}"),
-        }
+        let (_, body) = self.next().await;
+        let EventBody::AgentMessage { text } = body else {
+            panic!("not a message: {body:?}");
+        };
+        text
     }
 }
 
@@ -146,13 +147,11 @@ async fn chunks_are_joined_and_sent_about_four_times_a_second() {
     };
     let received = async {
         let (mut text, mut count) = (String::new(), 0);
-        loop {
-            match follower.next().await.1 {
-                EventBody::AgentMessage { text: more } => text.push_str(&more),
-                _ => return (text, count),
-            }
+        while let EventBody::AgentMessage { text: more } = follower.next().await.1 {
+            text.push_str(&more);
             count += 1;
         }
+        (text, count)
     };
     let ((), (text, count)) = tokio::join!(sent, received);
     assert_eq!(text, "ab".repeat(1000));
@@ -238,10 +237,12 @@ async fn too_much_progress_is_dropped_and_counted_while_states_wait() {
         let (seq, body) = follower.next().await;
         assert!(seq > last, "strictly increasing");
         last = seq;
-        match body {
-            EventBody::AgentMessage { text } => shown += text.len() as u64,
-            EventBody::OutputDropped { bytes, .. } => dropped += bytes,
-            other => states.push(other.kind()),
+        if let EventBody::AgentMessage { text } = &body {
+            shown += text.len() as u64;
+        } else if let EventBody::OutputDropped { bytes, .. } = &body {
+            dropped += bytes;
+        } else {
+            states.push(body.kind());
         }
     }
     assert_eq!(states, ["turn_started", "turn_ended", "turn_started"]);

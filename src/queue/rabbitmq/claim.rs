@@ -151,10 +151,10 @@ impl Keeper {
         }
     }
 
-    /// After a reset the broker may hold our own old consumer until it misses its heartbeats: only a refusal that outlives them is another
-    /// owner.
+    /// After a reset the broker may hold our own old consumer until it has missed its heartbeats, which takes two to three intervals: only a
+    /// refusal that outlives them is another owner.
     async fn take_back(&self) -> Option<(Arc<Live>, Channel, Box<Consumer>)> {
-        let ours_is_gone = self.settings.heartbeat * 2 + self.settings.call_timeout;
+        let ours_is_gone = self.settings.heartbeat * 3 + self.settings.call_timeout;
         let mut refused_since = None;
         loop {
             let live = self.link.connected().await;

@@ -12,7 +12,7 @@ const API: &str = "test-gitlab-api";
 const REPO: &str = "test-github-repo";
 
 /// Fields in which the double differs on purpose, and why. `*` stands for all routes of GitHub's pull requests.
-const EXCEPT: [(&str, &str); 12] = [
+const EXCEPT: [(&str, &str); 14] = [
     // It runs no pipelines.
     ("GET /api/v4/projects/P/repository/commits/SHA 200", "last_pipeline"),
     ("GET /api/v4/projects/P/repository/commits/SHA 200", "status"),
@@ -37,6 +37,9 @@ const EXCEPT: [(&str, &str); 12] = [
     ("PATCH /repos/O/R/pulls/N 200", "closed_at"),
     // The demo's person shows an e-mail.
     ("GET /user 200", "email"),
+    // The recorded commits were signed.
+    ("GET /repos/O/R/pulls/N/commits 200", "commit.verification.payload"),
+    ("GET /repos/O/R/pulls/N/commits 200", "commit.verification.signature"),
     // GitHub has many kinds of limits; the double three.
     ("GET /rate_limit 200", "resources"),
     // The repository of the recorded pull requests had a licence and a language.

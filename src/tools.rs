@@ -229,7 +229,6 @@ impl Tools {
 impl ServerHandler for Tools {}
 
 /// The tools as an HTTP service, to be mounted at `/mcp` of the session's gateway.
-#[must_use]
 pub fn router(grant: Arc<Grant>, wishes: Wishes) -> axum::Router {
     let tools = Tools::new(grant, wishes);
     let mut config = StreamableHttpServerConfig::default();

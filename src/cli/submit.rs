@@ -71,16 +71,14 @@ pub(super) async fn submit(config: &Config, path: &Path, follow: bool, json: boo
             continue;
         };
         show.event(&event);
-        match &event.data.body {
-            EventBody::Finished { outcome } => {
-                show.end();
-                return show::exit_of(outcome.result);
-            }
-            EventBody::Rejected { .. } => {
-                show.end();
-                return Exit::BadTask;
-            }
-            _ => {}
+        if event.data.body.is_terminal() {
+            show.end();
+            let finished = if let EventBody::Finished { outcome } = &event.data.body {
+                Some(outcome.result)
+            } else {
+                None
+            };
+            return finished.map_or(Exit::BadTask, show::exit_of);
         }
     }
 }

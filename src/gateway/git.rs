@@ -71,7 +71,6 @@ impl GitRoutes {
 }
 
 /// The route.
-#[must_use]
 pub fn router(routes: Arc<GitRoutes>) -> Router {
     Router::new().route("/git/{*rest}", any(answer)).with_state(routes)
 }

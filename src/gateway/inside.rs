@@ -113,9 +113,9 @@ impl Inside {
             },
         );
         let outcome = async {
-            match ordered.await? {
-                Report::Started { .. } => {}
-                other => return Err(refused(act, &other)),
+            let report = ordered.await?;
+            if !matches!(report, Report::Started { .. }) {
+                return Err(refused(act, &report));
             }
             match tokio::time::timeout(ANSWER_TIMEOUT, stdio).await {
                 Ok(Ok(stream)) => Ok(stream),
@@ -153,9 +153,11 @@ impl Inside {
             mode,
             content: content.to_owned(),
         };
-        match self.ask(id, act, order).await? {
-            Report::Written { .. } => Ok(()),
-            other => Err(refused(act, &other)),
+        let report = self.ask(id, act, order).await?;
+        if matches!(report, Report::Written { .. }) {
+            Ok(())
+        } else {
+            Err(refused(act, &report))
         }
     }
 
@@ -166,9 +168,11 @@ impl Inside {
     pub async fn listen(&self, port: u16) -> Result<(), GatewayError> {
         let act = "relay a port";
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        match self.ask(id, act, Order::Listen { id, port }).await? {
-            Report::Listening { .. } => Ok(()),
-            other => Err(refused(act, &other)),
+        let report = self.ask(id, act, Order::Listen { id, port }).await?;
+        if matches!(report, Report::Listening { .. }) {
+            Ok(())
+        } else {
+            Err(refused(act, &report))
         }
     }
 

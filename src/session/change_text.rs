@@ -113,7 +113,7 @@ pub fn description(parts: &Parts<'_>) -> String {
         neutral::title(parts.user, 80),
         parts.session
     );
-    format!("{}{closing}", bounded_with_newline(&text, LONGEST - closing.len()))
+    format!("{}\n\n{closing}", bounded(text.trim_end(), LONGEST - closing.len() - 2))
 }
 
 fn changes_from(branch: &Branch) -> String {
@@ -198,12 +198,6 @@ fn bounded(text: &str, longest: usize) -> String {
     // A fence that the cut left open would swallow what follows.
     let open = kept.lines().filter(|line| line.starts_with("```")).count() % 2 == 1;
     format!("{kept}{}{note}", if open { "\n```" } else { "" })
-}
-
-fn bounded_with_newline(text: &str, longest: usize) -> String {
-    let mut text = bounded(text, longest.saturating_sub(2));
-    text.push('\n');
-    text
 }
 
 #[cfg(test)]

@@ -67,8 +67,8 @@ impl Config {
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Secret, CredentialError> {
         match credential {
-            Credential::Env(name) => self.from_environment(name, environment),
-            Credential::File(name) => self.from_file(name),
+            Credential::Env(name) => self.read_variable(name, environment),
+            Credential::File(name) => self.read_file(name),
             Credential::Plain(secret) if self.allow_plain => Ok(secret.clone()),
             Credential::Plain(_) => Err(CredentialError::Refused {
                 name: "plain".into(),
@@ -77,7 +77,7 @@ impl Config {
         }
     }
 
-    fn from_environment(
+    fn read_variable(
         &self,
         name: &str,
         environment: impl Fn(&str) -> Option<String>,
@@ -96,7 +96,7 @@ impl Config {
         }
     }
 
-    fn from_file(&self, name: &str) -> Result<Secret, CredentialError> {
+    fn read_file(&self, name: &str) -> Result<Secret, CredentialError> {
         let shown: String = name.chars().take(100).collect();
         let refused = |rule: &str| CredentialError::Refused {
             name: shown.clone(),

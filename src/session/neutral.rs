@@ -13,7 +13,8 @@ const BREAK: char = '\u{200b}';
 static MENTION: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"@([\p{L}\p{N}_])").ok());
 static REFERENCE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"([#!$&%~])(\d)").ok());
 static CLOSING: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"(?i)\b(clos|fix|resolv|implement)(e[sd]?|ing|es|ed|s|ments|mented|menting|ment)?(\s*:?\s+)").ok()
+    Regex::new(r"(?i)\b([cfri])(los(?:e[sd]?|ing)|ix(?:e[sd]|ing)?|esolv(?:e[sd]?|ing)|mplement(?:s|ed|ing)?)(\s*:?\s+(?:issues?\s+)?(?:[\w./-]*[#!]\d|https?://|gh-\d|\[))")
+        .ok()
 });
 static TAG: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"<([A-Za-z/!?])").ok());
 static SHORT_REFERENCE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(?i)\bGH-(\d)").ok());
@@ -96,13 +97,7 @@ fn live(line: &str) -> String {
     line = replace(&TAG, &line, |found| format!("&lt;{}", &found[1]));
     line = replace(&MENTION, &line, |found| format!("@{BREAK}{}", &found[1]));
     line = replace(&CLOSING, &line, |found| {
-        let stem = &found[1];
-        let (first, rest) = stem.split_at(1);
-        format!(
-            "{first}{BREAK}{rest}{}{}",
-            found.get(2).map_or("", |m| m.as_str()),
-            &found[3]
-        )
+        format!("{}{BREAK}{}{}", &found[1], &found[2], &found[3])
     });
     line = replace(&REFERENCE, &line, |found| format!("{}{BREAK}{}", &found[1], &found[2]));
     line = replace(&SHORT_REFERENCE, &line, |found| format!("GH-{BREAK}{}", &found[1]));
@@ -194,5 +189,10 @@ mod tests {
         assert_eq!(title("Draft: WIP: fix\nit", 100), "fix it");
         assert_eq!(title("x".repeat(300).as_str(), 10).chars().count(), 10);
         assert!(!title("ping @all", 50).contains("@all"));
+        assert_eq!(
+            title("Fix the build, close the door", 50),
+            "Fix the build, close the door"
+        );
+        assert!(!title("Fix group/project#4", 50).contains("Fix "));
     }
 }

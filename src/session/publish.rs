@@ -246,17 +246,15 @@ async fn push(work: &Work, head: &CommitId) -> Result<(), Failure> {
 
 /// The forge's refusal of a push in words that say what to do.
 fn push_failure(error: RepositoryError) -> Failure {
-    match error {
-        RepositoryError::PushRejected { text, remote } => {
-            let said = remote
-                .iter()
-                .map(|line| format!("remote: {line}\n"))
-                .collect::<String>()
-                + &text;
-            Failure::new(Reason::PushRejected, refusal::classify(&said).sentence())
-        }
-        other => other.into(),
+    if let RepositoryError::PushRejected { text, remote } = error {
+        let said = remote
+            .iter()
+            .map(|line| format!("remote: {line}\n"))
+            .collect::<String>()
+            + &text;
+        return Failure::new(Reason::PushRejected, refusal::classify(&said).sentence());
     }
+    error.into()
 }
 
 async fn open(work: &Work, text: &ChangeRequestText) -> Result<Opened, ForgeError> {

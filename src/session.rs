@@ -255,6 +255,16 @@ impl<'a> Session<'a> {
         self.live = live;
         let (grant, work) = staged?;
         self.work = work;
+        for project in &grant.projects {
+            let (base, branch) = (project.base.clone(), project.branch.clone());
+            self.progress
+                .state(EventBody::Granted {
+                    project: project.key.clone(),
+                    base,
+                    branch,
+                })
+                .await;
+        }
         self.enter(Stage::Sandbox).await;
         started?;
         let wishes = Wishes::default();

@@ -140,9 +140,9 @@ pub(super) async fn stop_signal() {
     }
 }
 
-/// The daemon's log: JSON lines on standard error.
+/// The daemon's log: JSON lines on standard error. lapin logs each channel that the broker closes, which is how a missing queue is told here.
 fn log_as_json() {
-    let filter = EnvFilter::try_from_env("COFFERDAM_LOG").unwrap_or_else(|_| EnvFilter::new("info,lapin=warn"));
+    let filter = EnvFilter::try_from_env("COFFERDAM_LOG").unwrap_or_else(|_| EnvFilter::new("info,lapin=off"));
     // Set once per process; a second time changes nothing.
     let _ = tracing_subscriber::fmt()
         .json()
@@ -154,7 +154,7 @@ fn log_as_json() {
 
 /// The log of commands: only what is worth a person's attention.
 pub(super) fn log_to_standard_error() {
-    let filter = EnvFilter::try_from_env("COFFERDAM_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
+    let filter = EnvFilter::try_from_env("COFFERDAM_LOG").unwrap_or_else(|_| EnvFilter::new("error,lapin=off"));
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

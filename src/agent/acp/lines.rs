@@ -78,6 +78,9 @@ pub(super) async fn filter(
             }
             continue;
         }
+        if let Some(usage) = update::usage(&message) {
+            progress.state(usage).await;
+        }
         if message.get("method").is_some() {
             requests += 1;
             if requests > MOST_REQUESTS {

@@ -52,6 +52,16 @@ pub(super) fn read(message: &Value, calls: &mut Calls) -> Vec<Update> {
     }
 }
 
+/// The tokens that an agent says it used, on its answer to a prompt. Not in the protocol's first version; many agents send it anyway.
+pub(super) fn usage(message: &Value) -> Option<EventBody> {
+    let usage = message.pointer("/result/usage")?;
+    let read = |name: &str| usage.get(name).and_then(Value::as_u64);
+    Some(EventBody::AgentUsage {
+        input_tokens: read("inputTokens")?,
+        output_tokens: read("outputTokens")?,
+    })
+}
+
 fn text_of(update: &Value) -> Option<String> {
     let text = update.pointer("/content/text").and_then(Value::as_str)?;
     (!text.is_empty()).then(|| text.to_owned())
@@ -166,6 +176,21 @@ mod tests {
             ])
             .is_empty()
         );
+    }
+
+    #[test]
+    fn usage_is_read_where_it_is_whole() {
+        let whole =
+            json!({"id": 3, "result": {"stopReason": "end_turn", "usage": {"inputTokens": 5, "outputTokens": 7}}});
+        assert!(matches!(
+            usage(&whole),
+            Some(EventBody::AgentUsage {
+                input_tokens: 5,
+                output_tokens: 7
+            })
+        ));
+        assert!(usage(&json!({"result": {"usage": {"inputTokens": -5, "outputTokens": "x"}}})).is_none());
+        assert!(usage(&json!({"result": {"stopReason": "end_turn"}})).is_none());
     }
 
     #[test]

@@ -42,7 +42,8 @@ pub use store::ObjectStore;
 #[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The directory of mirrors, sessions and kept bundles. One file system, so that objects can be linked.
+    /// The directory of mirrors, sessions and kept bundles. One file system, so that objects can be linked. The worker's own `state_dir`.
+    #[serde(skip)]
     pub state_dir: PathBuf,
     /// The git program, 2.39 or later.
     pub git: PathBuf,

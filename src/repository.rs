@@ -159,6 +159,15 @@ impl Repositories {
         mirror::refresh(&self.shared, project, access).await
     }
 
+    /// Looks through the whole mirror, and removes it when it is damaged; says whether it was. Slow: meant for a session whose clone failed,
+    /// before it stages once more. A refresh finds only the damage that stands in its way.
+    ///
+    /// # Errors
+    /// The mirror was in use for too long, or the disk.
+    pub async fn discard_if_damaged(&self, project: &ProjectGrant, access: &Access) -> Result<bool, RepositoryError> {
+        mirror::discard_if_damaged(&self.shared, project, access).await
+    }
+
     /// Makes the session's object store and staging for its project number `number`. What stood there before is removed.
     ///
     /// # Errors

@@ -253,3 +253,16 @@ async fn blocking<T: Send + 'static>(
         }),
     }
 }
+
+#[cfg(test)]
+mod tests_of_version {
+    use super::git_version;
+
+    #[test]
+    fn vendors_append_to_versions() {
+        assert_eq!(git_version("git version 2.39.5 (Apple Git-154)"), Some((2, 39)));
+        assert_eq!(git_version("git version 2.50-rc1"), Some((2, 50)));
+        assert_eq!(git_version("git version"), None);
+        assert_eq!(git_version("hg 7"), None);
+    }
+}

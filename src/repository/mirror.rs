@@ -24,7 +24,8 @@ pub(super) use maintenance::maintain_all;
 /// All objects are checked and stay in packs, so that linking a few files hands over everything. Three old flaws that harm nobody are let
 /// through: real projects have them in their history.
 const SETTINGS: &str = "[fetch]\n\tfsckObjects = true\n\tunpackLimit = 1\n\twriteCommitGraph = false\n[transfer]\n\tunpackLimit = 1\n\
-[fetch \"fsck\"]\n\tzeroPaddedFilemode = ignore\n\tbadTimezone = ignore\n\tmissingSpaceBeforeDate = ignore\n";
+[fetch \"fsck\"]\n\tzeroPaddedFilemode = ignore\n\tbadTimezone = ignore\n\tmissingSpaceBeforeDate = ignore\n\
+[fsck]\n\tzeroPaddedFilemode = ignore\n\tbadTimezone = ignore\n\tmissingSpaceBeforeDate = ignore\n";
 
 /// A mirror that is up to date and stays so until this is dropped.
 #[derive(Debug)]
@@ -226,7 +227,7 @@ async fn fetch(
         .arguments(arguments)
         .network(credential, access.ca_file.clone(), access.mask());
     let finished = run_locked(shared, invocation, lock).await?;
-    if finished.success {
+    if finished.success() {
         let complains = finished.stderr.lines().any(|line| line.starts_with("error:"));
         return Ok(complains.then(|| remote::shortened(&finished.stderr)));
     }
@@ -243,7 +244,7 @@ async fn pack_refs(shared: &Shared, repository: &Path, lock: &fs::File) -> Resul
         .on(repository)
         .arguments(["pack-refs", "--all"]);
     let finished = run_locked(shared, invocation, lock).await?;
-    if finished.success {
+    if finished.success() {
         Ok(())
     } else {
         Err(RepositoryError::Maintain {
@@ -252,7 +253,8 @@ async fn pack_refs(shared: &Shared, repository: &Path, lock: &fs::File) -> Resul
     }
 }
 
-/// Whether all objects are there and can be read. Slow; asked only after a failure that the forge does not explain.
+/// Whether all objects are there and can be read. Slow; asked only after a failure that the forge does not explain. A mirror of which
+/// nothing could be found out is not thrown away.
 async fn is_sound(shared: &Shared, repository: &Path, lock: &fs::File) -> bool {
     let limit = Duration::from_secs(shared.config.fetch_timeout_s);
     let invocation = Invocation::new("check the mirror", limit).on(repository).arguments([
@@ -261,9 +263,13 @@ async fn is_sound(shared: &Shared, repository: &Path, lock: &fs::File) -> bool {
         "--no-progress",
         "--no-reflogs",
     ]);
-    run_locked(shared, invocation, lock)
-        .await
-        .is_ok_and(|finished| finished.success)
+    match run_locked(shared, invocation, lock).await {
+        Ok(finished) => finished.success(),
+        Err(error) => {
+            tracing::warn!(%error, "the mirror could not be checked");
+            true
+        }
+    }
 }
 
 /// Runs git with a share in the lock.

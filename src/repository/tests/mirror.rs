@@ -340,3 +340,51 @@ async fn mirrors_can_be_kept_apart_by_user() {
     drop(forge.room.refresh(&greeter, &bob).await.unwrap());
     assert_eq!(std::fs::read_dir(forge.state.join("mirrors")).unwrap().count(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_flaws_in_a_project_s_history_do_no_harm() {
+    let forge = Forge::start().await;
+    let bare = forge.bare("team/greeter");
+    let text = git(&bare, &["cat-file", "commit", "main"]).replace(" +0000\n", " +051800\n");
+    assert!(text.contains("+051800"));
+    let object = forge.directory.path().join("object");
+    std::fs::write(&object, text).unwrap();
+    let flawed = git(
+        &bare,
+        &[
+            "hash-object",
+            "-t",
+            "commit",
+            "-w",
+            "--literally",
+            object.to_str().unwrap(),
+        ],
+    );
+    git(&bare, &["update-ref", "refs/heads/main", &flawed]);
+    let staging = forge.stage().await.unwrap();
+    assert_eq!(staging.base().as_str(), flawed);
+    let project = forge.project("team/greeter");
+    assert!(!forge.room.discard_if_damaged(&project, &access()).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_or_old_git_is_told_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = |git: std::path::PathBuf| {
+        let config = crate::repository::Config {
+            state_dir: directory.path().join("state"),
+            git,
+            ..Default::default()
+        };
+        Repositories::open(config, super::internal_command())
+    };
+    let missing = open("/nonexistent/git".into()).await.unwrap_err();
+    assert!(matches!(missing, RepositoryError::StartGit { .. }), "{missing}");
+    for (program, said) in [("echo", "version"), ("true", "\"\"")] {
+        let error = open(program.into()).await.unwrap_err();
+        assert!(
+            matches!(error, RepositoryError::GitVersion { .. }) && error.to_string().contains(said),
+            "{error}"
+        );
+    }
+}

@@ -160,6 +160,15 @@ impl Repositories {
         mirror::refresh(&self.shared, project, access).await
     }
 
+    /// Looks through the whole mirror, and removes it when it is damaged; says whether it was. Slow: meant for a session whose clone failed,
+    /// before it stages once more. A refresh finds only the damage that stands in its way.
+    ///
+    /// # Errors
+    /// The mirror was in use for too long, or the disk.
+    pub async fn discard_if_damaged(&self, project: &ProjectGrant, access: &Access) -> Result<bool, RepositoryError> {
+        mirror::discard_if_damaged(&self.shared, project, access).await
+    }
+
     /// Makes the session's object store and staging for its project number `number`. What stood there before is removed.
     ///
     /// # Errors
@@ -243,5 +252,18 @@ async fn blocking<T: Send + 'static>(
             path: PathBuf::from("the state directory"),
             source: std::io::Error::other(error),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests_of_version {
+    use super::git_version;
+
+    #[test]
+    fn vendors_append_to_versions() {
+        assert_eq!(git_version("git version 2.39.5 (Apple Git-154)"), Some((2, 39)));
+        assert_eq!(git_version("git version 2.50-rc1"), Some((2, 50)));
+        assert_eq!(git_version("git version"), None);
+        assert_eq!(git_version("hg 7"), None);
     }
 }

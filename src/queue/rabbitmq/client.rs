@@ -88,6 +88,7 @@ async fn send(
 /// A session's events, from the moment that this was made.
 #[derive(Debug)]
 pub struct Follow {
+    address: String,
     consumer: Consumer,
     // Both keep the queue in being.
     _channel: Channel,
@@ -97,10 +98,8 @@ pub struct Follow {
 impl Follow {
     /// The next event's body; `Err` when the connection is lost.
     pub async fn next(&mut self) -> Result<Bytes, QueueError> {
-        let lost = |detail: String| QueueError::Connect {
-            address: "the broker".into(),
-            detail,
-        };
+        let address = self.address.clone();
+        let lost = |detail: String| QueueError::Connect { address, detail };
         let message = match self.consumer.next().await {
             Some(Ok(message)) => message,
             Some(Err(error)) => return Err(lost(Failure::Refused(error).to_string())),
@@ -136,6 +135,7 @@ pub async fn follow(config: &Config, session: SessionId) -> Result<Follow, Queue
     };
     let consumer = limited(settings.call_timeout, following).await.map_err(failed)?;
     Ok(Follow {
+        address: settings.address,
         consumer,
         _channel: channel,
         _live: live,

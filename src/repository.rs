@@ -1,7 +1,7 @@
 //! Projects on the worker: the mirror of a forge's project, a session's own objects, its staging, the checks on what was staged, publishing.
 //!
 //! Never runs git on a tree that an agent wrote, never puts a credential where another process or a disk could show it, never rewrites a
-//! commit, and never publishes anything but the session's own branch. git runs in [`git`] only; objects that an agent made are read in
+//! commit, and never publishes anything but the session's own branch. git runs in `git.rs` only; objects that an agent made are read in
 //! [`internal`], a child process without credentials.
 
 use std::path::PathBuf;
@@ -55,6 +55,8 @@ pub struct Config {
     pub serve_timeout_s: u64,
     /// Time limit for reading what was staged, in seconds.
     pub inspect_timeout_s: u64,
+    /// Largest pack that is fetched from a forge, in bytes: a project of about that size does not fit.
+    pub largest_fetch: u64,
     /// Largest pack that a sandbox may push at once, in bytes.
     pub largest_push: u64,
     /// All packs that a sandbox may push to one project together, in bytes.
@@ -82,6 +84,7 @@ impl Default for Config {
             push_timeout_s: 5 * 60,
             serve_timeout_s: 15 * 60,
             inspect_timeout_s: 60,
+            largest_fetch: 20 * 1024 * 1024 * 1024,
             largest_push: 512 * 1024 * 1024,
             largest_staging: 2 * 1024 * 1024 * 1024,
             largest_object: 100 * 1024 * 1024,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest as _, Sha256};
 
 use super::bare;
-use super::git::{Credential, Finished, Invocation};
+use super::git::{Credential, Finished, Invocation, Limits};
 use super::remote::{self, Access};
 use super::{Config, RepositoryError, Shared, blocking};
 use crate::grant::{ProjectGrant, ShownRef};
@@ -129,6 +129,11 @@ pub(super) async fn refresh(
             fetch(shared, &repository, project, access, &lock).await?;
         }
         Some(_) | None => {
+            if fetched.is_err() {
+                // A git that was ended leaves its half pack, and nobody knows when the next refresh comes.
+                let left = repository.clone();
+                blocking(move || lock::clear_leftovers(&left)).await?;
+            }
             fetched?;
         }
     }
@@ -222,20 +227,40 @@ async fn fetch(
         "+refs/heads/*:refs/heads/*",
         "+refs/tags/*:refs/tags/*",
     ];
+    // A forge is not trusted with this machine's disk and memory.
+    let limits = Limits {
+        memory: shared.config.git_memory,
+        file: shared.config.largest_fetch,
+        processor_s: shared.config.fetch_timeout_s.saturating_mul(2).max(1),
+    };
     let invocation = Invocation::new("fetch the project", Duration::from_secs(shared.config.fetch_timeout_s))
         .on(repository)
         .arguments(arguments)
+        .limits(limits)
         .network(credential, access.ca_file.clone(), access.mask());
     let finished = run_locked(shared, invocation, lock).await?;
     if finished.success() {
         let complains = finished.stderr.lines().any(|line| line.starts_with("error:"));
         return Ok(complains.then(|| remote::shortened(&finished.stderr)));
     }
+    if was_cut_off(&finished.stderr) {
+        return Err(RepositoryError::TooLarge {
+            largest: shared.config.largest_fetch,
+        });
+    }
     Err(
         remote::failure(&finished.stderr).unwrap_or_else(|| RepositoryError::Fetch {
             text: remote::shortened(&finished.stderr),
         }),
     )
+}
+
+/// Whether the process that takes the pack in went without a word of its own: a limit ended it.
+fn was_cut_off(stderr: &str) -> bool {
+    let mut own = stderr.lines().filter(|line| !line.starts_with("remote:"));
+    own.next()
+        .is_some_and(|line| line.contains("invalid index-pack output"))
+        && own.next().is_none()
 }
 
 /// One sorted file of references: quick to read, and copied whole for a session.

@@ -105,6 +105,8 @@ async fn maintain(shared: &Shared, place: &Place) -> Result<bool, RepositoryErro
     if age(&place.refreshed()).is_none_or(|age| age > unused) {
         return remove_unused(place).await;
     }
+    let left = place.repository();
+    blocking(move || lock::clear_leftovers(&left)).await?;
     match repack(shared, place, IDLE, &held).await {
         // What cannot be repacked may be damaged: then the next session fetches it anew.
         Err(RepositoryError::Maintain { text }) if !super::is_sound(shared, &place.repository(), &held).await => {

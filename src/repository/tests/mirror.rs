@@ -388,3 +388,19 @@ async fn a_missing_or_old_git_is_told_at_the_start() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_that_is_too_large_leaves_no_half_of_it() {
+    let forge = Forge::start_with(|config| config.largest_fetch = 200_000).await;
+    drop(forge.stage().await.unwrap());
+    let noise = super::sandbox::noise(1, 1_000_000);
+    let text: String = noise.iter().map(|byte| format!("{byte:02x}")).collect();
+    forge.upstream_commit("team/greeter", "main", "large", &text);
+    let error = forge.stage().await.unwrap_err();
+    assert!(matches!(error, RepositoryError::TooLarge { .. }), "{error}");
+    let kept: u64 = files_below(&forge.mirror())
+        .iter()
+        .map(|file| std::fs::metadata(file).unwrap().len())
+        .sum();
+    assert!(kept < 100_000, "{kept} bytes were left");
+}

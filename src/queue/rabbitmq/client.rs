@@ -120,8 +120,11 @@ pub async fn follow(config: &Config, session: SessionId) -> Result<Follow, Queue
     let following = async {
         channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
         let options = QueueDeclareOptions::exclusive().auto_delete();
-        let queue = channel.queue_declare("".into(), options, FieldTable::default()).await?;
-        let name = queue.name().clone();
+        // A name of ours rather than the broker's, so that permissions on the prefix are enough.
+        let name = short(&settings.names.follower(uuid::Uuid::new_v4()));
+        channel
+            .queue_declare(name.clone(), options, FieldTable::default())
+            .await?;
         let options = lapin::options::QueueBindOptions::default();
         let key = format!("session.{session}.#");
         let events = settings.names.events.as_str();

@@ -24,7 +24,7 @@ const SEED: &str = r#"
 #[tokio::test(flavor = "multi_thread")]
 async fn rest_redirects_to_the_number() {
     let world = World::with(SEED).await;
-    let client = reqwest::Client::builder()
+    let client = crate::world::client()
         .no_proxy()
         .redirect(Policy::none())
         .build()

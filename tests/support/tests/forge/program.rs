@@ -79,7 +79,7 @@ async fn every_answer_waits_the_delay() {
     let seed = Seed::parse("").unwrap();
     let running = forge::start_with(&seed, directory.path(), options).await.unwrap();
     let before = std::time::Instant::now();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = crate::world::client().no_proxy().build().unwrap();
     assert_eq!(
         client.get(format!("{}/", running.url)).send().await.unwrap().status(),
         200

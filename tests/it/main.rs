@@ -8,5 +8,7 @@
     reason = "tests fail by panicking, also in their helpers"
 )]
 
+mod agent_ends;
 mod harness;
 mod main_job;
+mod outcomes;

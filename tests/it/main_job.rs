@@ -73,7 +73,7 @@ async fn one_session_becomes_a_merge_request_and_a_pull_request() {
 
     let after = world.forge().state().await;
     let lab_user = "Ada Example <7-ada@users.noreply.example.org>";
-    let hub_user = "HUBUSER";
+    let hub_user = "Ada Example <ada@example.org>";
     for (connection, side, path, word, user) in [
         ("lab", "gitlab", GREETER, "merge request", lab_user),
         ("hub", "github", WEBSITE, "pull request", hub_user),

@@ -298,6 +298,7 @@ impl<'a> Session<'a> {
         match turned {
             Ok(report) => self.report = report,
             Err(failure) if failure.reason == Reason::Cancelled && stopped_to_publish => {}
+            Err(failure) if failure.reason == Reason::Cancelled => return Err(self.stopped()),
             Err(failure) => return Err(failure),
         }
         if self.steering.cause().is_some_and(|cause| cause != Cause::Publish) {

@@ -107,7 +107,7 @@ fn no_canary_is_found_anywhere() {
     }
     let found = world.project("platform/tools/greeter").to_string()
         + &world
-            .ask("GET", "/gitlab/platform/tools/greeter/-/merge_requests/1", None)
+            .ask("GET", "/gitlab/platform/tools/greeter/-/merge_requests/2", None)
             .to_string();
     assert!(!found.contains("found.txt"), "the agent found a canary in its sandbox");
     assert_eq!(grep(&world.state_dir()), "", "state directory");

@@ -109,7 +109,14 @@ build_inside() {
 }
 
 # Every script, by its first line: a new one cannot be forgotten.
-scripts() { git ls-files -z | xargs -0 grep -lIm1 '^#!.*sh$' -- | sort; }
+scripts() {
+    local file first
+    git ls-files -z | while IFS= read -r -d '' file; do
+        first=
+        [ ! -f "$file" ] || IFS= read -r -n 64 first <"$file" 2>/dev/null || true
+        [[ $first =~ ^#!.*sh$ ]] && printf '%s\n' "$file"
+    done
+}
 
 check_scripts() {
     local list

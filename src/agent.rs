@@ -132,6 +132,16 @@ pub enum AgentError {
         /// Its words.
         detail: String,
     },
+    /// The prompt does not fit a command's argument.
+    #[error(
+        "the prompt with its house rules is {bytes} bytes, and this agent's command takes at most {most}: shorten it, or choose an agent that speaks ACP"
+    )]
+    PromptTooLong {
+        /// Its size.
+        bytes: usize,
+        /// What would fit.
+        most: usize,
+    },
     /// It answered with an error.
     #[error("the agent answered with an error: {detail}")]
     Answered {
@@ -174,6 +184,7 @@ impl AgentError {
         match self {
             Self::StartTimeout { .. } | Self::Stalled { .. } => true,
             Self::Unauthenticated { .. }
+            | Self::PromptTooLong { .. }
             | Self::Answered { .. }
             | Self::Ended { .. }
             | Self::Protocol { .. }

@@ -12,6 +12,12 @@ use crate::{admin, agent, forge, gateway, progress, queue, repository, sandbox, 
 
 /// What separates the parts of a variable's name: `COFFERDAM__SANDBOX__CPUS` sets `sandbox.cpus`.
 const SEPARATOR: &str = "__";
+/// Longest time limit, in seconds. Far longer ones would not fit the clock.
+const LONGEST_S: u64 = 30 * 24 * 3600;
+/// Most sessions at a time.
+const MOST_SESSIONS: usize = 1000;
+/// Least memory of a sandbox, in bytes; the engine itself refuses a few megabytes.
+const LEAST_MEMORY: i64 = 64 * 1024 * 1024;
 /// What every variable begins with.
 const PREFIX: &str = "COFFERDAM__";
 
@@ -145,12 +151,13 @@ impl Config {
             .worker
             .clone()
             .or_else(|| nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()));
-        given
-            .unwrap_or_else(|| "worker".to_owned())
+        let name: String = given
+            .unwrap_or_default()
             .chars()
             .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
             .take(64)
-            .collect()
+            .collect();
+        if name.is_empty() { "worker".to_owned() } else { name }
     }
 
     /// What no room can check alone.
@@ -169,6 +176,39 @@ impl Config {
         }
         if self.sandbox.uid == 0 {
             return wrong("sandbox.uid", "must not be 0: an agent never runs as root");
+        }
+        let seconds = [
+            ("drain_s", self.drain_s, 0),
+            ("session.session_s", self.session.session_s, 1),
+            ("session.turn_s", self.session.turn_s, 1),
+            ("session.idle_s", self.session.idle_s, 1),
+            ("session.grace_s", self.session.grace_s, 0),
+            ("sandbox.call_timeout_s", self.sandbox.call_timeout_s, 1),
+            ("repository.fetch_timeout_s", self.repository.fetch_timeout_s, 1),
+            ("repository.push_timeout_s", self.repository.push_timeout_s, 1),
+            ("repository.serve_timeout_s", self.repository.serve_timeout_s, 1),
+            ("repository.inspect_timeout_s", self.repository.inspect_timeout_s, 1),
+            ("progress.final_event_limit_s", self.progress.final_event_limit_s, 1),
+        ];
+        for (key, value, least) in seconds {
+            if value < least || value > LONGEST_S {
+                return wrong(key, "must be a number of seconds that is not 0, and at most 30 days");
+            }
+        }
+        if self.concurrency > MOST_SESSIONS {
+            return wrong("concurrency", "must be at most 1000");
+        }
+        if !(self.sandbox.cpus > 0.0 && self.sandbox.cpus <= 1024.0) {
+            return wrong("sandbox.cpus", "must be above 0 and at most 1024");
+        }
+        if self.sandbox.memory_bytes < LEAST_MEMORY {
+            return wrong("sandbox.memory_bytes", "must be at least 67108864 (64 MiB)");
+        }
+        if self.sandbox.pids < 16 {
+            return wrong("sandbox.pids", "must be at least 16");
+        }
+        if self.sandbox.workspace_bytes == 0 {
+            return wrong("sandbox.workspace_bytes", "must not be 0");
         }
         if !self.session.branch.contains("{session}") {
             return wrong(
@@ -199,6 +239,29 @@ impl Config {
                     "names a model endpoint that [models] does not have",
                 );
             }
+            if agent.start_timeout_s == 0 || agent.start_timeout_s > LONGEST_S {
+                return wrong(
+                    &format!("agents.{name}.start_timeout_s"),
+                    "must be a number of seconds that is not 0, and at most 30 days",
+                );
+            }
+            if agent.command.first().is_none_or(String::is_empty)
+                || agent.command.iter().any(|word| word.contains('\0'))
+            {
+                return wrong(
+                    &format!("agents.{name}.command"),
+                    "must begin with a program and hold no NUL",
+                );
+            }
+            for (variable, value) in &agent.environment {
+                let odd = variable.is_empty() || variable.contains(['=', '\0']) || value.contains('\0');
+                if odd {
+                    return wrong(
+                        &format!("agents.{name}.environment"),
+                        "names are not empty, and neither they nor values hold '=' in the name or a NUL",
+                    );
+                }
+            }
             for path in agent.files.keys() {
                 let inside = !path.starts_with('/') && !path.split('/').any(|part| part.is_empty() || part == "..");
                 if !inside {
@@ -216,6 +279,20 @@ impl Config {
                     .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
             if !plain {
                 return wrong(&format!("models.{name}"), "names are a-z, 0-9 and '-'");
+            }
+            let address = url::Url::parse(&model.url).ok().filter(|url| {
+                matches!(url.scheme(), "http" | "https")
+                    && url.has_host()
+                    && url.username().is_empty()
+                    && url.password().is_none()
+                    && url.query().is_none()
+                    && url.fragment().is_none()
+            });
+            if address.is_none() {
+                return wrong(
+                    &format!("models.{name}.url"),
+                    "must be an http or https address without user, query and fragment",
+                );
             }
             if model.key_env.is_some() && model.key_file.is_some() {
                 return wrong(&format!("models.{name}"), "has both key_env and key_file: keep one");
@@ -303,6 +380,25 @@ mod tests {
         assert!(says(&agent.replace("A <a@b.c>", "A")).contains("co_author"));
         assert!(says(&format!("{agent}model = \"m\"")).contains("agents.a.model"));
         assert!(says(&format!("{agent}files = {{ \"../x\" = \"\" }}")).contains("agents.a.files"));
+        for (section, key, value) in [
+            ("session", "turn_s", "9223372036854775807"),
+            ("session", "idle_s", "0"),
+            ("sandbox", "cpus", "nan"),
+            ("sandbox", "cpus", "-1.0"),
+            ("sandbox", "memory_bytes", "-1"),
+            ("sandbox", "pids", "0"),
+        ] {
+            let said = says(&format!("[{section}]\n{key} = {value}"));
+            assert!(said.contains(&format!("{section}.{key}")), "{said}");
+        }
+        assert!(says(&format!("{agent}environment = {{ \"A=B\" = \"\" }}")).contains("agents.a.environment"));
+        for url in ["ftp://x", "https://u:p@x", "https://x/?key=1", "x"] {
+            assert!(
+                says(&format!("[models.m]\nurl = \"{url}\"")).contains("models.m.url"),
+                "{url}"
+            );
+        }
+        assert_eq!(load("worker = \"!\"", &[]).unwrap().worker_name(), "worker");
         assert!(says("[session]\nbranch = \"x\"").contains("session.branch"));
     }
 }

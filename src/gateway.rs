@@ -3,7 +3,7 @@
 //! The socket itself says which sandbox is talking; nothing that comes over it is believed beyond that. Closing the gateway closes the
 //! sandbox's only way out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,11 +23,17 @@ pub mod process;
 pub use inside::Inside;
 pub use process::Process;
 
+#[cfg(test)]
+mod tests;
+
 /// The loopback port in the sandbox behind which the HTTP routes are.
 pub const HTTP_PORT: u16 = 8470;
 
-/// Most connections of one sandbox at a time.
-const MOST_CONNECTIONS: usize = 600;
+/// Most relayed connections of one sandbox at a time.
+const MOST_RELAYED: usize = 256;
+/// Most connections of one sandbox that have not yet said what they are; beyond it the one that waits longest is closed. `inside` says it at
+/// once, so an agent that opens connections and says nothing cannot keep it out.
+const MOST_SILENT: usize = 64;
 /// A connection that does not say what it is within this time is closed.
 const PREAMBLE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -188,7 +194,8 @@ impl Gateway {
 
 /// Accepts until stopped; each connection lives in a task of its own.
 async fn accept(listener: UnixListener, shared: Arc<Shared>, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let relayed = Arc::new(Semaphore::new(MOST_RELAYED));
+    let mut silent: VecDeque<CancellationToken> = VecDeque::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -203,25 +210,33 @@ async fn accept(listener: UnixListener, shared: Arc<Shared>, stop: CancellationT
                 continue;
             }
         };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            continue;
-        };
-        let (shared, stop) = (shared.clone(), stop.clone());
+        silent.retain(|waiting| !waiting.is_cancelled());
+        if silent.len() >= MOST_SILENT
+            && let Some(longest) = silent.pop_front()
+        {
+            longest.cancel();
+        }
+        let waiting = CancellationToken::new();
+        silent.push_back(waiting.clone());
+        let (shared, relayed, stop) = (shared.clone(), relayed.clone(), stop.clone());
         tokio::spawn(async move {
             tokio::select! {
-                () = dispatch(stream, &shared) => {}
+                () = dispatch(stream, &shared, &relayed, waiting) => {}
                 () = stop.cancelled() => {}
             }
-            drop(place);
         });
     }
 }
 
 /// Reads what a connection is for and hands it to whom it concerns.
-async fn dispatch(mut stream: UnixStream, shared: &Shared) {
-    let Ok(Ok(preamble)) = tokio::time::timeout(PREAMBLE_TIMEOUT, Preamble::read(&mut stream)).await else {
-        return;
+async fn dispatch(mut stream: UnixStream, shared: &Shared, relayed: &Semaphore, waiting: CancellationToken) {
+    let preamble = tokio::select! {
+        read = tokio::time::timeout(PREAMBLE_TIMEOUT, Preamble::read(&mut stream)) => read,
+        () = waiting.cancelled() => return,
     };
+    // Said or over: either way it is not silent any more.
+    waiting.cancel();
+    let Ok(Ok(preamble)) = preamble else { return };
     match preamble {
         // Only the first control connection counts: `inside` dials it before anything else runs in the sandbox.
         Preamble::Control => {
@@ -235,6 +250,7 @@ async fn dispatch(mut stream: UnixStream, shared: &Shared) {
             }
         }
         Preamble::Relay(HTTP_PORT) => {
+            let Ok(_place) = relayed.try_acquire() else { return };
             let router = shared.router.lock().unwrap_or_else(PoisonError::into_inner).clone();
             http::serve(stream, router).await;
         }

@@ -113,8 +113,13 @@ pub trait Engine: Send + Sync {
     /// Creates and starts a sandbox. When it fails, nothing is left.
     async fn start(&self, spec: &SandboxSpec) -> Result<Arc<dyn Sandbox>, SandboxError>;
 
-    /// Removes sandboxes of this worker that `keep` does not name; says how many.
-    async fn reap(&self, worker: &str, keep: &[SandboxId]) -> Result<usize, SandboxError>;
+    /// Removes sandboxes of this worker that nobody holds; says how many. Asks `held` after it has listed them: a sandbox is held before it is
+    /// created, so one that starts meanwhile is not taken for a left one.
+    async fn reap(
+        &self,
+        worker: &str,
+        held: &(dyn Fn() -> Vec<SandboxId> + Send + Sync),
+    ) -> Result<usize, SandboxError>;
 }
 
 /// A started sandbox.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::{join_all, try_join_all};
 use serde::Deserialize;
-use tokio::sync::mpsc;
+use sha2::Digest as _;
 
 use crate::agent::{self, AgentError, Agents, ProjectBrief, TurnLimits, TurnReport, prompt, sections};
 use crate::forge::Connect;
@@ -19,7 +19,8 @@ use crate::gateway::model;
 use crate::grant::{Grant, Identity};
 use crate::message::event::Stage;
 use crate::message::{
-    AgentName, ConnectionName, Credential, EventBody, ProjectOutcome, Reason, SandboxId, SessionOutcome, Task,
+    AgentName, ConnectionName, Credential, EventBody, ProjectKey, ProjectOutcome, Reason, SandboxId, SessionOutcome,
+    Task,
 };
 use crate::metrics::Metrics;
 use crate::progress::Progress;
@@ -45,6 +46,11 @@ use failure::Failure;
 use live::Live;
 use publish::{Words, Work};
 use steering::{Cause, Steering};
+
+/// How long a sandbox may take to hand over its commits after a failure.
+const KEEPING: Duration = Duration::from_secs(45);
+/// How long an event of the teardown may wait for a broker that is away.
+const TELLING: Duration = Duration::from_secs(10);
 
 /// Limits and names of sessions.
 #[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
@@ -125,6 +131,15 @@ pub struct Rooms {
     pub live_sandboxes: LiveSandboxes,
 }
 
+impl Rooms {
+    /// By what this worker's sandboxes are known on an engine that others use too: two workers of one host and name differ in their state.
+    #[must_use]
+    pub fn owner(&self) -> String {
+        let digest = sha2::Sha256::digest(self.state_dir.as_os_str().as_encoded_bytes());
+        format!("{}-{}", self.worker, &hex::encode(digest)[..12])
+    }
+}
+
 impl std::fmt::Debug for Rooms {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
@@ -139,12 +154,10 @@ impl std::fmt::Debug for Rooms {
 pub struct LiveSandboxes(Arc<Mutex<HashSet<SandboxId>>>);
 
 impl LiveSandboxes {
-    fn insert(&self, id: SandboxId) {
+    /// Keeps the reaper away from a sandbox for as long as the result lives, however its session ends.
+    fn hold(&self, id: SandboxId) -> HeldSandbox {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
-    }
-
-    fn remove(&self, id: SandboxId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        HeldSandbox { all: self.clone(), id }
     }
 
     /// All of them.
@@ -156,6 +169,22 @@ impl LiveSandboxes {
             .iter()
             .copied()
             .collect()
+    }
+}
+
+/// A sandbox that a session holds.
+struct HeldSandbox {
+    all: LiveSandboxes,
+    id: SandboxId,
+}
+
+impl Drop for HeldSandbox {
+    fn drop(&mut self) {
+        self.all
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.id);
     }
 }
 
@@ -181,8 +210,8 @@ pub async fn run(
         report: TurnReport::default(),
     };
     let limit = admit::limits(rooms, task).session;
-    let ended = match tokio::time::timeout(limit, session.path(secrets)).await {
-        Ok(ended) => ended,
+    let worked = match tokio::time::timeout(limit, session.work(secrets)).await {
+        Ok(worked) => worked,
         Err(_) => {
             let message = format!(
                 "the session reached its limit of {} s: ask for less at a time, or for a higher limit",
@@ -191,17 +220,22 @@ pub async fn run(
             Err(Failure::new(Reason::SessionTimeout, message))
         }
     };
-    // From here on the worker's scope: the deadline and the cancellation above do not reach it.
-    let (reason, message, projects) = match ended {
-        Ok(projects) => fold(projects),
+    // From here on the worker's scope: the deadline and the cancellation above do not reach it. Publishing is in it, because cut in the
+    // middle it would leave a change request that no outcome names; its calls have limits of their own.
+    let (reason, message, projects) = match worked {
+        Ok(worked) => fold(session.publish(&worked).await),
         Err(failure) => {
             let projects = session.keep_work(&failure).await;
             (failure.reason, failure.message, projects)
         }
     };
-    session.enter(Stage::Cleanup).await;
     let live = std::mem::take(&mut session.live);
-    live.close(rooms, task.session).await;
+    session.leave(Some(Stage::Cleanup));
+    // A broker that is away may hold the event back, never the sandbox's end.
+    tokio::join!(
+        tell(progress, EventBody::Stage { stage: Stage::Cleanup }),
+        live.close(rooms, task.session)
+    );
     session.leave(None);
     let report = session.report;
     let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -231,8 +265,8 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// grant -> mirror -> sandbox -> clone -> turn -> staging -> publish.
-    async fn path(&mut self, secrets: &BTreeMap<ConnectionName, Secret>) -> Result<Vec<ProjectOutcome>, Failure> {
+    /// grant -> mirror -> sandbox -> clone -> turn -> staging.
+    async fn work(&mut self, secrets: &BTreeMap<ConnectionName, Secret>) -> Result<Worked, Failure> {
         let (rooms, task) = (self.rooms, self.task);
         let (agent_name, agent) = self.agent()?;
         let agent_identity = identity::parse(&agent.co_author)
@@ -247,12 +281,11 @@ impl<'a> Session<'a> {
 
         // The engine needs its time, and so does the forge: both at once.
         self.enter(Stage::Mirror).await;
-        let mut live = std::mem::take(&mut self.live);
+        // What is started belongs to the session from its first moment: this may be dropped at any await.
         let (started, staged) = tokio::join!(
-            live.start(rooms, &agent.image),
-            self.stoppable(stage_all(rooms, task, grant, admitted))
+            self.live.start(rooms, &agent.image),
+            stoppable(self.steering, stage_all(rooms, task, grant, admitted))
         );
-        self.live = live;
         let (grant, work) = staged?;
         self.work = work;
         for project in &grant.projects {
@@ -298,25 +331,34 @@ impl<'a> Session<'a> {
         match turned {
             Ok(report) => self.report = report,
             Err(failure) if failure.reason == Reason::Cancelled && stopped_to_publish => {}
+            Err(failure) if failure.reason == Reason::Cancelled => return Err(stopped(self.steering)),
             Err(failure) => return Err(failure),
         }
         if self.steering.cause().is_some_and(|cause| cause != Cause::Publish) {
-            return Err(self.stopped());
+            return Err(stopped(self.steering));
         }
         let refused = self.live.while_alive(self.collect(&grant)).await?;
+        Ok(Worked {
+            agent: agent_name,
+            grant,
+            wishes,
+            refused,
+        })
+    }
 
+    /// staging -> publish.
+    async fn publish(&mut self, worked: &Worked) -> Vec<ProjectOutcome> {
         self.enter(Stage::Publish).await;
-        let words = self.words(&agent_name, &grant);
-        let outcomes = publish::publish_all(
-            rooms,
+        let words = self.words(&worked.agent, &worked.grant);
+        publish::publish_all(
+            self.rooms,
             &words,
             &self.work,
-            |work| wishes.get(&work.admitted.grant.key),
-            |work| refused.get(&work.admitted.grant.key.to_string()).cloned(),
+            |work| worked.wishes.get(&work.admitted.grant.key),
+            |work| worked.refused.get(&work.admitted.grant.key).cloned(),
             self.progress,
         )
-        .await;
-        Ok(outcomes)
+        .await
     }
 
     /// The agent that the task names, or the default one.
@@ -364,26 +406,23 @@ impl<'a> Session<'a> {
 
     /// git, tools and the agent's model become reachable for the sandbox.
     fn open_routes(&self, grant: &Arc<Grant>, agent: &agent::Config, wishes: &Wishes) -> Result<(), Failure> {
-        let (events, mut told) = mpsc::channel(64);
+        let progress = self.progress.clone();
+        let tell: git::Tell = Box::new(move |event| {
+            let progress = progress.clone();
+            Box::pin(async move { progress.state(event).await })
+        });
         let projects = self
             .work
             .iter()
             .map(|work| (work.admitted.grant.key.clone(), work.staging.clone()));
         let mut router =
-            git::router(Arc::new(GitRoutes::new(projects, events))).merge(tools::router(grant.clone(), wishes.clone()));
+            git::router(Arc::new(GitRoutes::new(projects, tell))).merge(tools::router(grant.clone(), wishes.clone()));
         if let Some(name) = &agent.model {
             let endpoint = self.rooms.models.get(name).ok_or_else(|| {
                 Failure::new(Reason::Internal, format!("the model endpoint {name} is not configured"))
             })?;
             router = router.merge(model::router(name, endpoint.clone()));
         }
-        let progress = self.progress.clone();
-        // Ends when the routes are gone and with them the last sender.
-        tokio::spawn(async move {
-            while let Some(event) = told.recv().await {
-                progress.state(event).await;
-            }
-        });
         self.live.serve(router)
     }
 
@@ -427,8 +466,9 @@ impl<'a> Session<'a> {
     }
 
     /// Takes everything that is committed, or is to be, into staging. What was refused, by project.
-    async fn collect(&self, grant: &Grant) -> Result<BTreeMap<String, String>, Failure> {
+    async fn collect(&self, grant: &Grant) -> Result<BTreeMap<ProjectKey, String>, Failure> {
         let inside = self.live.inside()?;
+        workspace::quiet(&inside).await;
         let message = commit_message(&admit::title(self.task), &self.report.answer);
         let collected = join_all(self.work.iter().map(|work| {
             let (inside, message) = (&inside, &message);
@@ -447,7 +487,10 @@ impl<'a> Session<'a> {
                 workspace::Collected::Taken => {}
                 workspace::Collected::Refused(said) => {
                     tracing::info!(project = %project.key, said, "commits were not taken into staging");
-                    refused.insert(project.key.to_string(), said);
+                    let message = format!("not everything in {} was taken: {said}", project.directory);
+                    let code = "not_taken".to_owned();
+                    self.progress.state(EventBody::Warning { code, message }).await;
+                    refused.insert(project.key.clone(), said);
                 }
             }
         }
@@ -486,17 +529,19 @@ impl<'a> Session<'a> {
                     }),
                 );
             // The sandbox may hang or be gone; what is in staging already is safe either way.
-            let taking = self.live.while_alive(async { Ok(taking.await) });
-            let _ = tokio::time::timeout(Duration::from_secs(30), taking).await;
+            let taking = self.live.while_alive(async {
+                workspace::quiet(&inside).await;
+                Ok(taking.await)
+            });
+            let _ = tokio::time::timeout(KEEPING, taking).await;
         }
         let mut outcomes = Vec::new();
         for work in &self.work {
             let outcome = publish::kept(work, failure.reason, &failure.message).await;
-            self.progress
-                .state(EventBody::ProjectFinished {
-                    outcome: outcome.clone(),
-                })
-                .await;
+            let event = EventBody::ProjectFinished {
+                outcome: outcome.clone(),
+            };
+            tell(self.progress, event).await;
             outcomes.push(outcome);
         }
         outcomes
@@ -504,23 +549,7 @@ impl<'a> Session<'a> {
 
     /// Goes on with something until the session is told to stop.
     async fn stoppable<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        tokio::select! {
-            biased;
-            () = self.steering.token().cancelled() => Err(self.stopped()),
-            done = work => done,
-        }
-    }
-
-    fn stopped(&self) -> Failure {
-        match self.steering.cause() {
-            Some(Cause::WorkerStopped) => {
-                Failure::new(Reason::WorkerStopped, "the worker was stopped: send the task again")
-            }
-            Some(Cause::OwnershipLost) => Failure::new(Reason::WorkerStopped, "another worker took the session over"),
-            Some(Cause::Publish | Cause::Discard) | None => {
-                Failure::new(Reason::Cancelled, "a control message ended the session")
-            }
-        }
+        stoppable(self.steering, work).await
     }
 
     async fn enter(&mut self, stage: Stage) {
@@ -535,6 +564,43 @@ impl<'a> Session<'a> {
             .map(|(stage, since)| (stage.as_str(), since.elapsed()));
         self.rooms.metrics.session_moved(left, next.map(Stage::as_str));
         self.stage = next.map(|stage| (stage, Instant::now()));
+    }
+}
+
+/// What the session's work left to publish.
+struct Worked {
+    agent: AgentName,
+    grant: Arc<Grant>,
+    wishes: Wishes,
+    refused: BTreeMap<ProjectKey, String>,
+}
+
+/// Goes on with something until the session is told to stop.
+async fn stoppable<T>(steering: &Steering, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::select! {
+        biased;
+        () = steering.token().cancelled() => Err(stopped(steering)),
+        done = work => done,
+    }
+}
+
+fn stopped(steering: &Steering) -> Failure {
+    match steering.cause() {
+        Some(Cause::WorkerStopped) => {
+            Failure::new(Reason::WorkerStopped, "the worker was stopped: send the task again")
+        }
+        Some(Cause::OwnershipLost) => Failure::new(Reason::WorkerStopped, "another worker took the session over"),
+        Some(Cause::Publish | Cause::Discard) | None => {
+            Failure::new(Reason::Cancelled, "a control message ended the session")
+        }
+    }
+}
+
+/// Emits an event of the teardown. When the broker is away for long it is given up: the final event says the same, and cleaning up must go on.
+async fn tell(progress: &Progress, event: EventBody) {
+    let kind = event.kind();
+    if tokio::time::timeout(TELLING, progress.state(event)).await.is_err() {
+        tracing::warn!(kind, "an event of the teardown was given up: the broker takes none");
     }
 }
 
@@ -643,8 +709,13 @@ fn commit_message(title: &str, answer: &str) -> String {
         .take(2000)
         .collect();
     let subject: String = title.chars().filter(|c| !c.is_control()).take(72).collect();
+    let subject = if subject.trim().is_empty() {
+        "Work of a coding session"
+    } else {
+        subject.trim()
+    };
     if summary.trim().is_empty() {
-        subject
+        subject.to_owned()
     } else {
         format!("{subject}\n\n{}", summary.trim())
     }

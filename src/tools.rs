@@ -19,6 +19,9 @@ use crate::message::ProjectKey;
 /// Longest text of one argument, in bytes.
 const LONGEST_ARGUMENT: usize = 32 * 1024;
 
+/// Largest request, in bytes: five texts, escaped.
+const LARGEST_REQUEST: usize = 1024 * 1024;
+
 /// What the agent wants a change request to say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wish {
@@ -234,6 +237,7 @@ pub fn router(grant: Arc<Grant>, wishes: Wishes) -> axum::Router {
     let mut config = StreamableHttpServerConfig::default();
     config.legacy_session_mode = false;
     config.json_response = true;
+    config.max_request_body_bytes = LARGEST_REQUEST;
     let service = StreamableHttpService::new(
         move || Ok(tools.clone()),
         Arc::new(LocalSessionManager::default()),

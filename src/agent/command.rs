@@ -13,6 +13,9 @@ use super::{Agent, AgentError, Pipes, TurnLimits, TurnReport, push_bounded};
 use crate::message::EventBody;
 use crate::progress::Progress;
 
+/// Longest prompt, in bytes: Linux takes no argument of 128 KiB or more.
+const LONGEST_PROMPT: usize = 128 * 1024 - 1;
+
 /// A process that was started for one turn.
 #[async_trait]
 pub trait Run: Send {
@@ -61,6 +64,12 @@ impl Agent for CommandAgent {
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> Result<TurnReport, AgentError> {
+        if prompt.len() > LONGEST_PROMPT {
+            return Err(AgentError::PromptTooLong {
+                bytes: prompt.len(),
+                most: LONGEST_PROMPT,
+            });
+        }
         let mut run = self.launch.launch(prompt).await?;
         let Some(Pipes { mut stdin, mut stdout }) = run.pipes() else {
             return Err(AgentError::Ended {

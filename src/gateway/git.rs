@@ -16,9 +16,10 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
 use bytes::Bytes;
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::ChildStdin;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::io::ReaderStream;
 
 use crate::message::{EventBody, ProjectKey};
@@ -31,27 +32,46 @@ const READ_OF_ANSWER: usize = 64 * 1024;
 /// Pushes of one project that run at a time. Two would race for the same branch anyway.
 const PUSHES_AT_A_TIME: usize = 1;
 
+/// Fetches and advertisements of one session that run at a time; more wait.
+const READS_AT_A_TIME: usize = 16;
+/// How long the request of a fetch may take to arrive.
+const FETCH_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Tells the session what happened; the future ends when it is told.
+pub type Tell = Box<dyn Fn(EventBody) -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// What the route serves.
-#[derive(Debug)]
 pub struct GitRoutes {
     projects: BTreeMap<String, Project>,
-    events: mpsc::Sender<EventBody>,
+    tell: Tell,
+    /// Places for git programs that read; a program is not started for whoever waits.
+    readers: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
 struct Project {
     key: ProjectKey,
     staging: Arc<Staging>,
-    pushes: Arc<tokio::sync::Semaphore>,
+    pushes: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for GitRoutes {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("GitRoutes")
+            .field("projects", &self.projects)
+            .finish_non_exhaustive()
+    }
 }
 
 impl GitRoutes {
-    /// Routes for these projects; what happens to pushes is told to `events`.
+    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        self.readers.clone().acquire_owned().await.ok()
+    }
+
+    /// Routes for these projects; what happens to pushes is told to `tell` before the client sees their end.
     #[must_use]
-    pub fn new(
-        projects: impl IntoIterator<Item = (ProjectKey, Arc<Staging>)>,
-        events: mpsc::Sender<EventBody>,
-    ) -> Self {
+    pub fn new(projects: impl IntoIterator<Item = (ProjectKey, Arc<Staging>)>, tell: Tell) -> Self {
         let projects = projects.into_iter().map(|(key, staging)| {
             let place = format!("{}/{}.git", key.connection, key.path);
             (
@@ -59,13 +79,14 @@ impl GitRoutes {
                 Project {
                     key,
                     staging,
-                    pushes: Arc::new(tokio::sync::Semaphore::new(PUSHES_AT_A_TIME)),
+                    pushes: Arc::new(Semaphore::new(PUSHES_AT_A_TIME)),
                 },
             )
         });
         Self {
             projects: projects.collect(),
-            events,
+            tell,
+            readers: Arc::new(Semaphore::new(READS_AT_A_TIME)),
         }
     }
 }
@@ -102,34 +123,44 @@ async fn answer(
     );
     match (request.method(), act) {
         (&Method::GET, "info/refs") => match query.get("service").and_then(|name| Service::from_name(name)) {
-            Some(service) => advertise(project, service, protocol),
+            Some(service) => advertise(&routes, project, service, protocol).await,
             None => plain(StatusCode::FORBIDDEN, "only git's smart protocol is served"),
         },
-        (&Method::POST, "git-upload-pack") => fetch(project, protocol, request).await,
-        (&Method::POST, "git-receive-pack") => push(project, protocol, request, routes.events.clone()).await,
+        (&Method::POST, "git-upload-pack") => fetch(&routes, project, protocol, request).await,
+        (&Method::POST, "git-receive-pack") => push(&routes, project, protocol, request).await,
         (_, _) => plain(StatusCode::FORBIDDEN, "only git's smart protocol is served"),
     }
 }
 
-fn advertise(project: &Project, service: Service, protocol: Protocol) -> Response {
+async fn advertise(routes: &GitRoutes, project: &Project, service: Service, protocol: Protocol) -> Response {
+    let Some(place) = routes.place().await else {
+        return over();
+    };
     let mut serving = match project.staging.info_refs(service, protocol) {
         Ok(serving) => serving,
         Err(error) => return failed(&error),
     };
     drop(serving.input.take());
     let prefix = futures::stream::once(async move { Ok(Bytes::from(info_refs_prefix(service, protocol))) });
-    let body = Body::from_stream(prefix.chain(carry(serving, |_| async {})));
+    let body = Body::from_stream(prefix.chain(carry(serving, |_| async move { drop(place) })));
     respond(body, format!("application/x-{}-advertisement", service.name()))
 }
 
-async fn fetch(project: &Project, protocol: Protocol, request: Request) -> Response {
+async fn fetch(routes: &GitRoutes, project: &Project, protocol: Protocol, request: Request) -> Response {
     let compressed = match encoding(request.headers()) {
         Some("gzip" | "x-gzip") => true,
         None | Some("identity") => false,
         Some(_) => return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the request as it is, or gzip"),
     };
-    let Ok(body) = axum::body::to_bytes(request.into_body(), LARGEST_FETCH_REQUEST).await else {
-        return plain(StatusCode::PAYLOAD_TOO_LARGE, "the fetch request is too large");
+    // Before the request is read: many large ones at once would be the worker's memory.
+    let Some(place) = routes.place().await else {
+        return over();
+    };
+    let body = axum::body::to_bytes(request.into_body(), LARGEST_FETCH_REQUEST);
+    let body = match tokio::time::timeout(FETCH_REQUEST_TIMEOUT, body).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return plain(StatusCode::PAYLOAD_TOO_LARGE, "the fetch request is too large"),
+        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the fetch request did not arrive in time"),
     };
     let body = if compressed {
         match decompressed(&body) {
@@ -150,12 +181,12 @@ async fn fetch(project: &Project, protocol: Protocol, request: Request) -> Respo
         });
     }
     respond(
-        Body::from_stream(carry(serving, |_| async {})),
+        Body::from_stream(carry(serving, |_| async move { drop(place) })),
         "application/x-git-upload-pack-result".to_owned(),
     )
 }
 
-async fn push(project: &Project, protocol: Protocol, request: Request, events: mpsc::Sender<EventBody>) -> Response {
+async fn push(routes: &Arc<GitRoutes>, project: &Project, protocol: Protocol, request: Request) -> Response {
     // A compressed push would hide its size from git's own limit.
     if !matches!(encoding(request.headers()), None | Some("identity")) {
         return plain(
@@ -164,7 +195,7 @@ async fn push(project: &Project, protocol: Protocol, request: Request, events: m
         );
     }
     let Ok(turn) = project.pushes.clone().acquire_owned().await else {
-        return plain(StatusCode::SERVICE_UNAVAILABLE, "the session is over");
+        return over();
     };
     let before = project.staging.head().ok().flatten();
     let mut serving = match project.staging.receive_pack(protocol) {
@@ -174,7 +205,7 @@ async fn push(project: &Project, protocol: Protocol, request: Request, events: m
     if let Some(input) = serving.input.take() {
         tokio::spawn(feed(request.into_body().into_data_stream(), input));
     }
-    let (key, staging) = (project.key.clone(), project.staging.clone());
+    let (key, staging, routes) = (project.key.clone(), project.staging.clone(), Arc::clone(routes));
     let body = carry(serving, move |answer| async move {
         let after = staging.head().ok().flatten();
         let event = match after {
@@ -182,7 +213,7 @@ async fn push(project: &Project, protocol: Protocol, request: Request, events: m
             _ => refusal(&answer).map(|message| EventBody::PushRefused { project: key, message }),
         };
         if let Some(event) = event {
-            let _ = events.send(event).await;
+            (routes.tell)(event).await;
         }
         drop(turn);
     });
@@ -299,6 +330,10 @@ fn respond(body: Body, content_type: String) -> Response {
         .headers_mut()
         .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
+}
+
+fn over() -> Response {
+    plain(StatusCode::SERVICE_UNAVAILABLE, "the session is over")
 }
 
 /// git prints a plain text body after `remote:`.

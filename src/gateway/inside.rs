@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cofferdam_inside::{ControlReader, ControlWriter, Order, Report, Token};
+use cofferdam_inside::{ControlReader, ControlWriter, Order, Report, Token, WireError};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{oneshot, watch};
@@ -42,6 +42,7 @@ pub struct Inside {
     shared: Arc<Shared>,
     next: AtomicU32,
     gone: CancellationToken,
+    alone: bool,
 }
 
 impl std::fmt::Debug for Inside {
@@ -65,10 +66,10 @@ impl Inside {
     ) -> Result<Self, GatewayError> {
         let (read, write) = stream.into_split();
         let mut reader = ControlReader::new(read);
-        match reader.read_report().await {
-            Ok(Some(Report::Hello { version, .. })) if version == cofferdam_inside::WIRE_VERSION => {}
+        let pid = match reader.read_report().await {
+            Ok(Some(Report::Hello { version, pid, .. })) if version == cofferdam_inside::WIRE_VERSION => pid,
             Ok(_) | Err(_) => return Err(GatewayError::Gone),
-        }
+        };
         let waiting = Arc::new(Mutex::new(Waiting::default()));
         tokio::spawn(follow(reader, waiting.clone(), gone.clone()));
         Ok(Self {
@@ -77,7 +78,14 @@ impl Inside {
             shared,
             next: AtomicU32::new(1),
             gone,
+            alone: pid == 1,
         })
+    }
+
+    /// Whether everything beside `inside` is the sandbox's, because it says that it is the first process there.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.alone
     }
 
     /// Ends when the control connection has ended.
@@ -123,7 +131,7 @@ impl Inside {
             }
         };
         match outcome.await {
-            Ok(stream) => Ok(Process::new(id, stream, exit)),
+            Ok(stream) => Ok(Process::new(id, stream, exit, self.gone.clone())),
             Err(error) => {
                 self.shared.forget_stdio(&token);
                 self.waiting().exits.remove(&id);
@@ -196,9 +204,19 @@ impl Inside {
     }
 
     async fn send(&self, order: &Order) -> Result<(), GatewayError> {
-        let mut writer = self.writer.lock().await;
-        writer.write_order(order).await.map_err(|_| GatewayError::Gone)?;
-        writer.flush().await.map_err(|_| GatewayError::Gone)
+        let written = async {
+            let mut writer = self.writer.lock().await;
+            writer.write_order(order).await
+        };
+        match tokio::time::timeout(ANSWER_TIMEOUT, written).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(WireError::LineTooLong)) => Err(GatewayError::Refused {
+                act: "take an order",
+                reason: "it is longer than 1 MiB".to_owned(),
+            }),
+            Ok(Err(_)) => Err(GatewayError::Gone),
+            Err(_) => Err(GatewayError::Unanswered { act: "take an order" }),
+        }
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {

@@ -13,11 +13,19 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
 use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::secret::Secret;
 
 /// Largest request body to a model, in bytes.
 const LARGEST_REQUEST: usize = 64 * 1024 * 1024;
+
+/// Request bodies of one session in memory at a time, in bytes.
+const REQUESTS_IN_MEMORY: usize = 128 * 1024 * 1024;
+/// In what pieces that memory is counted, in bytes.
+const PIECE: usize = 16 * 1024;
+/// How long a request's body may take to arrive.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A model endpoint that agents may be given.
 #[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
@@ -118,7 +126,13 @@ impl Endpoint {
         } else {
             config.paths.clone()
         };
-        let url = config.url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
+        let url = config.url.trim_end_matches('/');
+        let url = url.strip_suffix("/v1").unwrap_or(url).to_owned();
+        if let Some(key) = &key
+            && HeaderValue::from_str(key.expose()).is_err()
+        {
+            return Err("its key holds characters that no header can carry".to_owned());
+        }
         Ok(Self {
             url,
             key,
@@ -150,13 +164,74 @@ fn is_plain(path: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b':'))
 }
 
+/// What the route of one session holds.
+#[derive(Clone)]
+struct Route {
+    endpoint: Arc<Endpoint>,
+    /// Pieces of memory for request bodies.
+    budget: Arc<Semaphore>,
+}
+
+/// Why a request's body was not taken.
+enum Untaken {
+    TooLarge,
+    TooMany,
+    Broken,
+}
+
+impl Untaken {
+    fn response(&self) -> Response {
+        match self {
+            Self::TooLarge => refusal(StatusCode::PAYLOAD_TOO_LARGE, "the request is larger than 64 MiB"),
+            Self::TooMany => refusal(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many large requests at once: try again",
+            ),
+            Self::Broken => refusal(StatusCode::BAD_REQUEST, "the request broke off"),
+        }
+    }
+}
+
+/// Reads a body within the session's budget; its memory is given back with the second value. Never waits for the budget: two that wait for
+/// each other's would wait for ever.
+async fn read(body: Body, budget: &Arc<Semaphore>) -> Result<(Vec<u8>, OwnedSemaphorePermit), Untaken> {
+    let more = |bytes: usize| {
+        let pieces = u32::try_from(bytes.div_ceil(PIECE)).map_err(|_| Untaken::TooLarge)?;
+        budget
+            .clone()
+            .try_acquire_many_owned(pieces)
+            .map_err(|_| Untaken::TooMany)
+    };
+    let mut place = more(1)?;
+    let mut whole = Vec::new();
+    let mut pieces = body.into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|_| Untaken::Broken)?;
+        let length = whole.len() + piece.len();
+        if length > LARGEST_REQUEST {
+            return Err(Untaken::TooLarge);
+        }
+        let held = place.num_permits() * PIECE;
+        if length > held {
+            place.merge(more(length - held)?);
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok((whole, place))
+}
+
 /// The route of one session: only the endpoint that its agent is configured with.
 pub fn router(name: &str, endpoint: Arc<Endpoint>) -> Router {
     let prefix = format!("/model/{name}");
-    Router::new().nest(&prefix, Router::new().fallback(forward).with_state(endpoint))
+    let route = Route {
+        endpoint,
+        budget: Arc::new(Semaphore::new(REQUESTS_IN_MEMORY / PIECE)),
+    };
+    Router::new().nest(&prefix, Router::new().fallback(forward).with_state(route))
 }
 
-async fn forward(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Response {
+async fn forward(State(route): State<Route>, request: Request) -> Response {
+    let endpoint = &route.endpoint;
     let path = request.uri().path().to_owned();
     if !endpoint.allows(request.method(), &path) {
         return refusal(
@@ -166,16 +241,14 @@ async fn forward(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Res
     }
     let (parts, body) = request.into_parts();
     // The body is read whole, so that a broken upload costs no model request.
-    let Ok(body) = axum::body::to_bytes(body, LARGEST_REQUEST).await else {
-        return refusal(StatusCode::PAYLOAD_TOO_LARGE, "the request is larger than 64 MiB");
+    let (body, place) = match tokio::time::timeout(REQUEST_TIMEOUT, read(body, &route.budget)).await {
+        Ok(Ok(read)) => read,
+        Ok(Err(refused)) => return refused.response(),
+        Err(_) => return refusal(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time"),
     };
     let mut address = format!("{}{path}", endpoint.url);
     if let Some(query) = parts.uri.query() {
-        // A key in the query would bypass ours.
-        let kept: Vec<&str> = query
-            .split('&')
-            .filter(|pair| !pair.to_ascii_lowercase().starts_with("key="))
-            .collect();
+        let kept: Vec<&str> = query.split('&').filter(|pair| !names_a_key(pair)).collect();
         if !kept.is_empty() {
             address.push('?');
             address.push_str(&kept.join("&"));
@@ -185,10 +258,11 @@ async fn forward(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Res
         .client
         .request(parts.method, address)
         .headers(passed(&parts.headers, PASSED_REQUEST_HEADERS))
-        .headers(key_header(&endpoint))
+        .headers(key_header(endpoint))
         .body(body)
         .send()
         .await;
+    drop(place);
     match sent {
         Ok(answer) => {
             endpoint.count.count(answer.status().as_u16());
@@ -205,6 +279,19 @@ async fn forward(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Res
             refusal(StatusCode::BAD_GATEWAY, "the model endpoint did not answer")
         }
     }
+}
+
+/// Whether a pair of a query carries a credential: the client's would be used beside or instead of ours.
+fn names_a_key(pair: &str) -> bool {
+    let name = url::form_urlencoded::parse(pair.as_bytes())
+        .next()
+        .map(|(name, _)| name);
+    name.is_none_or(|name| {
+        let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+        ["key", "token", "auth", "secret"]
+            .iter()
+            .any(|word| name.to_ascii_lowercase().contains(word))
+    })
 }
 
 fn passed(headers: &HeaderMap, names: &[&'static str]) -> HeaderMap {
@@ -277,6 +364,51 @@ mod tests {
         }
         assert!(!endpoint.allows(&Method::DELETE, "/v1/models"));
         assert_eq!(endpoint.url, "http://127.0.0.1:9");
+    }
+
+    #[test]
+    fn a_key_in_the_query_is_found_however_it_is_written() {
+        for pair in [
+            "key=x",
+            "%6bey=x",
+            "KEY=x",
+            "api_key=x",
+            "api-key",
+            "access_token=x",
+            "",
+        ] {
+            assert!(names_a_key(pair), "{pair}");
+        }
+        for pair in ["alt=sse", "beta=true", "pageSize=3"] {
+            assert!(!names_a_key(pair), "{pair}");
+        }
+    }
+
+    #[tokio::test]
+    async fn bodies_are_bounded_together_and_give_their_memory_back() {
+        let budget = Arc::new(Semaphore::new(4));
+        let (first, place) = read(Body::from(vec![1; 3 * PIECE]), &budget).await.ok().unwrap();
+        assert_eq!((first.len(), place.num_permits()), (3 * PIECE, 3));
+        assert!(matches!(
+            read(Body::from(vec![1; 2 * PIECE]), &budget).await,
+            Err(Untaken::TooMany)
+        ));
+        drop(place);
+        assert!(read(Body::from(vec![1; 4 * PIECE]), &budget).await.is_ok());
+        assert_eq!(budget.available_permits(), 4);
+    }
+
+    #[test]
+    fn a_key_that_no_header_can_carry_is_refused_at_the_start() {
+        let config = Config {
+            url: "http://127.0.0.1:9".into(),
+            key_env: None,
+            key_file: None,
+            key_as: KeyStyle::Bearer,
+            paths: Vec::new(),
+        };
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        assert!(Endpoint::new(&config, Some(Secret::new("a\nb")), Arc::new(Nothing)).is_err());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// How much of the error output's end is kept, in bytes.
 const KEPT_ERRORS: usize = 16 * 1024;
@@ -52,7 +53,12 @@ pub struct Process {
 }
 
 impl Process {
-    pub(super) fn new(id: u32, stream: UnixStream, exit: watch::Receiver<Option<Exit>>) -> Self {
+    pub(super) fn new(
+        id: u32,
+        stream: UnixStream,
+        exit: watch::Receiver<Option<Exit>>,
+        gone: CancellationToken,
+    ) -> Self {
         let (read, write) = stream.into_split();
         let (stdin, stdin_end) = tokio::io::duplex(PIPE);
         let (stdout_end, stdout) = tokio::io::duplex(PIPE);
@@ -63,6 +69,7 @@ impl Process {
             tokio::select! {
                 () = pump_output(read, stdout_end, kept) => {}
                 () = pump_input(stdin_end, write) => {}
+                () = gone.cancelled() => {}
             }
         });
         Self {

@@ -165,7 +165,11 @@ impl Engine for DockerEngine {
         Ok(Arc::new(sandbox))
     }
 
-    async fn reap(&self, worker: &str, keep: &[SandboxId]) -> Result<usize, SandboxError> {
+    async fn reap(
+        &self,
+        worker: &str,
+        held: &(dyn Fn() -> Vec<SandboxId> + Send + Sync),
+    ) -> Result<usize, SandboxError> {
         let client = self.client().await?;
         let filters = HashMap::from([("label", vec![spec::worker_label(worker)])]);
         let options = ListContainersOptionsBuilder::default()
@@ -177,26 +181,28 @@ impl Engine for DockerEngine {
             .map_err(|error| SandboxError::Connect {
                 detail: sentence(&error),
             })?;
-        let kept: Vec<String> = keep.iter().map(|id| spec::container_name(*id)).collect();
-        let mut removed = 0;
+        let held: Vec<String> = held().into_iter().map(spec::container_name).collect();
+        let (mut removed, mut failed) = (0, None);
         for container in found {
             let names = container.names.unwrap_or_default();
             let Some(name) = names.first().map(|name| name.trim_start_matches('/').to_owned()) else {
                 continue;
             };
-            if kept.contains(&name) {
+            if held.contains(&name) {
                 continue;
             }
-            DockerSandbox {
+            let sandbox = DockerSandbox {
                 client: client.clone(),
                 name,
                 timeout: self.timeout(),
+            };
+            // One that cannot be removed does not keep the others.
+            match sandbox.remove().await {
+                Ok(()) => removed += 1,
+                Err(error) => failed = Some(error),
             }
-            .remove()
-            .await?;
-            removed += 1;
         }
-        Ok(removed)
+        failed.map_or(Ok(removed), Err)
     }
 }
 

@@ -223,7 +223,9 @@ pub(super) fn title(task: &Task) -> String {
     };
     task.title
         .as_deref()
-        .map_or_else(first_line, str::trim)
+        .map(str::trim)
+        .filter(|title| !title.is_empty())
+        .unwrap_or_else(first_line)
         .chars()
         .take(120)
         .collect()
@@ -240,6 +242,8 @@ pub(super) fn limits(rooms: &Rooms, task: &Task) -> SessionLimits {
 
 /// Where each project is cloned: by its own name, with its connection and path where names collide.
 fn directories(projects: &[ProjectRequest]) -> Vec<String> {
+    // A directory named like a connection would hold the clones of projects whose names collide.
+    let is_connection = |name: &str| projects.iter().any(|project| project.connection.as_str() == name);
     projects
         .iter()
         .map(|project| {
@@ -248,7 +252,8 @@ fn directories(projects: &[ProjectRequest]) -> Vec<String> {
                 .iter()
                 .filter(|other| other.path.name().to_lowercase() == name)
                 .count()
-                == 1;
+                == 1
+                && !is_connection(&name);
             if alone {
                 format!("/workspace/{}", project.path.name())
             } else {
@@ -289,5 +294,8 @@ mod tests {
         };
         let got = directories(&[project("a", "x/site"), project("b", "y/Site"), project("a", "x/api")]);
         assert_eq!(got, ["/workspace/a/x/site", "/workspace/b/y/Site", "/workspace/api"]);
+        // No clone lies in another.
+        let got = directories(&[project("a", "x/site"), project("b", "y/site"), project("a", "x/a")]);
+        assert_eq!(got[2], "/workspace/a/x/a");
     }
 }

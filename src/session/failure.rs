@@ -89,6 +89,7 @@ impl From<AgentError> for Failure {
         let reason = match &error {
             AgentError::Unauthenticated { .. } => Reason::AgentUnauthenticated,
             AgentError::StartTimeout { .. }
+            | AgentError::PromptTooLong { .. }
             | AgentError::Answered { .. }
             | AgentError::Ended { .. }
             | AgentError::Protocol { .. } => Reason::AgentFailed,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use super::Rooms;
 use super::failure::Failure;
+use super::{HeldSandbox, Rooms};
 use crate::gateway::{Gateway, Inside};
 use crate::message::{Reason, SandboxId, SessionId};
 use crate::sandbox::home::SandboxHome;
@@ -20,7 +20,7 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(20);
 /// The sandbox of a session and what belongs to it.
 #[derive(Default)]
 pub(super) struct Live {
-    id: Option<SandboxId>,
+    held: Option<HeldSandbox>,
     home: Option<SandboxHome>,
     gateway: Option<Gateway>,
     inside: Option<Arc<Inside>>,
@@ -42,7 +42,7 @@ impl Live {
         let spec = SandboxSpec {
             id,
             image: image.to_owned(),
-            worker: rooms.worker.clone(),
+            worker: rooms.owner(),
             socket_directory: home.socket_directory(),
             tools_directory: rooms.tools_directory.clone(),
             workspace_directory,
@@ -50,8 +50,7 @@ impl Live {
         self.home = Some(home);
         let gateway = self.gateway.insert(gateway);
         let engine = rooms.engine.clone();
-        self.id = Some(id);
-        rooms.live_sandboxes.insert(id);
+        self.held = Some(rooms.live_sandboxes.hold(id));
         let starting = self
             .starting
             .insert(tokio::spawn(async move { engine.start(&spec).await }));
@@ -122,9 +121,7 @@ impl Live {
         {
             tracing::error!(%session, %error, "a sandbox was not removed; the reaper will try again");
         }
-        if let Some(id) = self.id.take() {
-            rooms.live_sandboxes.remove(id);
-        }
+        drop(self.held.take());
         if let Some(home) = self.home.take()
             && let Err(error) = home.remove().await
         {

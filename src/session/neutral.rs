@@ -94,7 +94,7 @@ fn visible(input: &str) -> String {
 /// A line that a forge interprets.
 fn live(line: &str) -> String {
     let mut line = line.replace("![", &format!("!{BREAK}["));
-    line = replace(&TAG, &line, |found| format!("&lt;{}", &found[1]));
+    line = replace(&TAG, &line, |found| format!("<{BREAK}{}", &found[1]));
     line = replace(&MENTION, &line, |found| format!("@{BREAK}{}", &found[1]));
     line = replace(&CLOSING, &line, |found| {
         format!("{}{BREAK}{}{}", &found[1], &found[2], &found[3])

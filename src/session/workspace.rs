@@ -21,6 +21,9 @@ const TRAILERS: &str = "/home/agent/.cofferdam/trailers";
 /// How long the steps at the end of a turn may take for one project.
 const COLLECT_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How long ending what an agent left may take.
+const QUIET_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Where a project is cloned from, seen from inside.
 pub(super) fn remote(project: &ProjectGrant) -> String {
     format!(
@@ -192,6 +195,28 @@ pub(super) enum Collected {
     Refused(String),
 }
 
+/// Ends the agent and all that it left running, so that nobody changes the work, holds its locks or keeps connections while it is taken.
+///
+/// A signal to the agent's group would miss daemons. The kernel spares PID 1 and the sender.
+pub(super) async fn quiet(inside: &Inside) {
+    if !inside.is_alone() {
+        return;
+    }
+    let order = Command {
+        argv: ["sh", "-c", "kill -KILL -1"].map(str::to_owned).to_vec(),
+        env: base_environment(),
+        directory: "/".to_owned(),
+    };
+    let ended = async {
+        match inside.spawn(order).await {
+            Ok(process) => drop(process.finish(0).await),
+            Err(error) => tracing::info!(%error, "what an agent left running was not ended"),
+        }
+    };
+    // Where it does not work, taking the commits has limits of its own.
+    let _ = tokio::time::timeout(QUIET_TIMEOUT, ended).await;
+}
+
 /// Commits what the agent left, by policy, and pushes the checked-out commit to the session's branch in staging.
 pub(super) async fn collect(
     inside: &Inside,
@@ -203,14 +228,17 @@ pub(super) async fn collect(
         Uncommitted::Commit => "yes",
         Uncommitted::Discard => "no",
     };
-    // A commit that a hook-less tool made lacks the trailers; `inside trailers` adds them before anything is accepted.
-    let script = "exec 2>&1; cd \"$1\" || exit 90; \
-        if [ \"$2\" = yes ] && [ -n \"$(git status --porcelain)\" ]; then git add -A && git commit -q -m \"$3\" || exit 91; fi; \
+    // Whoever held a lock of this repository is dead by now. What cannot be committed does not keep what is committed. A commit that a
+    // hook-less tool made lacks the trailers; `inside trailers` adds them before anything is accepted.
+    let script = "exec 2>&1; cd \"$1\" || exit 90; left=0; \
+        dir=$(git rev-parse --git-dir) || exit 94; rm -f \"$dir/index.lock\" \"$dir/HEAD.lock\"; \
+        find \"$dir/refs\" -name '*.lock' -type f -delete; \
+        if [ \"$2\" = yes ] && [ -n \"$(git status --porcelain)\" ]; then git add -A && git commit -q --no-verify -m \"$3\" || left=91; fi; \
         new=$(git rev-list --count HEAD --not --remotes=origin) || exit 92; \
-        [ \"$new\" = 0 ] && exit 0; \
-        git push -q origin \"HEAD:refs/heads/$4\" && exit 0; \
+        [ \"$new\" = 0 ] && exit $left; \
+        git push -q origin \"HEAD:refs/heads/$4\" && exit $left; \
         git symbolic-ref -q HEAD >/dev/null || git checkout -q -B \"$4\" || exit 93; \
-        \"$5\" trailers && git push -q origin \"HEAD:refs/heads/$4\"";
+        \"$5\" trailers && git push -q origin \"HEAD:refs/heads/$4\" && exit $left";
     let process = inside
         .spawn(Command {
             argv: [

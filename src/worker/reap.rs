@@ -5,7 +5,7 @@ use crate::session::Rooms;
 
 /// Removes this worker's sandboxes that no session holds.
 pub async fn sandboxes(rooms: &Rooms) {
-    match rooms.engine.reap(&rooms.worker, &rooms.live_sandboxes.all()).await {
+    match rooms.engine.reap(&rooms.owner(), &|| rooms.live_sandboxes.all()).await {
         Ok(0) => {}
         Ok(count) => {
             tracing::warn!(count, "sandboxes that nobody owned were removed");

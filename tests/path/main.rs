@@ -6,6 +6,7 @@ mod bad_input;
 mod broker;
 mod git_inside;
 mod harness;
+mod interruptions;
 mod main_job;
 mod opencode;
 mod outcomes;

@@ -239,21 +239,6 @@ co_author = "Scripted Agent <scripted@agents.example>"
             .unwrap_or(Value::String(String::from_utf8_lossy(&output.stdout).into_owned()))
     }
 
-    pub(crate) fn api(&self, token: &str, path: &str) -> Value {
-        let output = Command::new("curl")
-            .args([
-                "-sS",
-                "--max-time",
-                "20",
-                "-H",
-                &format!("Authorization: Bearer {token}"),
-                &format!("{}{path}", self.forge),
-            ])
-            .output()
-            .unwrap();
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
     /// What the forge holds of a project: branches by name, change requests.
     pub(crate) fn project(&self, path: &str) -> Value {
         let state = self.ask("GET", "/_test/state", None);

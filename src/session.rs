@@ -277,7 +277,7 @@ impl<'a> Session<'a> {
         let admitted = self
             .stoppable(admit::admit(rooms, task, secrets, self.progress))
             .await?;
-        let grant = self.mint(&admitted, &agent_identity)?;
+        let grant = self.mint(&admitted, &agent_identity);
 
         // The engine needs its time, and so does the forge: both at once.
         self.enter(Stage::Mirror).await;
@@ -309,7 +309,10 @@ impl<'a> Session<'a> {
             workspace::prepare(&inside, &grant).await?;
             try_join_all(self.work.iter().map(|work| {
                 let exists = work.expected.is_some();
-                workspace::clone(&inside, &work.admitted.grant, exists, self.progress)
+                let project = &work.admitted.grant;
+                let trailers = grant.trailers.get(&project.key).ok_or_else(no_trailers);
+                let (inside, progress) = (&inside, self.progress);
+                async move { workspace::clone(inside, project, trailers?, exists, progress).await }
             }))
             .await
         }))
@@ -392,15 +395,15 @@ impl<'a> Session<'a> {
     }
 
     /// The authority of this session, from what the forges answered.
-    fn mint(&self, admitted: &[Admitted], agent: &Identity) -> Result<Grant, Failure> {
-        Ok(Grant {
+    fn mint(&self, admitted: &[Admitted], agent: &Identity) -> Grant {
+        Grant {
             session: self.task.session,
             projects: admitted.iter().map(|one| one.grant.clone()).collect(),
-            trailers: admit::trailers(self.task, admitted, agent)?,
+            trailers: admit::trailers(self.task, admitted, agent),
             publish: self.task.publish,
             uncommitted: self.task.uncommitted,
             limits: admit::limits(self.rooms, self.task),
-        })
+        }
     }
 
     /// git, tools and the agent's model become reachable for the sandbox.
@@ -624,9 +627,10 @@ async fn stage_all(
             .iter()
             .find(|shown| shown.name == name)
             .map(|shown| shown.target.clone());
+        let trailers = grant.trailers.get(&admitted.grant.key).ok_or_else(no_trailers)?;
         let staging = rooms
             .repositories
-            .stage(&mirrored, task.session, number, &admitted.grant, &grant.trailers)
+            .stage(&mirrored, task.session, number, &admitted.grant, trailers)
             .await?;
         drop(mirrored);
         if let Some(place) = grant.projects.get_mut(number) {
@@ -639,6 +643,10 @@ async fn stage_all(
         });
     }
     Ok((Arc::new(grant), work))
+}
+
+fn no_trailers() -> Failure {
+    Failure::new(Reason::Internal, "a project without trailers")
 }
 
 fn briefs(grant: &Grant) -> Vec<ProjectBrief> {

@@ -55,12 +55,7 @@ is_present() { docker image inspect "$1" >/dev/null 2>&1; }
 bootstrap() {
     local suite sources=()
     is_present "$bootstrapped" && return 0
-    if ! command -v mmdebstrap >/dev/null; then
-        [ "$(id -u)" -eq 0 ] || die "mmdebstrap is missing, and installing it needs root"
-        say "installing mmdebstrap"
-        apt-get update -qq >&2 || true
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mmdebstrap >&2
-    fi
+    "$here/../deploy/packages.sh" mmdebstrap 9>&-
     # shellcheck disable=SC1091
     suite=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-bookworm}")
     # The distribution's own archive if it can be told by its file's name; a third party's list may hold no minimal system.
@@ -111,7 +106,8 @@ build_opencode() {
     pin_opencode
     hash=$(content_hash "$here/opencode/Dockerfile" <(printf '%s\n' "$package" "$digest" "$(image_label "$base_tag")"))
     is_current "$opencode_tag" "$hash" && return 0
-    command -v npm >/dev/null || die "the opencode binary comes from the npm registry: npm is needed on this machine"
+    # The binary comes from the npm registry.
+    "$here/../deploy/packages.sh" npm 9>&-
     say "fetching $package $opencode_version"
     (cd "$scratch" && npm pack --silent "$package@$opencode_version" >/dev/null) || die "npm could not fetch $package"
     archive=$scratch/$package-$opencode_version.tgz

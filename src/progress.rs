@@ -96,7 +96,7 @@ impl Progress {
             outbox: Mutex::new(Outbox::default()),
             mask: Mutex::new(mask),
             wake: Notify::new(),
-            trouble: Mutex::new(String::new()),
+            trouble: Mutex::new("the broker did not answer".into()),
         });
         let deadline = watch::Sender::new(None);
         let pump = pump::Pump {

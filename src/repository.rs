@@ -1,7 +1,7 @@
 //! Projects on the worker: the mirror of a forge's project, a session's own objects, its staging, the checks on what was staged, publishing.
 //!
 //! Never runs git on a tree that an agent wrote, never puts a credential where another process or a disk could show it, never rewrites a
-//! commit, and never publishes anything but the session's own branch. git runs in [`git`] only; objects that an agent made are read in
+//! commit, and never publishes anything but the session's own branch. git runs in `git.rs` only; objects that an agent made are read in
 //! [`internal`], a child process without credentials.
 
 use std::path::PathBuf;
@@ -42,7 +42,8 @@ pub use store::ObjectStore;
 #[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The directory of mirrors, sessions and kept bundles. One file system, so that objects can be linked.
+    /// The directory of mirrors, sessions and kept bundles. One file system, so that objects can be linked. The worker's own `state_dir`.
+    #[serde(skip)]
     pub state_dir: PathBuf,
     /// The git program, 2.39 or later.
     pub git: PathBuf,
@@ -54,6 +55,8 @@ pub struct Config {
     pub serve_timeout_s: u64,
     /// Time limit for reading what was staged, in seconds.
     pub inspect_timeout_s: u64,
+    /// Largest pack that is fetched from a forge, in bytes: a project of about that size does not fit.
+    pub largest_fetch: u64,
     /// Largest pack that a sandbox may push at once, in bytes.
     pub largest_push: u64,
     /// All packs that a sandbox may push to one project together, in bytes.
@@ -81,6 +84,7 @@ impl Default for Config {
             push_timeout_s: 5 * 60,
             serve_timeout_s: 15 * 60,
             inspect_timeout_s: 60,
+            largest_fetch: 20 * 1024 * 1024 * 1024,
             largest_push: 512 * 1024 * 1024,
             largest_staging: 2 * 1024 * 1024 * 1024,
             largest_object: 100 * 1024 * 1024,
@@ -157,6 +161,15 @@ impl Repositories {
     /// The forge's refusals, an empty project, a missing base branch, time.
     pub async fn refresh(&self, project: &ProjectGrant, access: &Access) -> Result<Mirrored, RepositoryError> {
         mirror::refresh(&self.shared, project, access).await
+    }
+
+    /// Looks through the whole mirror, and removes it when it is damaged; says whether it was. Slow: meant for a session whose clone failed,
+    /// before it stages once more. A refresh finds only the damage that stands in its way.
+    ///
+    /// # Errors
+    /// The mirror was in use for too long, or the disk.
+    pub async fn discard_if_damaged(&self, project: &ProjectGrant, access: &Access) -> Result<bool, RepositoryError> {
+        mirror::discard_if_damaged(&self.shared, project, access).await
     }
 
     /// Makes the session's object store and staging for its project number `number`. What stood there before is removed.
@@ -242,5 +255,18 @@ async fn blocking<T: Send + 'static>(
             path: PathBuf::from("the state directory"),
             source: std::io::Error::other(error),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests_of_version {
+    use super::git_version;
+
+    #[test]
+    fn vendors_append_to_versions() {
+        assert_eq!(git_version("git version 2.39.5 (Apple Git-154)"), Some((2, 39)));
+        assert_eq!(git_version("git version 2.50-rc1"), Some((2, 50)));
+        assert_eq!(git_version("git version"), None);
+        assert_eq!(git_version("hg 7"), None);
     }
 }

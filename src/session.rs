@@ -334,6 +334,7 @@ impl<'a> Session<'a> {
         match turned {
             Ok(report) => self.report = report,
             Err(failure) if failure.reason == Reason::Cancelled && stopped_to_publish => {}
+            Err(failure) if failure.reason == Reason::Cancelled => return Err(stopped(self.steering)),
             Err(failure) => return Err(failure),
         }
         if self.steering.cause().is_some_and(|cause| cause != Cause::Publish) {
@@ -606,42 +607,43 @@ async fn tell(progress: &Progress, event: EventBody) {
     }
 }
 
-/// Refreshes the mirrors one after another (two at once could wait for each other), makes each project's object store and staging, and
-/// fixes the names of the branches now that the forges' branches are known.
+/// Refreshes the mirrors side by side, makes each project's object store and staging, and fixes the names of the branches now that the
+/// forges' branches are known. No project holds its mirror while it waits for another's, so sessions cannot wait for each other in a ring.
 async fn stage_all(
     rooms: &Rooms,
     task: &Task,
     mut grant: Grant,
     admitted: Vec<Admitted>,
 ) -> Result<(Arc<Grant>, Vec<Work>), Failure> {
-    let mut work = Vec::new();
-    for (number, mut admitted) in admitted.into_iter().enumerate() {
-        let mirrored = rooms
-            .repositories
-            .refresh(&admitted.grant, &admitted.connected.access)
-            .await?;
-        admitted.grant.branch = admit::final_branch(rooms, task, mirrored.refs())?;
-        let name = format!("refs/heads/{}", admitted.grant.branch);
-        let expected = mirrored
-            .refs()
-            .iter()
-            .find(|shown| shown.name == name)
-            .map(|shown| shown.target.clone());
-        let trailers = grant.trailers.get(&admitted.grant.key).ok_or_else(no_trailers)?;
-        let staging = rooms
-            .repositories
-            .stage(&mirrored, task.session, number, &admitted.grant, trailers)
-            .await?;
-        drop(mirrored);
-        if let Some(place) = grant.projects.get_mut(number) {
-            place.branch = admitted.grant.branch.clone();
-        }
-        work.push(Work {
-            admitted,
-            staging: Arc::new(staging),
-            expected,
+    let trailers = &grant.trailers;
+    let staged = admitted
+        .into_iter()
+        .enumerate()
+        .map(|(number, mut admitted)| async move {
+            let mirrored = rooms
+                .repositories
+                .refresh(&admitted.grant, &admitted.connected.access)
+                .await?;
+            admitted.grant.branch = admit::final_branch(rooms, task, mirrored.refs())?;
+            let name = format!("refs/heads/{}", admitted.grant.branch);
+            let expected = mirrored
+                .refs()
+                .iter()
+                .find(|shown| shown.name == name)
+                .map(|shown| shown.target.clone());
+            let trailers = trailers.get(&admitted.grant.key).ok_or_else(no_trailers)?;
+            let staging = rooms
+                .repositories
+                .stage(&mirrored, task.session, number, &admitted.grant, trailers)
+                .await?;
+            Ok::<_, Failure>(Work {
+                admitted,
+                staging: Arc::new(staging),
+                expected,
+            })
         });
-    }
+    let work = try_join_all(staged).await?;
+    grant.projects = work.iter().map(|work| work.admitted.grant.clone()).collect();
     Ok((Arc::new(grant), work))
 }
 

@@ -169,6 +169,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_readme_lists_every_reason_under_its_result() {
+        let readme = include_str!("../../README.md");
+        for reason in Reason::ALL {
+            let row = format!("| `{}` |", reason.result().as_str());
+            let listed = readme
+                .lines()
+                .any(|line| line.starts_with(&row) && line.contains(&format!("`{}`", reason.as_str())));
+            assert!(
+                listed,
+                "README.md does not list {} under {}",
+                reason.as_str(),
+                reason.result().as_str()
+            );
+        }
+    }
+
+    #[test]
     fn words_are_unique_and_serialise_as_themselves() {
         let words: std::collections::BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
         assert_eq!(words.len(), Reason::ALL.len());

@@ -291,3 +291,73 @@ fn supersedes(new: &EventBody, old: &EventBody) -> bool {
     }
     matches!((new, old), (EventBody::AgentPlan { .. }, EventBody::AgentPlan { .. }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    /// Sends all that can be sent and returns the agent's words in it.
+    fn drain(outbox: &mut Outbox, mask: &Mask) -> String {
+        let mut said = String::new();
+        while let Some(next) = outbox.next(mask) {
+            if let Next::Note(EventBody::AgentMessage { text }) = next {
+                assert!(text.len() <= scrub::LONGEST_TEXT);
+                said.push_str(&text);
+            }
+        }
+        said
+    }
+
+    fn say(text: &str) -> EventBody {
+        EventBody::AgentMessage { text: text.into() }
+    }
+
+    #[test]
+    fn however_it_is_cut_the_text_is_masked_like_the_whole() {
+        let secrets = ["glpat-abcabcabc", "abcabcabc-tail", "größe-secret"].map(Secret::new);
+        let mask = Mask::new(&secrets);
+        let text = "x glpat-abcabcabc y abcabcabc-tail größe-secret glpat-abcabcab! größe-secre";
+        let cuts: Vec<usize> = (0..=text.len()).filter(|at| text.is_char_boundary(*at)).collect();
+        for first in &cuts {
+            for second in cuts.iter().filter(|second| *second >= first) {
+                let mut outbox = Outbox::default();
+                let mut said = String::new();
+                for part in [&text[..*first], &text[*first..*second], &text[*second..]] {
+                    outbox.push_note(say(part), &mask);
+                    said += &drain(&mut outbox, &mask);
+                }
+                outbox.close();
+                said += &drain(&mut outbox, &mask);
+                assert_eq!(said, mask.apply(text), "cut at {first} and {second}");
+                assert_eq!(outbox.note_bytes, 0);
+            }
+        }
+    }
+
+    #[test]
+    fn long_text_makes_several_events_and_loses_nothing() {
+        let mask = Mask::new([&Secret::new("glpat-0123456789")]);
+        let text = "glpat-0123456789 größer ".repeat(3000);
+        let mut outbox = Outbox::default();
+        outbox.push_note(say(&text), &mask);
+        outbox.close();
+        assert_eq!(drain(&mut outbox, &mask), mask.apply(&text));
+    }
+
+    #[test]
+    fn text_after_a_gap_does_not_show_the_beginning_of_a_secret_before_it() {
+        let mask = Mask::new([&Secret::new("glpat-0123456789")]);
+        let mut outbox = Outbox::default();
+        outbox.push_note(say("it is glpat-01234"), &mask);
+        outbox.push_note(say(&"x".repeat(NOTE_BYTES)), &mask);
+        outbox.push_note(say("more"), &mask);
+        outbox.close();
+        let Some(Next::State { body, .. }) = outbox.next(&mask) else {
+            panic!("what was dropped is told first");
+        };
+        let lost = (NOTE_BYTES + "glpat-01234".len()) as u64;
+        assert!(matches!(body, EventBody::OutputDropped { bytes, .. } if bytes == lost));
+        assert_eq!(drain(&mut outbox, &mask), "it is more");
+    }
+}

@@ -16,6 +16,7 @@
 //! | `cofferdam.session.<id>.in` | classic queue, one exclusive consumer, expires unused after an hour | the mailbox: whoever consumes it owns the session |
 //! | `cofferdam.session.<id>.closed` | classic queue, always empty, expires after a day | the tombstone: the session is over |
 //! | `cofferdam.events` | topic exchange | events, routing key `session.<id>.<kind>` |
+//! | `cofferdam.follow.<random>` | exclusive queue of one reader, goes with it | what `follow` reads a session's events from |
 //!
 //! Objects that exist are used as they are, whatever their arguments: put other limits into a policy or declare them first.
 //!

@@ -109,6 +109,14 @@ pub enum RepositoryError {
         /// What git and the forge said.
         text: String,
     },
+    /// The project is larger than may be fetched.
+    #[error(
+        "taking the project in was ended at a limit: it is larger than the {largest} bytes of `largest_fetch`, or took too much processor time"
+    )]
+    TooLarge {
+        /// The limit in bytes.
+        largest: u64,
+    },
     /// The project could not be fetched for another reason.
     #[error("the project could not be fetched: {text}")]
     Fetch {
@@ -198,6 +206,7 @@ impl RepositoryError {
             | Self::NotFound { .. }
             | Self::Moved { .. }
             | Self::Certificate { .. }
+            | Self::TooLarge { .. }
             | Self::Fetch { .. }
             | Self::Empty
             | Self::BaseNotFound { .. }

@@ -64,12 +64,19 @@ struct Network {
 /// What a run left.
 #[derive(Debug)]
 pub(crate) struct Finished {
-    /// Whether git exited with 0.
-    pub(crate) success: bool,
+    /// With what git exited; `None` when a signal ended it.
+    pub(crate) code: Option<i32>,
     /// What it printed.
     pub(crate) stdout: Vec<u8>,
     /// The end of what it complained about, masked and without control characters.
     pub(crate) stderr: String,
+}
+
+impl Finished {
+    /// Whether git exited with 0.
+    pub(crate) fn success(&self) -> bool {
+        self.code == Some(0)
+    }
 }
 
 impl Invocation {
@@ -165,7 +172,7 @@ impl Git {
             return Err(RepositoryError::Answer { act, limit: largest });
         };
         Ok(Finished {
-            success: status.success(),
+            code: status.code(),
             stdout,
             stderr: mask.apply(&ended.stderr),
         })

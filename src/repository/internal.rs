@@ -61,13 +61,17 @@ fn enter(directory: &Path) -> Result<Policy, String> {
     Ok(policy)
 }
 
-/// The staging with all that it builds on, and the commits that its references showed to the session.
-fn open(directory: &Path) -> Result<(git2::Repository, Vec<git2::Oid>), git2::Error> {
-    let repository = git2::Repository::open_bare(directory.join(policy::STAGING))?;
-    let shown = super::bare::read_refs(&directory.join(policy::STORE))
+/// The staging with all that it builds on.
+fn open(directory: &Path) -> Result<git2::Repository, git2::Error> {
+    git2::Repository::open_bare(directory.join(policy::STAGING))
+}
+
+/// The commits that the forge's references showed to the session.
+fn shown(repository: &git2::Repository, directory: &Path) -> Result<Vec<git2::Oid>, git2::Error> {
+    let refs = super::bare::read_refs(&directory.join(policy::STORE))
         .map_err(|error| git2::Error::from_str(&error.to_string()))?;
     let mut commits = Vec::new();
-    for reference in shown {
+    for reference in refs {
         let id = git2::Oid::from_str(reference.target.as_str())?;
         // A tag may point at a file or a tree: it reaches no commit.
         if let Ok(commit) = repository
@@ -77,5 +81,5 @@ fn open(directory: &Path) -> Result<(git2::Repository, Vec<git2::Oid>), git2::Er
             commits.push(commit.id());
         }
     }
-    Ok((repository, commits))
+    Ok(commits)
 }

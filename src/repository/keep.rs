@@ -107,7 +107,7 @@ impl Staging {
             .arguments(arguments)
             .limits(self.limits());
         let finished = self.shared.git.run(invocation).await?;
-        Ok(if finished.success {
+        Ok(if finished.success() {
             String::new()
         } else {
             shortened(&finished.stderr)

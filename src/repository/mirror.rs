@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest as _, Sha256};
 
 use super::bare;
-use super::git::{Credential, Finished, Invocation};
+use super::git::{Credential, Finished, Invocation, Limits};
 use super::remote::{self, Access};
 use super::{Config, RepositoryError, Shared, blocking};
 use crate::grant::{ProjectGrant, ShownRef};
@@ -24,7 +24,8 @@ pub(super) use maintenance::maintain_all;
 /// All objects are checked and stay in packs, so that linking a few files hands over everything. Three old flaws that harm nobody are let
 /// through: real projects have them in their history.
 const SETTINGS: &str = "[fetch]\n\tfsckObjects = true\n\tunpackLimit = 1\n\twriteCommitGraph = false\n[transfer]\n\tunpackLimit = 1\n\
-[fetch \"fsck\"]\n\tzeroPaddedFilemode = ignore\n\tbadTimezone = ignore\n\tmissingSpaceBeforeDate = ignore\n";
+[fetch \"fsck\"]\n\tzeroPaddedFilemode = ignore\n\tbadTimezone = ignore\n\tmissingSpaceBeforeDate = ignore\n\
+[fsck]\n\tzeroPaddedFilemode = ignore\n\tbadTimezone = ignore\n\tmissingSpaceBeforeDate = ignore\n";
 
 /// A mirror that is up to date and stays so until this is dropped.
 #[derive(Debug)]
@@ -112,16 +113,29 @@ pub(super) async fn refresh(
     let existed = repository.join("HEAD").exists();
     prepare(&repository, project).await?;
     let before = bare::read_refs(&repository)?;
-    match fetch(shared, &repository, project, access, &lock).await {
-        Ok(()) => {}
-        // Not the forge's refusal: the mirror itself may be damaged. Once, and never a mirror that is sound or was just made.
-        Err(RepositoryError::Fetch { text }) if existed && !is_sound(shared, &repository, &lock).await => {
+    let fetched = fetch(shared, &repository, project, access, &lock).await;
+    // What the forge does not explain may be damage of the mirror itself; git heals some of it, with complaints. Looked into once, and not
+    // for a mirror that was just made.
+    let suspect = match &fetched {
+        Ok(complaints) => complaints.clone(),
+        Err(RepositoryError::Fetch { text }) => Some(text.clone()),
+        Err(_) => None,
+    };
+    match suspect {
+        Some(text) if existed && !is_sound(shared, &repository, &lock).await => {
             tracing::warn!(project = %project.key, %text, "the mirror is damaged and is made anew");
             discard(&repository).await?;
             prepare(&repository, project).await?;
             fetch(shared, &repository, project, access, &lock).await?;
         }
-        Err(error) => return Err(error),
+        Some(_) | None => {
+            if fetched.is_err() {
+                // A git that was ended leaves its half pack, and nobody knows when the next refresh comes.
+                let left = repository.clone();
+                blocking(move || lock::clear_leftovers(&left)).await?;
+            }
+            fetched?;
+        }
     }
     pack_refs(shared, &repository, &lock).await?;
     let refs = bare::read_refs(&repository)?;
@@ -135,6 +149,25 @@ pub(super) async fn refresh(
         base,
         _lock: lock,
     })
+}
+
+/// Looks through all objects of a mirror, and removes it when it is damaged. Says whether it was.
+pub(super) async fn discard_if_damaged(
+    shared: &Shared,
+    project: &ProjectGrant,
+    access: &Access,
+) -> Result<bool, RepositoryError> {
+    let place = Place::of(&shared.config, project, access);
+    let repository = place.repository();
+    if !repository.exists() {
+        return Ok(false);
+    }
+    let limit = Duration::from_secs(shared.config.fetch_timeout_s);
+    let lock = lock::acquire(&place.lock(), Instant::now() + limit).await?;
+    if is_sound(shared, &repository, &lock).await {
+        return Ok(false);
+    }
+    discard(&repository).await.map(|()| true)
 }
 
 fn base_of(refs: &[ShownRef], project: &ProjectGrant) -> Result<CommitId, RepositoryError> {
@@ -170,14 +203,15 @@ async fn discard(repository: &Path) -> Result<(), RepositoryError> {
     .await
 }
 
-/// All branches and tags, and nothing else: no merge-request heads, no notes, no forge-internal references.
+/// All branches and tags, and nothing else: no merge-request heads, no notes, no forge-internal references. A fetch that succeeds may
+/// still have complaints about what is here.
 async fn fetch(
     shared: &Shared,
     repository: &Path,
     project: &ProjectGrant,
     access: &Access,
     lock: &fs::File,
-) -> Result<(), RepositoryError> {
+) -> Result<Option<String>, RepositoryError> {
     let address = remote::address(&project.clone_url)?;
     let credential = Credential::new(access, &address)?;
     let arguments = [
@@ -193,13 +227,26 @@ async fn fetch(
         "+refs/heads/*:refs/heads/*",
         "+refs/tags/*:refs/tags/*",
     ];
+    // A forge is not trusted with this machine's disk and memory.
+    let limits = Limits {
+        memory: shared.config.git_memory,
+        file: shared.config.largest_fetch,
+        processor_s: shared.config.fetch_timeout_s.saturating_mul(2).max(1),
+    };
     let invocation = Invocation::new("fetch the project", Duration::from_secs(shared.config.fetch_timeout_s))
         .on(repository)
         .arguments(arguments)
+        .limits(limits)
         .network(credential, access.ca_file.clone(), access.mask());
     let finished = run_locked(shared, invocation, lock).await?;
-    if finished.success {
-        return Ok(());
+    if finished.success() {
+        let complains = finished.stderr.lines().any(|line| line.starts_with("error:"));
+        return Ok(complains.then(|| remote::shortened(&finished.stderr)));
+    }
+    if was_cut_off(&finished.stderr) {
+        return Err(RepositoryError::TooLarge {
+            largest: shared.config.largest_fetch,
+        });
     }
     Err(
         remote::failure(&finished.stderr).unwrap_or_else(|| RepositoryError::Fetch {
@@ -208,13 +255,21 @@ async fn fetch(
     )
 }
 
+/// Whether the process that takes the pack in went without a word of its own: a limit ended it.
+fn was_cut_off(stderr: &str) -> bool {
+    let mut own = stderr.lines().filter(|line| !line.starts_with("remote:"));
+    own.next()
+        .is_some_and(|line| line.contains("invalid index-pack output"))
+        && own.next().is_none()
+}
+
 /// One sorted file of references: quick to read, and copied whole for a session.
 async fn pack_refs(shared: &Shared, repository: &Path, lock: &fs::File) -> Result<(), RepositoryError> {
     let invocation = Invocation::new("pack the references", Duration::from_secs(60))
         .on(repository)
         .arguments(["pack-refs", "--all"]);
     let finished = run_locked(shared, invocation, lock).await?;
-    if finished.success {
+    if finished.success() {
         Ok(())
     } else {
         Err(RepositoryError::Maintain {
@@ -223,7 +278,8 @@ async fn pack_refs(shared: &Shared, repository: &Path, lock: &fs::File) -> Resul
     }
 }
 
-/// Whether all objects are there and can be read. Slow; asked only after a failure that the forge does not explain.
+/// Whether all objects are there and can be read. Slow; asked only after a failure that the forge does not explain. A mirror of which
+/// nothing could be found out is not thrown away.
 async fn is_sound(shared: &Shared, repository: &Path, lock: &fs::File) -> bool {
     let limit = Duration::from_secs(shared.config.fetch_timeout_s);
     let invocation = Invocation::new("check the mirror", limit).on(repository).arguments([
@@ -232,9 +288,13 @@ async fn is_sound(shared: &Shared, repository: &Path, lock: &fs::File) -> bool {
         "--no-progress",
         "--no-reflogs",
     ]);
-    run_locked(shared, invocation, lock)
-        .await
-        .is_ok_and(|finished| finished.success)
+    match run_locked(shared, invocation, lock).await {
+        Ok(finished) => finished.success(),
+        Err(error) => {
+            tracing::warn!(%error, "the mirror could not be checked");
+            true
+        }
+    }
 }
 
 /// Runs git with a share in the lock.

@@ -76,7 +76,7 @@ impl Staging {
             );
         let finished = self.shared.git.run(invocation).await?;
         let line = reference_line(&finished.stdout, &reference);
-        if finished.success {
+        if finished.success() {
             return Ok(Published {
                 unchanged: line.as_ref().is_some_and(|line| line.flag == '='),
                 remote: remote_lines(&finished.stderr),
@@ -117,18 +117,19 @@ impl Staging {
         .arguments(["merge-base", "--is-ancestor", remote.as_str(), head.as_str()])
         .limits(self.limits());
         let finished = self.shared.git.run(invocation).await?;
-        if finished.success {
-            Ok(())
-        } else if finished.stderr.is_empty() {
-            Err(RepositoryError::PushRewinds {
+        match finished.code {
+            Some(0) => Ok(()),
+            Some(1) => Err(RepositoryError::PushRewinds {
                 remote: remote.clone(),
                 head: head.clone(),
-            })
-        } else {
+            }),
             // A commit that this session never saw: somebody else pushed it.
-            Err(RepositoryError::PushStale {
+            Some(128) => Err(RepositoryError::PushStale {
                 branch: self.policy.branch.clone(),
-            })
+            }),
+            Some(_) | None => Err(RepositoryError::Inspect {
+                text: shortened(&finished.stderr),
+            }),
         }
     }
 

@@ -122,8 +122,10 @@ pub fn install_tools(config: &Config, state: &Path) -> Result<PathBuf, SandboxEr
     std::fs::set_permissions(&half_written, std::fs::Permissions::from_mode(0o755))
         .map_err(|error| prepare(&half_written, &error))?;
     std::fs::rename(&half_written, &target).map_err(|error| prepare(&target, &error))?;
-    place("prepare-commit-msg", "../inside")?;
-    place("commit-msg", "../inside")?;
+    // `commit-msg` is the last: its presence says above that all is there.
+    for hook in ["applypatch-msg", "prepare-commit-msg", "commit-msg"] {
+        place(hook, "../inside")?;
+    }
     Ok(directory)
 }
 

@@ -127,6 +127,7 @@ impl From<RepositoryError> for Failure {
             | RepositoryError::Keep { .. } => Reason::Internal,
             RepositoryError::MirrorBusy { .. }
             | RepositoryError::Answer { .. }
+            | RepositoryError::TooLarge { .. }
             | RepositoryError::Fetch { .. }
             | RepositoryError::Moved { .. } => Reason::MirrorFailed,
             RepositoryError::Timeout { .. }

@@ -17,7 +17,7 @@ static CLOSING: LazyLock<Option<Regex>> = LazyLock::new(|| {
         .ok()
 });
 static TAG: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"<([A-Za-z/!?])").ok());
-/// Entities are decoded before mentions and references are looked for.
+/// Entities are decoded before mentions and references are looked for; broken like the rest, since code spans would show an escape.
 static ENTITY: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"&(#?[A-Za-z0-9]+;)").ok());
 /// The address of an issue or a change request is a reference as much as its number.
 static ADDRESS: LazyLock<Option<Regex>> = LazyLock::new(|| {
@@ -160,8 +160,8 @@ fn live(line: &str) -> String {
         .replace("~~~", &format!("~{BREAK}~{BREAK}~"))
         .replace(">>>", &format!(">{BREAK}>{BREAK}>"))
         .replace("![", &format!("!{BREAK}["));
-    line = replace(&ENTITY, &line, |found| format!("&amp;{}", &found[1]));
-    line = replace(&TAG, &line, |found| format!("&lt;{}", &found[1]));
+    line = replace(&ENTITY, &line, |found| format!("&{BREAK}{}", &found[1]));
+    line = replace(&TAG, &line, |found| format!("<{BREAK}{}", &found[1]));
     line = replace(&TRAILER, &line, |found| {
         format!("{}{}{BREAK}{}{}", &found[1], &found[2], &found[3], &found[4])
     });

@@ -35,7 +35,7 @@ impl fmt::Debug for Settings {
 }
 
 /// Lanes that would be other objects of ours.
-const TAKEN: [&str; 3] = ["dead", "events", "session"];
+const TAKEN: [&str; 4] = ["dead", "events", "follow", "session"];
 
 /// Longest prefix or lane: names on the broker have at most 255 bytes.
 const LONGEST_NAME: usize = 60;

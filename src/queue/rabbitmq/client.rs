@@ -88,6 +88,7 @@ async fn send(
 /// A session's events, from the moment that this was made.
 #[derive(Debug)]
 pub struct Follow {
+    address: String,
     consumer: Consumer,
     // Both keep the queue in being.
     _channel: Channel,
@@ -97,10 +98,8 @@ pub struct Follow {
 impl Follow {
     /// The next event's body; `Err` when the connection is lost.
     pub async fn next(&mut self) -> Result<Bytes, QueueError> {
-        let lost = |detail: String| QueueError::Connect {
-            address: "the broker".into(),
-            detail,
-        };
+        let address = self.address.clone();
+        let lost = |detail: String| QueueError::Connect { address, detail };
         let message = match self.consumer.next().await {
             Some(Ok(message)) => message,
             Some(Err(error)) => return Err(lost(Failure::Refused(error).to_string())),
@@ -121,8 +120,11 @@ pub async fn follow(config: &Config, session: SessionId) -> Result<Follow, Queue
     let following = async {
         channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
         let options = QueueDeclareOptions::exclusive().auto_delete();
-        let queue = channel.queue_declare("".into(), options, FieldTable::default()).await?;
-        let name = queue.name().clone();
+        // A name of ours rather than the broker's, so that permissions on the prefix are enough.
+        let name = short(&settings.names.follower(uuid::Uuid::new_v4()));
+        channel
+            .queue_declare(name.clone(), options, FieldTable::default())
+            .await?;
         let options = lapin::options::QueueBindOptions::default();
         let key = format!("session.{session}.#");
         let events = settings.names.events.as_str();
@@ -136,6 +138,7 @@ pub async fn follow(config: &Config, session: SessionId) -> Result<Follow, Queue
     };
     let consumer = limited(settings.call_timeout, following).await.map_err(failed)?;
     Ok(Follow {
+        address: settings.address,
         consumer,
         _channel: channel,
         _live: live,

@@ -226,3 +226,40 @@ impl SettleHandle for Settler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(headers: &[(&str, AMQPValue)]) -> BasicProperties {
+        let mut table = FieldTable::default();
+        for (name, value) in headers {
+            table.insert((*name).into(), value.clone());
+        }
+        BasicProperties::default().with_headers(table)
+    }
+
+    #[test]
+    fn the_attempt_is_counted_from_one_and_survives_nonsense() {
+        let count = AMQPValue::LongLongInt(2);
+        assert_eq!(attempt(&BasicProperties::default()), 1);
+        assert_eq!(attempt(&with(&[("x-delivery-count", count.clone())])), 3);
+        assert_eq!(
+            attempt(&with(&[(ATTEMPT, AMQPValue::LongInt(2)), ("x-delivery-count", count)])),
+            4
+        );
+        for nonsense in [
+            AMQPValue::LongInt(-5),
+            AMQPValue::LongLongInt(i64::MAX),
+            AMQPValue::LongString("7".into()),
+            AMQPValue::Void,
+        ] {
+            assert_eq!(attempt(&with(&[(ATTEMPT, nonsense)])), 1);
+        }
+        let most = [
+            (ATTEMPT, AMQPValue::LongUInt(u32::MAX)),
+            ("x-delivery-count", AMQPValue::LongInt(9)),
+        ];
+        assert_eq!(attempt(&with(&most)), u32::MAX);
+    }
+}

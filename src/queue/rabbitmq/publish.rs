@@ -161,7 +161,12 @@ impl Publisher {
             let live = self.link.connected().await;
             live.unblocked().await;
             used = Some(live.generation);
-            let channel = self.channel(&live).await?;
+            let channel = if outgoing.mandatory {
+                // The client library gives a returned message to whichever confirm comes next on its channel, so these have one of their own.
+                self.open(&live).await?
+            } else {
+                self.channel(&live).await?
+            };
             outgoing.publish(&channel).await.map_err(Failure::Refused)
         };
         let failure = match timeout(limit, sending).await {
@@ -189,10 +194,15 @@ impl Publisher {
         {
             return Ok(channel.clone());
         }
+        let channel = self.open(live).await?;
+        *slot = Some((live.generation, channel.clone()));
+        Ok(channel)
+    }
+
+    async fn open(&self, live: &Live) -> Result<Channel, Failure> {
         let channel = live.channel(&self.settings).await?;
         let select = channel.confirm_select(ConfirmSelectOptions::default());
         limited(self.settings.call_timeout, select).await?;
-        *slot = Some((live.generation, channel.clone()));
         Ok(channel)
     }
 

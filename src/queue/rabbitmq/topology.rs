@@ -48,6 +48,10 @@ impl Names {
         format!("{}.session.{session}.in", self.prefix)
     }
 
+    pub(super) fn follower(&self, id: uuid::Uuid) -> String {
+        format!("{}.follow.{id}", self.prefix)
+    }
+
     pub(super) fn tombstone(&self, session: SessionId) -> String {
         format!("{}.session.{session}.closed", self.prefix)
     }

@@ -64,7 +64,7 @@ impl From<git2::Error> for Failure {
 
 fn decide(policy: &Policy, directory: &Path, list: &[u8]) -> Result<(), Failure> {
     let (old, new) = push_check::check_updates(&push_check::parse_updates(list)?, &policy.reference())?;
-    let (repository, shown) = super::open(directory)?;
+    let repository = super::open(directory)?;
     if let Some(quarantine) = std::env::var_os("GIT_QUARANTINE_PATH") {
         let quarantine = quarantine
             .to_str()
@@ -88,7 +88,8 @@ fn decide(policy: &Policy, directory: &Path, list: &[u8]) -> Result<(), Failure>
         }
         .into());
     }
-    check_commits(policy, &repository, new_id, shown.into_iter().chain(old_id))
+    let known = super::shown(&repository, directory)?;
+    check_commits(policy, &repository, new_id, known.into_iter().chain(old_id))
 }
 
 fn oid(id: &CommitId) -> Result<Oid, git2::Error> {

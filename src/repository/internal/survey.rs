@@ -24,7 +24,7 @@ pub(super) fn run(directory: &Path, head: &str, detail: &str, output: &mut impl 
 }
 
 fn survey(directory: &Path, base: &str, head: &str, full: bool) -> Result<Inspection, git2::Error> {
-    let (repository, _) = super::open(directory)?;
+    let repository = super::open(directory)?;
     let (base, head) = (Oid::from_str(base)?, Oid::from_str(head)?);
     let mut inspection = Inspection::default();
     let mut walk = repository.revwalk()?;

@@ -66,7 +66,7 @@ pub(super) async fn note_unreachable(
         .arguments(["rev-list", "--max-count=1", "--stdin"])
         .input(input.into_bytes());
     let finished = run_locked(shared, invocation, held).await?;
-    if finished.success && finished.stdout.is_empty() {
+    if finished.success() && finished.stdout.is_empty() {
         Ok(())
     } else {
         bare::write_whole(&place.unreachable(), b"")
@@ -105,9 +105,11 @@ async fn maintain(shared: &Shared, place: &Place) -> Result<bool, RepositoryErro
     if age(&place.refreshed()).is_none_or(|age| age > unused) {
         return remove_unused(place).await;
     }
+    let left = place.repository();
+    blocking(move || lock::clear_leftovers(&left)).await?;
     match repack(shared, place, IDLE, &held).await {
-        // What cannot be repacked is damaged: the next session fetches it anew.
-        Err(RepositoryError::Maintain { text }) => {
+        // What cannot be repacked may be damaged: then the next session fetches it anew.
+        Err(RepositoryError::Maintain { text }) if !super::is_sound(shared, &place.repository(), &held).await => {
             tracing::warn!(mirror = ?place.directory, %text, "the mirror is damaged and is removed");
             super::discard(&place.repository()).await.map(|()| true)
         }
@@ -135,7 +137,7 @@ async fn repack(shared: &Shared, place: &Place, patience: Patience, held: &fs::F
             .arguments(arguments);
         async move {
             let finished = run_locked(shared, invocation, held).await?;
-            if finished.success {
+            if finished.success() {
                 Ok(())
             } else {
                 Err(RepositoryError::Maintain {

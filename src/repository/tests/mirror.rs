@@ -262,17 +262,51 @@ async fn short_of_time(forge: &Forge) -> Result<(), RepositoryError> {
         .map(|_| ())
 }
 
+/// Turns the bytes of all packs over from `begin` on, sizes and indexes left as they are.
+fn damage(mirror: &std::path::Path, begin: usize) {
+    for file in files_below(&mirror.join("objects/pack")) {
+        if file.extension().is_some_and(|end| end == "pack") {
+            let mut damaged = std::fs::read(&file).unwrap();
+            let end = damaged.len() - 20;
+            damaged[begin..end].iter_mut().for_each(|byte| *byte = !*byte);
+            // A new file, as a bad disk would not: the sessions' links keep the old one.
+            std::fs::remove_file(&file).unwrap();
+            std::fs::write(&file, damaged).unwrap();
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_mirror_is_made_anew() {
     let forge = Forge::start().await;
     drop(forge.stage().await.unwrap());
+    // With its header a pack is ignored and all is fetched again; without it git stumbles over the objects.
+    for (begin, file) in [(0, "b"), (12, "c")] {
+        damage(&forge.mirror(), begin);
+        let head = forge.upstream_commit("team/greeter", "main", file, "x\n");
+        let staging = forge.stage().await.unwrap();
+        assert_eq!(staging.base(), &head);
+        assert!(git_ok(&forge.mirror(), &["fsck", "--full"]));
+        assert!(git_ok(staging.store().unwrap().path(), &["fsck", "--full"]));
+    }
+    // Packs that are gone altogether are fetched again.
     for file in files_below(&forge.mirror().join("objects/pack")) {
         std::fs::remove_file(file).unwrap();
     }
-    let head = forge.upstream_commit("team/greeter", "main", "b", "b\n");
-    let staging = forge.stage().await.unwrap();
-    assert_eq!(staging.base(), &head);
+    forge.stage().await.unwrap();
     assert!(git_ok(&forge.mirror(), &["fsck", "--full"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_that_a_refresh_does_not_meet_is_found_on_request() {
+    let forge = Forge::start().await;
+    let project = forge.project("team/greeter");
+    drop(forge.stage().await.unwrap());
+    assert!(!forge.room.discard_if_damaged(&project, &access()).await.unwrap());
+    damage(&forge.mirror(), 12);
+    assert!(forge.room.discard_if_damaged(&project, &access()).await.unwrap());
+    let staging = forge.stage().await.unwrap();
+    Sandbox::clone_of(&staging).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -305,4 +339,68 @@ async fn mirrors_can_be_kept_apart_by_user() {
     drop(forge.room.refresh(&greeter, &access()).await.unwrap());
     drop(forge.room.refresh(&greeter, &bob).await.unwrap());
     assert_eq!(std::fs::read_dir(forge.state.join("mirrors")).unwrap().count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_flaws_in_a_project_s_history_do_no_harm() {
+    let forge = Forge::start().await;
+    let bare = forge.bare("team/greeter");
+    let text = git(&bare, &["cat-file", "commit", "main"]).replace(" +0000\n", " +051800\n");
+    assert!(text.contains("+051800"));
+    let object = forge.directory.path().join("object");
+    std::fs::write(&object, text).unwrap();
+    let flawed = git(
+        &bare,
+        &[
+            "hash-object",
+            "-t",
+            "commit",
+            "-w",
+            "--literally",
+            object.to_str().unwrap(),
+        ],
+    );
+    git(&bare, &["update-ref", "refs/heads/main", &flawed]);
+    let staging = forge.stage().await.unwrap();
+    assert_eq!(staging.base().as_str(), flawed);
+    let project = forge.project("team/greeter");
+    assert!(!forge.room.discard_if_damaged(&project, &access()).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_or_old_git_is_told_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = |git: std::path::PathBuf| {
+        let config = crate::repository::Config {
+            state_dir: directory.path().join("state"),
+            git,
+            ..Default::default()
+        };
+        Repositories::open(config, super::internal_command())
+    };
+    let missing = open("/nonexistent/git".into()).await.unwrap_err();
+    assert!(matches!(missing, RepositoryError::StartGit { .. }), "{missing}");
+    for (program, said) in [("echo", "version"), ("true", "\"\"")] {
+        let error = open(program.into()).await.unwrap_err();
+        assert!(
+            matches!(error, RepositoryError::GitVersion { .. }) && error.to_string().contains(said),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_that_is_too_large_leaves_no_half_of_it() {
+    let forge = Forge::start_with(|config| config.largest_fetch = 200_000).await;
+    drop(forge.stage().await.unwrap());
+    let noise = super::sandbox::noise(1, 1_000_000);
+    let text: String = noise.iter().map(|byte| format!("{byte:02x}")).collect();
+    forge.upstream_commit("team/greeter", "main", "large", &text);
+    let error = forge.stage().await.unwrap_err();
+    assert!(matches!(error, RepositoryError::TooLarge { .. }), "{error}");
+    let kept: u64 = files_below(&forge.mirror())
+        .iter()
+        .map(|file| std::fs::metadata(file).unwrap().len())
+        .sum();
+    assert!(kept < 100_000, "{kept} bytes were left");
 }

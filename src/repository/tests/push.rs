@@ -1,7 +1,7 @@
 //! What a sandbox may push, with a real git client.
 
 use super::forge::{BRANCH, Forge, git, git_ok, trailers};
-use super::sandbox::Sandbox;
+use super::sandbox::{Sandbox, noise};
 use crate::repository::push_check::REPAIR;
 
 async fn begin() -> (Forge, crate::repository::Staging, Sandbox) {
@@ -207,15 +207,6 @@ async fn numbers_and_sizes_are_bounded() {
         .push(&[BRANCH])
         .await
         .expect_refusal(&["pack exceeds maximum allowed size"]);
-}
-
-/// Bytes that do not compress.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    use sha2::Digest as _;
-    (0_u64..)
-        .flat_map(|index| sha2::Sha256::digest([seed.to_le_bytes(), index.to_le_bytes()].concat()))
-        .take(length)
-        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

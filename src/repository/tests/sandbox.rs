@@ -148,3 +148,12 @@ async fn answer(State(staging): State<Staging>, request: Request) -> Response {
         .body(Body::from_stream(prefix.chain(output)))
         .unwrap()
 }
+
+/// Bytes that do not compress.
+pub(super) fn noise(seed: u64, length: usize) -> Vec<u8> {
+    use sha2::Digest as _;
+    (0_u64..)
+        .flat_map(|index| sha2::Sha256::digest([seed.to_le_bytes(), index.to_le_bytes()].concat()))
+        .take(length)
+        .collect()
+}

@@ -6,15 +6,11 @@
 #
 # An image whose inputs have not changed is left as it is; FORCE=1 builds it all the same. It never pushes an image anywhere.
 #
-# CARGO                  the cargo to build with (default cargo)
-# STATIC_TARGET_DIR      where the static build is kept (default target/static: apart, or it and the ordinary build, whose flags
-#                        differ, would undo each other's work)
+# CARGO and STATIC_TARGET_DIR are those of sandbox-images/static.sh.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)
-cargo=${CARGO:-cargo}
-target_directory=${STATIC_TARGET_DIR:-$root/target/static}
 tag=cofferdam/sandbox-scripted:test
 base_tag=cofferdam/sandbox-base:12
 label=io.cofferdam.inputs
@@ -31,12 +27,7 @@ flock -w 1200 9 || die "another build of this image is still under way"
 
 "$root/sandbox-images/build.sh" base 9>&-
 
-triple=$(rustc -vV | sed -n 's/^host: //p')
-say "building the scripted agent for $triple"
-# The target is named, or the flags would reach build scripts and macros too, which cannot be linked statically.
-(cd "$root" && RUSTFLAGS="-C target-feature=+crt-static" "$cargo" build --quiet --release --locked --target "$triple" \
-    --target-dir "$target_directory" -p cofferdam-test-support --bin scripted-agent 9>&-)
-binary=$target_directory/$triple/release/scripted-agent
+binary=$("$root/sandbox-images/static.sh" cofferdam-test-support scripted-agent 9>&-)
 
 hash=$({
     cat "$here/Dockerfile" "$binary"

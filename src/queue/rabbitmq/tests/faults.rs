@@ -59,6 +59,19 @@ async fn a_broker_that_is_away_at_start_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_accepts_and_says_nothing_is_given_up_and_tried_again() {
+    let Some(direct) = broker() else { return };
+    let (config, proxy) = behind_proxy(&direct, Mode::Hole).await;
+    let error = within("the time limit", RabbitMq::check(&config)).await.unwrap_err();
+    assert!(matches!(error, QueueError::Connect { .. }), "{error}");
+    let queue = RabbitMq::start(&config).unwrap();
+    assert!(within("the time limit", queue.claim(session())).await.is_err());
+    proxy.set(Mode::Open);
+    ready(&queue).await;
+    Operator::of(&direct).await.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_reset_old_deliveries_are_refused_and_waiting_goes_on() {
     let Some(direct) = broker() else { return };
     let (config, proxy) = behind_proxy(&direct, Mode::Open).await;

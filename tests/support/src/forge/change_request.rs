@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::Forge;
 use super::git::GitError;
 use super::seed::Side;
-use super::state::{ChangeRequest, Note, Project, Standing};
+use super::state::{ChangeRequest, Merged, Note, Project, Standing};
 
 /// What somebody asks for when opening a change request.
 #[derive(Debug, Clone, Default)]
@@ -152,7 +152,7 @@ pub(crate) async fn facts(
     }
     facts.base = match &one.merged {
         // After the merge the live branches have no difference left: the base was noted then.
-        Some((_, _, base)) => Some(base.clone()),
+        Some(merged) => Some(merged.base.clone()),
         None => project.repository.merge_base(target, head).await?,
     };
     if known.is_none() {
@@ -197,6 +197,31 @@ pub(crate) fn add_note(
     one.notes.push(note.clone());
     one.updated_at = note.created_at;
     Some(note)
+}
+
+/// Merges an open change request on behalf of its author; `None` if it conflicts or its branches are gone.
+pub(crate) async fn merge(forge: &Forge, project: &Project, one: &ChangeRequest) -> Result<Option<String>, GitError> {
+    let refs = project.repository.refs().await?;
+    let facts = facts(forge, project, one, &refs, true).await?;
+    let (Some(head), Some(base)) = (facts.head, facts.base) else {
+        return Ok(None);
+    };
+    let message = format!("Merge branch '{}' into '{}'\n", one.source, one.target);
+    let Some(sha) = project.repository.merge(&one.target, &head, &message).await? else {
+        return Ok(None);
+    };
+    if let Some(live) = forge.world().change_request_mut(project.id, one.number) {
+        let now = Timestamp::now();
+        live.standing = Standing::Merged;
+        live.updated_at = now;
+        live.merged = Some(Merged {
+            at: now,
+            by: one.author,
+            base,
+            commit: sha.clone(),
+        });
+    }
+    Ok(Some(sha))
 }
 
 /// After a push to a branch: open change requests from it have a new head, whose mergeability is not known yet.

@@ -19,7 +19,7 @@ use super::change_request;
 use super::git::GitError;
 use super::git::import::NewCommit;
 use super::seed::Side;
-use super::state::{Project, Standing};
+use super::state::{ChangeRequest, Project, Standing};
 use super::watch::Fault;
 
 /// The control routes.
@@ -30,6 +30,7 @@ pub(super) fn router() -> Router<Forge> {
         .route("/_test/tokens/{name}", post(token))
         .route("/_test/state", get(state))
         .route("/_test/commit", post(commit))
+        .route("/_test/merge", post(merge))
 }
 
 fn no(status: StatusCode, why: impl std::fmt::Display) -> Response {
@@ -136,6 +137,32 @@ async fn state(State(forge): State<Forge>) -> Response {
         side.insert(project.path.clone(), shown);
     }
     Json(json!({"gitlab": gitlab, "github": github})).into_response()
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MergeWish {
+    forge: Side,
+    project: String,
+    number: u64,
+}
+
+/// Somebody merges a change request.
+async fn merge(State(forge): State<Forge>, Json(wish): Json<MergeWish>) -> Response {
+    let found = forge.world().project(wish.forge, &wish.project).cloned();
+    let found = found.and_then(|project| {
+        let open = |one: &&ChangeRequest| one.number == wish.number && one.standing == Standing::Open;
+        let one = project.change_requests.iter().find(open)?.clone();
+        Some((project, one))
+    });
+    let Some((project, one)) = found else {
+        return no(StatusCode::NOT_FOUND, "no such open change request");
+    };
+    match change_request::merge(&forge, &project, &one).await {
+        Ok(Some(sha)) => (StatusCode::CREATED, Json(json!({"sha": sha}))).into_response(),
+        Ok(None) => no(StatusCode::CONFLICT, "it does not merge"),
+        Err(source) => no(StatusCode::UNPROCESSABLE_ENTITY, source),
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -8,6 +8,7 @@ pub(crate) mod import;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
@@ -113,25 +114,25 @@ impl Repository {
     }
 
     async fn configure(&self, side: Side, hooks: &Path) -> Result<(), GitError> {
-        let hooks = hooks.to_string_lossy();
         let (options, hidden) = match side {
             Side::Gitlab => ("true", "refs/merge-requests"),
             Side::Github => ("false", "refs/pull"),
         };
-        for (key, value) in [
-            ("core.hooksPath", hooks.as_ref()),
-            ("core.logAllRefUpdates", "false"),
-            ("gc.auto", "0"),
-            ("receive.autogc", "false"),
-            ("http.receivepack", "true"),
-            ("receive.fsckObjects", "true"),
-            ("receive.advertisePushOptions", options),
-            ("receive.hideRefs", hidden),
-            ("uploadpack.allowFilter", "true"),
-            ("uploadpack.allowAnySHA1InWant", "true"),
-        ] {
-            self.git(&["config", key, value]).await?;
-        }
+        let text = format!(
+            "[core]\n\tlogAllRefUpdates = false\n[gc]\n\tauto = 0\n[http]\n\treceivepack = true\n\
+             [receive]\n\tautogc = false\n\tfsckObjects = true\n\tadvertisePushOptions = {options}\n\
+             \thideRefs = {hidden}\n[uploadpack]\n\tallowFilter = true\n\tallowAnySHA1InWant = true\n"
+        );
+        let failed = |source| GitError::Run {
+            act: "config".to_owned(),
+            source,
+        };
+        let path = self.directory.join("config");
+        let mut file = std::fs::File::options().append(true).open(path).map_err(failed)?;
+        file.write_all(text.as_bytes()).map_err(failed)?;
+        // A path may need quoting: git does that.
+        self.git(&["config", "core.hooksPath", &hooks.to_string_lossy()])
+            .await?;
         Ok(())
     }
 
@@ -257,6 +258,21 @@ impl Repository {
 
     pub(crate) async fn is_ancestor(&self, old: &str, new: &str) -> Result<bool, GitError> {
         Ok(self.ask(&["merge-base", "--is-ancestor", old, new]).await?.is_some())
+    }
+
+    /// Merges `source` into the branch `target` as a forge's button does; `None` if they conflict.
+    pub(crate) async fn merge(&self, target: &str, source: &str, message: &str) -> Result<Option<String>, GitError> {
+        let base = format!("refs/heads/{target}");
+        let Some(tree) = self.ask(&["merge-tree", "--write-tree", &base, source]).await? else {
+            return Ok(None);
+        };
+        let tree = String::from_utf8_lossy(&tree);
+        let identity = ["-c", "user.name=Test Forge", "-c", "user.email=forge@example.org"];
+        let commit = ["commit-tree", tree.trim(), "-p", &base, "-p", source, "-m", message];
+        let made = self.git(&[&identity[..], &commit[..]].concat()).await?;
+        let made = String::from_utf8_lossy(&made).trim().to_owned();
+        self.set_ref(&base, &made).await?;
+        Ok(Some(made))
     }
 
     /// Whether `source` merges into `target` without a conflict.

@@ -55,6 +55,7 @@ pub(super) fn router(forge: &Forge) -> Router<Forge> {
     }
     router
         .route("/api/v3/{*rest}", any(wire::no_route))
+        .method_not_allowed_fallback(wire::no_route)
         .layer(axum::middleware::from_fn_with_state(forge.clone(), wire::dress))
         .with_state(forge.clone())
 }

@@ -71,6 +71,7 @@ pub(super) fn router(forge: &Forge) -> Router<Forge> {
         .route(&under("/issues/{iid}"), get(issues::one))
         .route(&under("/issues/{iid}/notes"), get(issues::notes).post(issues::note))
         .route("/gitlab/api/v4/{*rest}", axum::routing::any(wire::no_route))
+        .method_not_allowed_fallback(wire::no_method)
         .layer(axum::middleware::from_fn(wire::dress))
         .with_state(forge.clone())
 }

@@ -133,6 +133,7 @@ async fn plant_project(
         id,
         side: seed.forge,
         path: seed.path.clone(),
+        moved_from: seed.moved_from.clone(),
         description: seed.description.clone(),
         visibility: seed.visibility,
         default_branch: seed.default_branch.clone(),

@@ -55,6 +55,8 @@ const ZEROS: &str = "0000000000000000000000000000000000000000";
 struct InFlight {
     project: u64,
     caller: Caller,
+    /// The path that git used; another one than the project's after a rename.
+    path: String,
     reason: Option<String>,
 }
 
@@ -71,7 +73,7 @@ impl Pushes {
     }
 
     /// Notes a push and returns the ticket that its hooks show.
-    pub(crate) fn begin(&self, project: u64, caller: Caller) -> String {
+    pub(crate) fn begin(&self, project: u64, caller: Caller, path: &str) -> String {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
         let ticket = hex::encode(Sha256::digest(format!(
             "{count} {:?} {}",
@@ -83,6 +85,7 @@ impl Pushes {
             InFlight {
                 project,
                 caller,
+                path: path.to_owned(),
                 reason: None,
             },
         );
@@ -237,6 +240,15 @@ async fn after(forge: &Forge, told: &Told, project: &Project, caller: &Caller) -
     }
     for update in &told.updates {
         text.push_str(&greeting(forge, project, update));
+    }
+    let used = forge.0.pushes.lock().get(&told.ticket).map(|push| push.path.clone());
+    if let Some(old) = used.filter(|used| project.side == Side::Gitlab && project.moved_from.contains(used)) {
+        let url = format!("{}/gitlab/{}.git", forge.url(), project.path);
+        let hint = format!("Please update your Git remote:\n\n  git remote set-url origin {url}");
+        text.push_str(&format!(
+            "\nProject '{old}' was moved to '{}'.\n\n{hint}\n\n",
+            project.path
+        ));
     }
     Ok(text)
 }

@@ -136,6 +136,9 @@ pub struct ProjectSeed {
     pub forge: Side,
     /// `group/subgroup/name`, or `owner/name` on GitHub.
     pub path: String,
+    /// Paths that it had before: REST redirects, git still works.
+    #[serde(default)]
+    pub moved_from: Vec<String>,
     /// One line about it.
     pub description: Option<String>,
     /// Who sees it.

@@ -93,6 +93,24 @@ fn parse(method: &Method, path: &str, query: Option<&str>) -> Option<Call> {
     })
 }
 
+/// GitLab sends git on to the address that ends in `.git`.
+fn without_suffix(request: &Request) -> Option<Response> {
+    let project = request
+        .uri()
+        .path()
+        .strip_prefix("/gitlab/")?
+        .strip_suffix("/info/refs")?;
+    let query = request
+        .uri()
+        .query()
+        .filter(|query| query.starts_with("service=git-"))?;
+    if project.ends_with(".git") || *request.method() != Method::GET {
+        return None;
+    }
+    let target = HeaderValue::try_from(format!("/gitlab/{project}.git/info/refs?{query}")).ok()?;
+    Some((StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, target)]).into_response())
+}
+
 /// Whatever no other route took: git, or nothing.
 pub(crate) async fn any(State(forge): State<Forge>, request: Request) -> Response {
     let path = request.uri().path().to_owned();
@@ -103,6 +121,9 @@ pub(crate) async fn any(State(forge): State<Forge>, request: Request) -> Respons
         && let Some(page) = pages::merge_request(&forge, &path).await
     {
         return page;
+    }
+    if let Some(redirect) = without_suffix(&request) {
+        return redirect;
     }
     let Some(call) = parse(request.method(), &path, request.uri().query()) else {
         return plain(
@@ -119,7 +140,7 @@ pub(crate) async fn any(State(forge): State<Forge>, request: Request) -> Respons
 async fn serve(forge: &Forge, call: &Call, project: &Project, caller: Option<Caller>, request: Request) -> Response {
     let pushing = call.service == Service::Receive && call.suffix != "/info/refs";
     let ticket = match (&caller, pushing) {
-        (Some(caller), true) => Some(forge.0.pushes.begin(project.id, caller.clone())),
+        (Some(caller), true) => Some(forge.0.pushes.begin(project.id, caller.clone(), &call.path)),
         (Some(_) | None, _) => None,
     };
     let (parts, body) = request.into_parts();

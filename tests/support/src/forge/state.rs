@@ -79,6 +79,17 @@ pub(crate) struct Note {
     pub(crate) created_at: Timestamp,
 }
 
+/// How a change request was merged.
+#[derive(Debug, Clone)]
+pub(crate) struct Merged {
+    pub(crate) at: Timestamp,
+    pub(crate) by: u64,
+    /// Where the branches had parted before.
+    pub(crate) base: String,
+    /// The merge commit.
+    pub(crate) commit: String,
+}
+
 /// A merge request or a pull request.
 #[derive(Debug, Clone)]
 pub(crate) struct ChangeRequest {
@@ -99,7 +110,7 @@ pub(crate) struct ChangeRequest {
     pub(crate) created_at: Timestamp,
     pub(crate) updated_at: Timestamp,
     pub(crate) closed: Option<(Timestamp, u64)>,
-    pub(crate) merged: Option<(Timestamp, u64, String)>,
+    pub(crate) merged: Option<Merged>,
     pub(crate) notes: Vec<Note>,
     /// How often it was read since its head last moved: the forge "computes" mergeability in the background, so the
     /// first reader is told that it is not known yet.
@@ -129,6 +140,7 @@ pub(crate) struct Project {
     pub(crate) id: u64,
     pub(crate) side: Side,
     pub(crate) path: String,
+    pub(crate) moved_from: Vec<String>,
     pub(crate) description: Option<String>,
     pub(crate) visibility: Visibility,
     pub(crate) default_branch: String,
@@ -254,6 +266,12 @@ impl World {
         self.projects
             .iter()
             .find(|project| project.side == side && project.path.eq_ignore_ascii_case(path))
+    }
+
+    /// The project that had this path once.
+    pub(crate) fn moved(&self, side: Side, path: &str) -> Option<&Project> {
+        let had = |project: &&Project| project.moved_from.iter().any(|old| old.eq_ignore_ascii_case(path));
+        self.projects.iter().filter(|project| project.side == side).find(had)
     }
 
     pub(crate) fn project_mut(&mut self, id: u64) -> Option<&mut Project> {

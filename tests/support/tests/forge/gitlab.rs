@@ -152,6 +152,11 @@ async fn a_merge_request_is_refused_as_measured() {
         (26, API, wish("feature")),
         (27, API, wish("not-pushed")),
         (30, "test-gitlab-grace", wish("feature")),
+        (
+            33,
+            API,
+            json!({"title": "x", "source_branch": "feature", "target_branch": "main", "assignee_ids": [null]}),
+        ),
     ] {
         let answer = world.post_gitlab(&requests(), token, body).await;
         matches_row("gitlab", row, answer.status, &answer.body);
@@ -164,6 +169,10 @@ async fn a_merge_request_is_refused_as_measured() {
         several.body,
         json!({"error": "title is missing, source_branch is missing"})
     );
+    let sudo = got(world.gitlab(Method::GET, "/user", API).header("Sudo", "grace")).await;
+    matches_row("gitlab", 12, sudo.status, &sudo.body);
+    let method = got(world.gitlab(Method::DELETE, "/user", API)).await;
+    assert_eq!((method.status, method.body), (405, json!({"error": "405 Not Allowed"})));
     let malformed = world
         .gitlab(Method::POST, &requests(), API)
         .header("Content-Type", "application/json");
@@ -316,4 +325,33 @@ async fn projects_and_branches_are_shown_to_those_who_may() {
         .gitlab(Method::GET, "/projects/101", API)
         .header("If-None-Match", etag);
     assert_eq!(got(again).await.status, 304);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merged_request_keeps_its_commits_and_diff() {
+    let world = World::start().await;
+    let head = world.pushed("gitlab", GREETER, API, "team/feature").await;
+    let branch = world
+        .get_gitlab("/projects/101/repository/branches/team%2Ffeature", API)
+        .await
+        .body;
+    assert_eq!(branch["commit"]["id"], head.as_str());
+    world.post_gitlab(&requests(), API, wish("team/feature")).await;
+    let body = json!({"forge": "gitlab", "project": GREETER, "number": 1});
+    let merged = world.control(Method::POST, "/merge", Some(body.clone())).await;
+    assert_eq!(merged.status, 201);
+    assert_eq!(world.control(Method::POST, "/merge", Some(body)).await.status, 404);
+    assert_eq!(
+        world.head("gitlab", GREETER, "main").await.as_deref(),
+        merged.body["sha"].as_str()
+    );
+    let path = format!("{}/1", requests());
+    let read = world.get_gitlab(&path, API).await.body;
+    assert_eq!(
+        (&read["state"], &read["merge_commit_sha"]),
+        (&json!("merged"), &merged.body["sha"])
+    );
+    assert_eq!((&read["sha"], &read["changes_count"]), (&json!(head), &json!("1")));
+    let commits = world.get_gitlab(&format!("{path}/commits"), API).await.body;
+    assert_eq!(commits.as_array().unwrap().len(), 1);
 }

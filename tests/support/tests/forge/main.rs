@@ -14,6 +14,7 @@ mod data;
 mod git;
 mod github;
 mod gitlab;
+mod moved;
 mod pages;
 mod program;
 mod push_options;

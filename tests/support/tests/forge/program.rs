@@ -69,6 +69,25 @@ async fn it_stops_after_its_lifetime_and_with_its_parent() {
     assert!(ended(child).await);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_waits_the_delay() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        delay: Duration::from_millis(200),
+        ..Options::default()
+    };
+    let seed = Seed::parse("").unwrap();
+    let running = forge::start_with(&seed, directory.path(), options).await.unwrap();
+    let before = std::time::Instant::now();
+    let client = crate::world::client().no_proxy().build().unwrap();
+    assert_eq!(
+        client.get(format!("{}/", running.url)).send().await.unwrap().status(),
+        200
+    );
+    assert!(before.elapsed() >= Duration::from_millis(200));
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn what_is_wrong_is_said_and_nothing_starts() {
     let directory = tempfile::tempdir().unwrap();

@@ -83,7 +83,7 @@ impl World {
         Self {
             running,
             directory,
-            client: Client::builder().no_proxy().build().unwrap(),
+            client: client().no_proxy().build().unwrap(),
         }
     }
 
@@ -224,4 +224,11 @@ pub(crate) async fn got(request: RequestBuilder) -> Got {
     let text = response.text().await.unwrap();
     let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
     Got { status, headers, body }
+}
+
+/// A client to be built. In a build of the whole workspace the product's feature takes the provider away, so one is installed here; a second
+/// time changes nothing.
+pub(crate) fn client() -> reqwest::ClientBuilder {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
 }

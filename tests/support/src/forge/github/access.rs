@@ -74,10 +74,22 @@ impl FromRequestParts<Forge> for Entry {
         let Ok(Path(rest)) = Path::<HashMap<String, String>>::from_request_parts(parts, forge).await else {
             return Err(MISSING);
         };
+        let visible = |project: &Project| match &caller {
+            Some(caller) => sees(caller, project),
+            None => project.visibility == Visibility::Public,
+        };
         let found = {
             let world = forge.world();
             let one = match (rest.get("owner"), rest.get("repo")) {
-                (Some(owner), Some(repo)) => world.project(Side::Github, &format!("{owner}/{repo}")),
+                (Some(owner), Some(repo)) => {
+                    let path = format!("{owner}/{repo}");
+                    let moved = world.moved(Side::Github, &path).filter(|project| visible(project));
+                    if let Some(project) = moved {
+                        let url = format!("{}/api/v3/repositories/{}", forge.url(), project.id);
+                        return Err(Refusal::Moved(url));
+                    }
+                    world.project(Side::Github, &path)
+                }
                 _ => {
                     let id = rest.get("repository_id").and_then(|id| id.parse::<u64>().ok());
                     world
@@ -88,10 +100,7 @@ impl FromRequestParts<Forge> for Entry {
             };
             one.cloned()
         };
-        let visible = |project: &Project| match &caller {
-            Some(caller) => sees(caller, project),
-            None => project.visibility == Visibility::Public,
-        };
+
         let project = found.filter(visible).ok_or(MISSING)?;
         Ok(Self { project, caller, rest })
     }

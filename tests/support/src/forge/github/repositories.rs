@@ -35,12 +35,9 @@ pub(crate) async fn one(State(forge): State<Forge>, entry: Entry) -> Answer {
     found(repository(&forge, &entry.project, entry.caller.as_ref(), true))
 }
 
-fn protection(project: &Project, name: &str, full: bool) -> Value {
+fn protection(project: &Project, name: &str) -> Value {
     let enabled = project.protection(name).is_some();
-    let mut checks = json!({"enforcement_level": "off", "contexts": []});
-    if full {
-        checks["checks"] = json!([]);
-    }
+    let checks = json!({"enforcement_level": "off", "contexts": [], "checks": []});
     json!({"enabled": enabled, "required_status_checks": checks})
 }
 
@@ -65,7 +62,7 @@ pub(crate) async fn branches(State(forge): State<Forge>, entry: Entry, RawQuery(
                 "name": name,
                 "commit": {"sha": sha, "url": format!("{rest}/commits/{sha}")},
                 "protected": project.protection(&name).is_some(),
-                "protection": protection(project, &name, false),
+                "protection": protection(project, &name),
                 "protection_url": format!("{rest}/branches/{name}/protection"),
             })
         },
@@ -91,7 +88,7 @@ pub(crate) async fn branch(State(forge): State<Forge>, entry: Entry) -> Answer {
             "html": format!("{}/tree/{name}", web_url(&forge, project)),
         },
         "protected": project.protection(name).is_some(),
-        "protection": protection(project, name, true),
+        "protection": protection(project, name),
         "protection_url": format!("{rest}/branches/{name}/protection"),
     }))
 }

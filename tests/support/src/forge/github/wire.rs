@@ -29,6 +29,8 @@ pub(crate) enum Refusal {
     NeedsToken,
     /// 404, with the page that GitHub names.
     NotFound(&'static str),
+    /// 301 of a renamed repository, with its address.
+    Moved(String),
     /// 404 of a branch.
     BranchNotFound,
     /// 403: a fine-grained token without the permission, named in a header.
@@ -58,10 +60,15 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let page = |rest: &str| format!("{DOCUMENTATION}{rest}");
         let mut needed = None;
+        let mut moved = None;
         let (status, message, documentation, errors) = match self {
             Self::BadCredentials => (401, "Bad credentials".to_owned(), page(""), None),
             Self::NeedsToken => (401, "Requires authentication".to_owned(), page(""), None),
             Self::NotFound(rest) => (404, "Not Found".to_owned(), page(rest), None),
+            Self::Moved(url) => {
+                moved = Some(url);
+                (301, "Moved Permanently".to_owned(), page(""), None)
+            }
             Self::BranchNotFound => (
                 404,
                 "Branch not found".to_owned(),
@@ -89,11 +96,17 @@ impl IntoResponse for Refusal {
             Self::Broken(source) => (500, format!("Server Error (test forge: {source})"), page(""), None),
         };
         let mut body = json!({"message": message, "documentation_url": documentation, "status": status.to_string()});
+        if let Some(url) = &moved {
+            body["url"] = json!(url);
+        }
         if let Some(errors) = errors {
             body["errors"] = errors;
         }
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(body)).into_response();
+        if let Some(url) = moved {
+            set(response.headers_mut(), "location", &url);
+        }
         if let Some(permission) = needed {
             set(response.headers_mut(), "x-accepted-github-permissions", permission);
         }

@@ -87,10 +87,20 @@ pub(crate) fn project(forge: &Forge, key: &str, user: Option<&User>) -> Result<P
         Err(_) => world.project(Side::Gitlab, key),
     };
     let user = user.map(|user| user.id);
-    found
+    if let Some(project) = found.filter(|project| project.visible_to(user)) {
+        return Ok(project.clone());
+    }
+    match world
+        .moved(Side::Gitlab, key)
         .filter(|project| project.visible_to(user))
-        .cloned()
-        .ok_or(Refusal::Missing("Project"))
+    {
+        Some(project) => Err(Refusal::Moved(format!(
+            "{}/gitlab/api/v4/projects/{}",
+            forge.url(),
+            project.id
+        ))),
+        None => Err(Refusal::Missing("Project")),
+    }
 }
 
 /// The same for routes that show code or what hangs on it.

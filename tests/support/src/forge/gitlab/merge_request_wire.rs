@@ -80,7 +80,7 @@ pub(crate) fn listed(
     assignees.truncate(1);
     let comments = one.notes.iter().filter(|note| !note.system).count();
     let closed_by = one.closed.map(|(_, by)| basic(forge, by));
-    let merged_by = one.merged.as_ref().map(|(_, by, _)| basic(forge, *by));
+    let merged_by = one.merged.as_ref().map(|merged| basic(forge, merged.by));
     let mut body = json!({
         "id": one.id,
         "iid": one.number,
@@ -92,7 +92,7 @@ pub(crate) fn listed(
         "updated_at": time(one.updated_at),
         "merged_by": merged_by,
         "merge_user": merged_by,
-        "merged_at": one.merged.as_ref().map(|(at, _, _)| time(*at)),
+        "merged_at": one.merged.as_ref().map(|merged| time(merged.at)),
         "closed_by": closed_by,
         "closed_at": one.closed.map(|(at, _)| time(at)),
         "target_branch": one.target,
@@ -119,7 +119,7 @@ pub(crate) fn listed(
         "detailed_merge_status": detailed,
         "merge_after": null,
         "sha": facts.head,
-        "merge_commit_sha": null,
+        "merge_commit_sha": one.merged.as_ref().map(|merged| &merged.commit),
         "squash_commit_sha": null,
         "discussion_locked": null,
         "should_remove_source_branch": null,

@@ -239,6 +239,14 @@ pub(crate) async fn create(
             "Target project is not a fork of source project".to_owned(),
         ));
     }
+    let odd = |id: &Value| id.as_u64().is_none() && id.as_str().is_none_or(|id| id.parse::<u64>().is_err());
+    if parameters
+        .value("assignee_ids")
+        .and_then(Value::as_array)
+        .is_some_and(|ids| ids.iter().any(odd))
+    {
+        return Err(Refusal::Parameter("assignee_ids is invalid".to_owned()));
+    }
     if title.trim().is_empty() {
         return Err(Refusal::Invalid(json!({"title": ["can't be blank"]})));
     }

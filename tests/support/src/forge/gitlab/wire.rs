@@ -34,6 +34,8 @@ pub(crate) enum Refusal {
     MissingEntry,
     /// 404 of a route.
     NoRoute,
+    /// 301 of a renamed project, with its address.
+    Moved(String),
     /// 400 of a parameter: the `error` key.
     Parameter(String),
     /// 400 `400 Bad request - …`.
@@ -88,6 +90,11 @@ impl IntoResponse for Refusal {
             Self::Missing(thing) => message(404, format!("404 {thing} Not Found")),
             Self::MissingEntry => message(404, "404 Not found".to_owned()),
             Self::NoRoute => (404, json!({"error": "404 Not Found"})),
+
+            Self::Moved(url) => {
+                let text = format!("This resource has been moved permanently to {url}");
+                return (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, url)], text).into_response();
+            }
             Self::Parameter(text) => (400, json!({"error": text})),
             Self::BadRequest(text) => message(400, format!("400 Bad request - {text}")),
             Self::Invalid(fields) => (400, json!({"message": fields})),
@@ -157,6 +164,15 @@ pub(crate) fn effective(parameters: &Parameters, defaults: &[(&str, &str)]) -> V
 /// GitLab's time stamps have milliseconds.
 pub(crate) fn time(at: Timestamp) -> String {
     format!("{at:.3}")
+}
+
+/// The route exists, for another method.
+pub(crate) async fn no_method() -> Response {
+    (
+        StatusCode::METHOD_NOT_ALLOWED,
+        Json(json!({"error": "405 Not Allowed"})),
+    )
+        .into_response()
 }
 
 /// The route does not exist: the `error` key, in title case.

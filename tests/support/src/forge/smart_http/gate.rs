@@ -17,7 +17,13 @@ type Passed = Result<(Project, Option<Caller>), Box<Response>>;
 
 /// Decides whether a request of git may go on.
 pub(super) fn pass(forge: &Forge, call: &Call, headers: &HeaderMap) -> Passed {
-    let project = forge.world().project(call.side, &call.path).cloned();
+    let project = {
+        let world = forge.world();
+        world
+            .project(call.side, &call.path)
+            .or_else(|| world.moved(call.side, &call.path))
+            .cloned()
+    };
     match call.side {
         Side::Gitlab => gitlab(forge, call, project, headers),
         Side::Github => github(forge, call, project, headers),

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+#
+# Measures what a session costs against `docker run`, and what a worker with idle sessions weighs. Sets everything up by itself.
+#
+#   tests/bench/run.sh              10 rounds; fails where a goal is missed
+#   tests/bench/run.sh --quick      5 rounds; fails where a goal is missed by more than half
+#   tests/bench/run.sh --rounds N   as many rounds as that
+#
+# The rounds alternate (docker run, a session, a bare clone, docker run, ...), so a machine that gets slower in between makes all of
+# them slower: read the ratios. Only loopback is used; what was started here is stopped at the end, RabbitMQ too unless it ran before.
+#
+# CARGO                  the cargo to build with (default cargo)
+# STATIC_TARGET_DIR      where static builds are kept (default target/static)
+# COFFERDAM_TEST_AMQP    a broker to use instead of the one that tests/rabbitmq.sh starts
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+cargo=${CARGO:-cargo}
+target=${CARGO_TARGET_DIR:-$root/target}
+static=${STATIC_TARGET_DIR:-$root/target/static}
+
+say() { printf 'bench: %s\n' "$*" >&2; }
+die() {
+    say "$*"
+    exit 2
+}
+
+command -v python3 >/dev/null || die "python3 is missing: install the distribution's python3"
+docker info >/dev/null 2>&1 || "$root/deploy/docker.sh" start >&2
+
+say "building (release)"
+triple=$(rustc -vV | sed -n 's/^host: //p')
+(cd "$root" && "$cargo" build --quiet --release --locked -p cofferdam -p cofferdam-test-support --bin cofferdam --bin test-forge)
+(cd "$root" && RUSTFLAGS="-C target-feature=+crt-static" "$cargo" build --quiet --release --locked --target "$triple" \
+    --target-dir "$static" -p cofferdam-inside)
+CARGO=$cargo STATIC_TARGET_DIR=$static "$root/tests/support/image/build.sh"
+
+if [ -z "${COFFERDAM_TEST_AMQP:-}" ]; then
+    if ! COFFERDAM_TEST_AMQP=$("$root/tests/rabbitmq.sh" status 2>/dev/null); then
+        COFFERDAM_TEST_AMQP=$("$root/tests/rabbitmq.sh" start)
+        trap '"$root/tests/rabbitmq.sh" stop' EXIT
+    fi
+fi
+export COFFERDAM_TEST_AMQP
+
+python3 "$here/bench.py" --bin "$target/release" --inside "$static/$triple/release/inside" "$@"

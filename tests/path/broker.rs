@@ -1,0 +1,646 @@
+//! The daemon on a real RabbitMQ: tasks, duplicates, dead letters, control, a broker that is away, and the ways to stop.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use serde_json::{Value, json};
+
+use crate::harness::{LAB, Process, Ran, World, signal, until};
+use crate::main_job::assert_main_job;
+
+/// The broker of `tests/rabbitmq.sh`.
+fn broker() -> String {
+    std::env::var("COFFERDAM_TEST_AMQP").expect("COFFERDAM_TEST_AMQP is not set: tests/rabbitmq.sh start prints it")
+}
+
+/// A running daemon.
+struct Daemon {
+    process: Process,
+    config: PathBuf,
+    admin: String,
+    prefix: String,
+    log: PathBuf,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Daemon {
+    fn start(world: &World, more: &str) -> Self {
+        Self::start_at(world, &broker(), more)
+    }
+
+    fn start_at(world: &World, url: &str, more: &str) -> Self {
+        let prefix = format!("t{}", uuid::Uuid::new_v4().simple());
+        let daemon = Self::begin(world, url, &prefix, more);
+        until(Duration::from_secs(30), "readiness", || {
+            (daemon.status("/readyz") == 200).then_some(())
+        });
+        daemon
+    }
+
+    fn begin(world: &World, url: &str, prefix: &str, more: &str) -> Self {
+        let port = free_port();
+        let config = world.config(&format!(
+            "{more}\n[queue]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nheartbeat_s = 3\n[admin]\nlisten = \"127.0.0.1:{port}\"\n"
+        ));
+        let log = world.directory.path().join(format!("log-{port}"));
+        let mut command = world.command(&config);
+        command
+            .env("COFFERDAM_LOG", "info,lapin=off")
+            .arg("run")
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap());
+        let process = Process(command.spawn().unwrap());
+        Self {
+            process,
+            config,
+            admin: format!("http://127.0.0.1:{port}"),
+            prefix: prefix.to_owned(),
+            log,
+        }
+    }
+
+    fn status(&self, path: &str) -> u16 {
+        let output = Command::new("curl")
+            .args([
+                "-s",
+                "-o",
+                "/dev/null",
+                "--max-time",
+                "5",
+                "-w",
+                "%{http_code}",
+                &format!("{}{path}", self.admin),
+            ])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(0)
+    }
+
+    fn page(&self, path: &str) -> String {
+        let output = Command::new("curl")
+            .args(["-s", "--max-time", "5", &format!("{}{path}", self.admin)])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn submit(&self, world: &World, task: &Value) -> Ran {
+        let mut command = world.command(&self.config);
+        command
+            .env("COFFERDAM_LOG", "error,lapin=off")
+            .args(["submit", "--follow", "--json"])
+            .arg(world.write_task(task));
+        Ran::of(command)
+    }
+
+    /// Follows in the background; events go to the file that is returned.
+    fn submit_aside(&self, world: &World, task: &Value) -> (Process, PathBuf) {
+        let events = world.directory.path().join(format!("events-{}", uuid::Uuid::new_v4()));
+        let mut command = world.command(&self.config);
+        command
+            .env("COFFERDAM_LOG", "error,lapin=off")
+            .args(["submit", "--follow", "--json"])
+            .arg(world.write_task(task));
+        command
+            .stdout(std::fs::File::create(&events).unwrap())
+            .stderr(Stdio::null());
+        (Process(command.spawn().unwrap()), events)
+    }
+
+    fn wait(&mut self) -> i32 {
+        until(Duration::from_secs(90), "the end of the worker", || {
+            self.process.0.try_wait().unwrap()
+        })
+        .code()
+        .unwrap_or(-1)
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+}
+
+fn wait_for(events: &std::path::Path, words: &str) {
+    until(Duration::from_secs(60), words, || {
+        std::fs::read_to_string(events).unwrap().contains(words).then_some(())
+    });
+}
+
+fn outcome(events: &std::path::Path) -> Value {
+    wait_for(events, "\"event\":\"finished\"");
+    let text = std::fs::read_to_string(events).unwrap();
+    let last: Value = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .last()
+        .unwrap();
+    last["data"]["outcome"].clone()
+}
+
+/// An orchestrator's own connection.
+struct Amqp {
+    runtime: tokio::runtime::Runtime,
+    channel: Channel,
+    _connection: Connection,
+}
+
+impl Amqp {
+    fn open() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (connection, channel) = runtime.block_on(async {
+            let connection = Connection::connect(&broker(), ConnectionProperties::default())
+                .await
+                .unwrap();
+            let channel = connection.create_channel().await.unwrap();
+            channel
+                .confirm_select(lapin::options::ConfirmSelectOptions::default())
+                .await
+                .unwrap();
+            (connection, channel)
+        });
+        Self {
+            runtime,
+            channel,
+            _connection: connection,
+        }
+    }
+
+    /// Publishes, and says whether anybody took it.
+    fn publish(&self, exchange: &str, key: &str, body: &[u8]) -> bool {
+        self.runtime.block_on(async {
+            let options = BasicPublishOptions {
+                mandatory: true,
+                ..BasicPublishOptions::default()
+            };
+            let confirm =
+                self.channel
+                    .basic_publish(exchange.into(), key.into(), options, body, BasicProperties::default());
+            let confirmation = confirm.await.unwrap().await.unwrap();
+            confirmation.take_message().is_none()
+        })
+    }
+
+    fn get(&self, queue: &str) -> Option<(Vec<u8>, BasicProperties)> {
+        self.runtime.block_on(async {
+            let got = self
+                .channel
+                .basic_get(queue.into(), BasicGetOptions { no_ack: true })
+                .await
+                .unwrap();
+            got.map(|message| (message.delivery.data.clone(), message.delivery.properties.clone()))
+        })
+    }
+
+    fn count(&self, queue: &str) -> u32 {
+        self.runtime.block_on(async {
+            let options = QueueDeclareOptions {
+                passive: true,
+                ..QueueDeclareOptions::default()
+            };
+            let declared = self
+                .channel
+                .queue_declare(queue.into(), options, FieldTable::default())
+                .await
+                .unwrap();
+            declared.message_count()
+        })
+    }
+
+    /// A queue of our own on the events of everything.
+    fn listen(&self, exchange: &str) -> lapin::Consumer {
+        self.runtime.block_on(async {
+            let options = QueueDeclareOptions {
+                exclusive: true,
+                auto_delete: true,
+                ..QueueDeclareOptions::default()
+            };
+            let queue = self
+                .channel
+                .queue_declare("".into(), options, FieldTable::default())
+                .await
+                .unwrap();
+            let (name, bind) = (queue.name().clone(), QueueBindOptions::default());
+            self.channel
+                .queue_bind(
+                    name.clone(),
+                    exchange.into(),
+                    "session.#".into(),
+                    bind,
+                    FieldTable::default(),
+                )
+                .await
+                .unwrap();
+            let options = lapin::options::BasicConsumeOptions {
+                no_ack: true,
+                ..Default::default()
+            };
+            self.channel
+                .basic_consume(name, "".into(), options, FieldTable::default())
+                .await
+                .unwrap()
+        })
+    }
+
+    fn next(&self, consumer: &mut lapin::Consumer) -> lapin::message::Delivery {
+        self.runtime.block_on(async {
+            tokio::time::timeout(Duration::from_secs(60), consumer.next())
+                .await
+                .unwrap()
+                .unwrap()
+                .unwrap()
+        })
+    }
+}
+
+#[test]
+fn a_task_from_rabbitmq_becomes_a_merge_request_and_a_pull_request() {
+    let world = World::new();
+    let daemon = Daemon::start(&world, "");
+    let amqp = Amqp::open();
+    let mut events = amqp.listen(&format!("{}.events", daemon.prefix));
+    let task = world.task("Greet.\n!write greeter/a.txt b\n!commit greeter One\n!write website/a.txt b\n!say ## Changes\\nA\\n## Approach\\nB\\n## Trade-offs\\nC");
+    let ran = daemon.submit(&world, &task);
+    assert_main_job(&world, &ran, &task["session"]);
+
+    // The same events, as any other subscriber sees them.
+    let mut seqs = Vec::new();
+    loop {
+        let delivery = amqp.next(&mut events);
+        let event: Value = serde_json::from_slice(&delivery.data).unwrap();
+        let kind = event["data"]["event"].as_str().unwrap();
+        assert_eq!(
+            delivery.routing_key.as_str(),
+            format!("session.{}.{kind}", task["session"].as_str().unwrap())
+        );
+        assert_eq!(event["specversion"], "1.0");
+        let content = delivery.properties.content_type().as_ref().unwrap().as_str().to_owned();
+        assert!(content.starts_with("application/cloudevents+json"), "{content}");
+        let progress = ["clone", "agent_message", "agent_thought", "agent_tool", "agent_plan"].contains(&kind);
+        assert_eq!(delivery.properties.delivery_mode() == &Some(2), !progress, "{kind}");
+        seqs.push(event["data"]["seq"].as_u64().unwrap());
+        if kind == "finished" {
+            break;
+        }
+    }
+    assert!(seqs.windows(2).all(|pair| pair[0] < pair[1]), "{seqs:?}");
+    assert_eq!(amqp.count(&format!("{}.tasks", daemon.prefix)), 0);
+
+    let metrics = daemon.page("/metrics");
+    for sample in [
+        "cofferdam_sessions_finished_total{outcome=\"success\",reason=\"published\"} 1",
+        "cofferdam_amqp_connected 1",
+        "cofferdam_change_requests_total{action=\"opened\",forge=\"gitlab\"} 1",
+        "cofferdam_sessions_in_progress{stage=\"turn\"} 0",
+    ] {
+        assert!(metrics.contains(sample), "{sample} in {metrics}");
+    }
+}
+
+#[test]
+fn a_duplicate_runs_once_whether_it_comes_during_or_after() {
+    let world = World::new();
+    let daemon = Daemon::start(&world, "");
+    let task = world.lab_task("!write a.txt b\n!sleep 1500");
+    let amqp = Amqp::open();
+    let (_following, events) = daemon.submit_aside(&world, &task);
+    wait_for(&events, "turn_started");
+    let tasks = format!("{}.tasks", daemon.prefix);
+    assert!(amqp.publish("", &tasks, task.to_string().as_bytes()));
+    assert_eq!(outcome(&events)["reason"], "published");
+    assert!(amqp.publish("", &tasks, task.to_string().as_bytes()));
+    until(Duration::from_secs(20), "both duplicates were dropped", || {
+        let metrics = daemon.page("/metrics");
+        (metrics.contains("result=\"elsewhere\"} 1") && metrics.contains("result=\"over\"} 1")).then_some(())
+    });
+    assert_eq!(world.project(LAB)["change_requests"].as_array().unwrap().len(), 1);
+    world.assert_clean();
+}
+
+#[test]
+fn what_is_no_task_is_dead_lettered_with_its_reason_and_the_worker_goes_on() {
+    let world = World::new();
+    let daemon = Daemon::start(&world, "");
+    let amqp = Amqp::open();
+    let mut events = amqp.listen(&format!("{}.events", daemon.prefix));
+    let (tasks, dead) = (format!("{}.tasks", daemon.prefix), format!("{}.dead", daemon.prefix));
+    let mut unknown = world.lab_task("!say hi");
+    unknown["projekts"] = json!([]);
+    for (code, body) in [
+        ("not_json", b"{nope".to_vec()),
+        ("unknown_version", br#"{"version":7}"#.to_vec()),
+        ("bad_field", unknown.to_string().into_bytes()),
+    ] {
+        assert!(amqp.publish("", &tasks, &body));
+        let (found, properties) = until(Duration::from_secs(20), "a dead letter", || amqp.get(&dead));
+        assert_eq!(found, body);
+        let headers = properties.headers().as_ref().unwrap().inner();
+        let header = |name: &str| {
+            headers
+                .get(name)
+                .and_then(|value| value.as_long_string())
+                .map(ToString::to_string)
+                .unwrap_or_default()
+        };
+        assert_eq!(header("cofferdam-code"), code);
+        assert!(!header("cofferdam-message").is_empty());
+        let event: Value = serde_json::from_slice(&amqp.next(&mut events).data).unwrap();
+        assert_eq!(
+            (&event["data"]["event"], &event["data"]["code"]),
+            (&json!("rejected"), &json!(code))
+        );
+    }
+    // A task that is well formed and cannot be done is no dead letter.
+    let mut nobody = world.lab_task("!say hi");
+    nobody["connections"]["lab"]["credential"] = json!({"env": "COFFERDAM_TOKEN_NOBODY"});
+    assert_eq!(daemon.submit(&world, &nobody).reason(), "credential_missing");
+    assert_eq!(amqp.count(&dead), 0);
+    assert_eq!(
+        daemon.submit(&world, &world.lab_task("!say hi")).reason(),
+        "nothing_to_publish"
+    );
+}
+
+#[test]
+fn control_messages_are_answered_and_end_a_session_either_way() {
+    let world = World::new();
+    let daemon = Daemon::start(&world, "[session]\ngrace_s = 2");
+    let amqp = Amqp::open();
+    let inbox = format!("{}.session.in", daemon.prefix);
+    for (control, reason, files) in [
+        (
+            json!({"version": 1, "id": "c-1", "kind": "end", "publish": true}),
+            "published",
+            1,
+        ),
+        (
+            json!({"version": 1, "id": "c-2", "kind": "cancel_turn"}),
+            "published",
+            2,
+        ),
+        (
+            json!({"version": 1, "id": "c-3", "kind": "end", "publish": false}),
+            "cancelled",
+            2,
+        ),
+    ] {
+        let task = world.lab_task("!write a.txt b\n!hang");
+        let session = task["session"].as_str().unwrap().to_owned();
+        let (_following, events) = daemon.submit_aside(&world, &task);
+        wait_for(&events, "write a.txt");
+        assert!(amqp.publish(&inbox, &session, br#"{"version":1,"id":"c-0","kind":"dance"}"#));
+        wait_for(&events, "dance");
+        assert!(amqp.publish(&inbox, &session, control.to_string().as_bytes()));
+        assert_eq!(outcome(&events)["reason"], reason);
+        let text = std::fs::read_to_string(&events).unwrap();
+        assert!(
+            text.contains(&format!("\"in_reply_to\":{},\"applied\":true", control["id"])),
+            "{text}"
+        );
+        assert_eq!(world.project(LAB)["change_requests"].as_array().unwrap().len(), files);
+        until(Duration::from_secs(10), "no route to a session that is over", || {
+            (!amqp.publish(&inbox, &session, control.to_string().as_bytes())).then_some(())
+        });
+        world.assert_clean();
+    }
+}
+
+/// A way to the broker that can be closed and opened.
+struct Proxy {
+    port: u16,
+    open: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    fn new(open: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let open = Arc::new(AtomicBool::new(open));
+        let target = broker()
+            .rsplit('@')
+            .next()
+            .unwrap()
+            .split('/')
+            .next()
+            .unwrap()
+            .to_owned();
+        let gate = open.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().filter_map(Result::ok) {
+                if !gate.load(Ordering::Relaxed) {
+                    continue;
+                }
+                let Ok(server) = TcpStream::connect(&target) else {
+                    continue;
+                };
+                for (mut from, mut to) in [
+                    (client.try_clone().unwrap(), server.try_clone().unwrap()),
+                    (server, client),
+                ] {
+                    let gate = gate.clone();
+                    from.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+                    std::thread::spawn(move || {
+                        let mut buffer = [0_u8; 16 * 1024];
+                        while gate.load(Ordering::Relaxed) {
+                            match std::io::Read::read(&mut from, &mut buffer) {
+                                Ok(0) => break,
+                                Ok(count) => {
+                                    if std::io::Write::write_all(&mut to, &buffer[..count]).is_err() {
+                                        break;
+                                    }
+                                }
+                                Err(error)
+                                    if matches!(
+                                        error.kind(),
+                                        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                                    ) => {}
+                                Err(_) => break,
+                            }
+                        }
+                        let _ = to.shutdown(std::net::Shutdown::Both);
+                    });
+                }
+            }
+        });
+        Self { port, open }
+    }
+
+    fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+}
+
+#[test]
+fn a_broker_that_is_away_at_the_start_is_waited_for() {
+    let world = World::new();
+    let proxy = Proxy::new(false);
+    let prefix = format!("t{}", uuid::Uuid::new_v4().simple());
+    let daemon = Daemon::begin(&world, &proxy.url(), &prefix, "");
+    until(Duration::from_secs(20), "liveness", || {
+        (daemon.status("/livez") == 200).then_some(())
+    });
+    assert_eq!(daemon.status("/readyz"), 503);
+    assert!(daemon.page("/readyz").contains("broker"));
+    proxy.open.store(true, Ordering::Relaxed);
+    until(Duration::from_secs(30), "readiness", || {
+        (daemon.status("/readyz") == 200).then_some(())
+    });
+    assert_eq!(
+        daemon.submit(&world, &world.lab_task("!say hi")).reason(),
+        "nothing_to_publish"
+    );
+}
+
+#[test]
+fn a_connection_lost_in_the_middle_costs_no_session() {
+    let world = World::new();
+    let proxy = Proxy::new(true);
+    let daemon = Daemon::start_at(&world, &proxy.url(), "");
+    let amqp = Amqp::open();
+    let mut events = amqp.listen(&format!("{}.events", daemon.prefix));
+    let task = world.lab_task("!write a.txt b\n!sleep 4000\n!say done");
+    assert!(amqp.publish("", &format!("{}.tasks", daemon.prefix), task.to_string().as_bytes()));
+    let mut next = || serde_json::from_slice::<Value>(&amqp.next(&mut events).data).unwrap();
+    while next()["data"]["event"] != "turn_started" {}
+    proxy.open.store(false, Ordering::Relaxed);
+    until(Duration::from_secs(20), "unreadiness", || {
+        (daemon.status("/readyz") == 503).then_some(())
+    });
+    proxy.open.store(true, Ordering::Relaxed);
+    let last = loop {
+        let event = next();
+        if event["data"]["event"] == "finished" {
+            break event;
+        }
+    };
+    assert_eq!(last["data"]["outcome"]["reason"], "published", "{last}");
+    assert_eq!(world.project(LAB)["change_requests"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn sigterm_lets_sessions_finish_and_a_second_one_keeps_their_work() {
+    let world = World::new();
+    let mut daemon = Daemon::start(&world, "");
+    let (_following, events) = daemon.submit_aside(&world, &world.lab_task("!write a.txt b\n!sleep 2500"));
+    wait_for(&events, "write a.txt");
+    signal(&daemon.process.0, "TERM");
+    until(Duration::from_secs(10), "unreadiness", || {
+        daemon.page("/readyz").contains("draining").then_some(())
+    });
+    assert_eq!(outcome(&events)["reason"], "published");
+    assert_eq!(daemon.wait(), 0);
+
+    let mut daemon = Daemon::start(&world, "[session]\ngrace_s = 1");
+    let (_following, events) = daemon.submit_aside(&world, &world.lab_task("!write a.txt b\n!hang"));
+    wait_for(&events, "write a.txt");
+    signal(&daemon.process.0, "TERM");
+    until(Duration::from_secs(10), "unreadiness", || {
+        daemon.page("/readyz").contains("draining").then_some(())
+    });
+    signal(&daemon.process.0, "TERM");
+    let outcome = outcome(&events);
+    assert_eq!(outcome["reason"], "worker_stopped");
+    assert!(outcome["projects"][0]["kept"].is_string(), "{outcome}");
+    assert_eq!(daemon.wait(), 0);
+    world.assert_clean();
+}
+
+#[test]
+fn a_killed_worker_leaves_nothing_that_the_next_one_does_not_clear_and_keep() {
+    let world = World::new();
+    let mut daemon = Daemon::start(&world, "");
+    let (_following, events) = daemon.submit_aside(
+        &world,
+        &world.lab_task("!write a.txt b\n!commit . One\n!shell git push -q\n!hang"),
+    );
+    wait_for(&events, "push_accepted");
+    signal(&daemon.process.0, "KILL");
+    daemon.wait();
+    let daemon = Daemon::start(&world, "");
+    world.assert_clean();
+    let kept: Vec<_> = std::fs::read_dir(world.state_dir().join("kept"))
+        .unwrap()
+        .filter_map(Result::ok)
+        .collect();
+    assert!(
+        kept.iter()
+            .any(|entry| entry.file_name().to_string_lossy().ends_with(".bundle")),
+        "{}",
+        daemon.log()
+    );
+    assert!(daemon.log().contains("kept as a bundle"));
+}
+
+#[test]
+fn an_engine_that_is_away_is_told_by_readiness_doctor_and_outcome() {
+    let world = World::new();
+    let prefix = format!("t{}", uuid::Uuid::new_v4().simple());
+    let port = free_port();
+    let config = world.config(&format!(
+        "[queue]\nurl = \"{}\"\nprefix = \"{prefix}\"\n[admin]\nlisten = \"127.0.0.1:{port}\"\n",
+        broker()
+    ));
+    let doctor = |socket: Option<&str>, amqp: Option<&str>| {
+        let mut command = world.command(&config);
+        command
+            .env("COFFERDAM_LOG", "error,lapin=off")
+            .args(["doctor", "--json"]);
+        if let Some(socket) = socket {
+            command.env("COFFERDAM__SANDBOX__DOCKER_SOCKET", socket);
+        }
+        if let Some(amqp) = amqp {
+            command.env("COFFERDAM__QUEUE__URL", amqp);
+        }
+        let ran = Ran::of(command);
+        (ran.exit, serde_json::from_str::<Value>(&ran.stdout).unwrap())
+    };
+    let (exit, found) = doctor(None, None);
+    assert_eq!((exit, &found["ok"]), (0, &json!(true)), "{found}");
+    for (socket, amqp, check) in [
+        (Some("/nonexistent.sock"), None, "engine"),
+        (None, Some("amqp://guest:guest@127.0.0.1:9/%2f"), "broker"),
+    ] {
+        let (exit, found) = doctor(socket, amqp);
+        assert_eq!((exit, &found["ok"]), (69, &json!(false)), "{found}");
+        let problems: Vec<&Value> = found["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|one| one["state"] == "problem")
+            .collect();
+        assert_eq!(problems.len(), 1, "{found}");
+        assert_eq!(problems[0]["check"], check);
+        assert!(problems[0]["remedy"].is_string());
+    }
+}
+
+#[test]
+fn schemas_are_json_schemas_and_the_example_task_is_one() {
+    let world = World::new();
+    for what in ["task", "control", "event", "config"] {
+        let config = world.config("");
+        let mut command = world.command(&config);
+        command.args(["schema", what]);
+        let ran = Ran::of(command);
+        let schema: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(
+            schema["$schema"], "https://json-schema.org/draft/2020-12/schema",
+            "{what}"
+        );
+        assert!(schema["properties"].is_object(), "{what}");
+    }
+}

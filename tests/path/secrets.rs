@@ -1,0 +1,131 @@
+//! Canaries: tokens and keys of a distinctive value are searched for wherever an agent, an operator or a reader of events could look.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::harness::World;
+
+const GITLAB_CANARY: &str = "glpat-canary-7f3a91c2d4";
+const GITHUB_CANARY: &str = "ghp_canary9e8d7c6b5a4f";
+const MODEL_CANARY: &str = "sk-canary-0a1b2c3d4e5f";
+
+/// Whether a canary stands in any process's arguments or environment.
+fn seen_in_processes() -> Option<String> {
+    let own = std::process::id().to_string();
+    for entry in std::fs::read_dir("/proc").ok()?.filter_map(Result::ok) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.bytes().all(|byte| byte.is_ascii_digit()) || name == own {
+            continue;
+        }
+        for file in ["cmdline", "environ"] {
+            let Ok(text) = std::fs::read(entry.path().join(file)) else {
+                continue;
+            };
+            let program = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            // The worker itself gets the tokens by its environment here; that is how the task names them.
+            if file == "environ" && program.trim() == "cofferdam" {
+                continue;
+            }
+            let text = String::from_utf8_lossy(&text).into_owned();
+            if [GITLAB_CANARY, GITHUB_CANARY, MODEL_CANARY]
+                .iter()
+                .any(|canary| text.contains(canary))
+            {
+                return Some(format!("{program} {file}"));
+            }
+        }
+    }
+    None
+}
+
+fn grep(directory: &std::path::Path) -> String {
+    let pattern = format!("{GITLAB_CANARY}\\|{GITHUB_CANARY}\\|{MODEL_CANARY}");
+    let output = Command::new("grep")
+        .args(["-rla", &pattern])
+        .arg(directory)
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn no_canary_is_found_anywhere() {
+    let world = World::with_seed(|seed| {
+        seed.replace("test-gitlab-api", GITLAB_CANARY)
+            .replace("test-github-repo", GITHUB_CANARY)
+    })
+    .token("LAB", GITLAB_CANARY)
+    .token("HUB", GITHUB_CANARY);
+    let key = world.directory.path().join("key");
+    std::fs::write(&key, MODEL_CANARY).unwrap();
+    let model = format!(
+        "model = \"m\"\n[models.m]\nurl = \"http://127.0.0.1:9\"\nkey_file = \"{}\"",
+        key.display()
+    );
+    // The agent looks for what it is not to find: split, so that the prompt itself holds no canary.
+    let search = "!shell P=canary; (env; cat /proc/*/environ /proc/*/cmdline; cat /proc/1/environ; grep -ra $P-7f / --include=* --exclude-dir=proc \
+        --exclude-dir=sys; grep -ra ${P}9e8 /home /tmp /run /opt /workspace; cat /proc/mounts) > /tmp/found 2>/dev/null; \
+        if grep -q \"glpat-$P-\\|ghp_${P}9\\|sk-$P-\" /tmp/found; then echo FOUND > greeter/found.txt; fi; true";
+    let task = world.task(&format!(
+        "!write greeter/a.txt b\n!write website/a.txt b\n{search}\n!sleep 500\n!say done"
+    ));
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let watching = std::thread::spawn({
+        let stop = stop.clone();
+        move || {
+            let mut inspected = String::new();
+            while !stop.load(Ordering::Relaxed) {
+                if let Some(where_seen) = seen_in_processes() {
+                    return Err(where_seen);
+                }
+                let ids = Command::new("docker")
+                    .args(["ps", "-aq", "--filter", "label=dev.cofferdam.sandbox"])
+                    .output()
+                    .unwrap();
+                for id in String::from_utf8_lossy(&ids.stdout).split_whitespace() {
+                    let about = Command::new("docker").args(["inspect", id]).output().unwrap();
+                    inspected.push_str(&String::from_utf8_lossy(&about.stdout));
+                }
+            }
+            Ok(inspected)
+        }
+    });
+    let ran = world.exec_with(&model, &task);
+    stop.store(true, Ordering::Relaxed);
+    let inspected = watching
+        .join()
+        .unwrap()
+        .unwrap_or_else(|place| panic!("a canary stands in {place}"));
+    assert_eq!(ran.reason(), "published", "{}", ran.stderr);
+    assert!(inspected.contains("cofferdam-"), "no sandbox was inspected");
+    for canary in [GITLAB_CANARY, GITHUB_CANARY, MODEL_CANARY] {
+        assert!(!inspected.contains(canary), "docker inspect");
+        assert!(!ran.stdout.contains(canary), "events");
+        assert!(!ran.stderr.contains(canary), "log");
+    }
+    let found = world.project("platform/tools/greeter").to_string()
+        + &world
+            .ask("GET", "/gitlab/platform/tools/greeter/-/merge_requests/2", None)
+            .to_string();
+    assert!(!found.contains("found.txt"), "the agent found a canary in its sandbox");
+    assert_eq!(grep(&world.state_dir()), "", "state directory");
+}
+
+#[test]
+fn a_token_that_the_agent_guesses_is_masked_in_what_it_says() {
+    let world = World::with_seed(|seed| seed.replace("test-gitlab-api", GITLAB_CANARY)).token("LAB", GITLAB_CANARY);
+    // The pieces are joined in the sandbox, as an agent would that got hold of the parts.
+    let ran = world.exec(&world.lab_task(&format!(
+        "!say {}\n!say {}\n!say end",
+        &GITLAB_CANARY[..9],
+        &GITLAB_CANARY[9..]
+    )));
+    assert_eq!(ran.reason(), "nothing_to_publish", "{}", ran.stderr);
+    assert!(
+        !ran.said().contains(GITLAB_CANARY) && ran.said().contains("[MASKED]"),
+        "{}",
+        ran.said()
+    );
+}

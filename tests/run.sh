@@ -1,0 +1,219 @@
+#!/usr/bin/env bash
+#
+# Sets up what the tests need and runs all of them: formatting, lints, unit and integration tests against a real RabbitMQ, a real
+# Docker engine and real git, documentation, the demo, the benchmark.
+#
+#   tests/run.sh [--full]
+#
+#   --full   also the long forms: the benchmark with all its rounds
+#
+# Every section runs, whatever became of those before it; a table at the end says which failed, and the exit code is 1 if any did.
+# Root can run it on a bare machine: what is missing is installed from the distribution. Without root, Docker must answer already and the
+# packages must be there.
+#
+# It leaves no process behind but the Docker daemon, which it starts where none answers (deploy/docker.sh stop ends that one). The RabbitMQ
+# node is its own and is removed at the end, unless it ran before. It reaches no forge and no model.
+#
+# CARGO        the cargo to run (default cargo)
+# FORGE_DATA   recordings of real forges to check against (default: forge-data in a directory `shared` beside this one, where it exists)
+set -uo pipefail
+
+full=false
+case ${1:-} in
+'') ;;
+--full) full=true ;;
+*)
+    printf 'usage: tests/run.sh [--full]\n' >&2
+    exit 2
+    ;;
+esac
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root" || exit 70
+export CARGO=${CARGO:-cargo} CI=true INSTA_UPDATE=no CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+# Incremental compilation costs time and disk where everything is compiled once.
+export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
+# Settings of a real worker are not the tests'.
+unset "${!COFFERDAM__@}" COFFERDAM_CONFIG
+
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/cofferdam-tests.XXXXXX")
+own_broker=false
+results=()
+failed=0
+
+finish() {
+    local code=$?
+    trap '' INT TERM HUP
+    if $own_broker; then tests/rabbitmq.sh wipe; fi
+    rm -rf "$scratch"
+    exit "$code"
+}
+trap finish EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# section NAME COMMAND...: runs it with a heading, and keeps what became of it and how long it took.
+section() {
+    local name=$1 started=$SECONDS code=0
+    shift
+    printf '\n==== %s\n' "$name"
+    "$@" </dev/null 2>&1 || code=$?
+    record "$name" "$code" $((SECONDS - started))
+    return "$code"
+}
+
+record() {
+    local word=passed
+    if [ "$2" -ne 0 ]; then
+        word="FAILED ($2)"
+        failed=$((failed + 1))
+    fi
+    results+=("$(printf '%-44s %-12s %5d s' "$1" "$word" "$3")")
+    printf -- '---- %s: %s, %d s\n' "$1" "$word" "$3"
+}
+
+skip() {
+    printf '\n==== %s\n---- skipped: %s\n' "$1" "$2"
+    results+=("$(printf '%-44s %-12s         %s' "$1" skipped "$2")")
+}
+
+install_tools() {
+    deploy/packages.sh git curl jq python3 shellcheck cc=gcc,libc6-dev || return
+    command -v "$CARGO" >/dev/null || {
+        printf 'there is no cargo here: a Rust toolchain is the one thing that this script does not install\n'
+        return 1
+    }
+    # A toolchain may come without these two.
+    if ! "$CARGO" fmt --version || ! "$CARGO" clippy --version; then
+        rustup component add rustfmt clippy
+    fi
+}
+
+start_broker() {
+    if tests/rabbitmq.sh status >"$scratch/amqp" 2>/dev/null; then
+        printf 'a test node runs already; it is used and left alone\n'
+    else
+        own_broker=true
+        tests/rabbitmq.sh start >"$scratch/amqp" || return
+    fi
+    # A virtual host of this run's own: what others do on the node is not seen.
+    tests/rabbitmq.sh vhost "run-$$" >"$scratch/amqp" || return
+    COFFERDAM_TEST_AMQP=$(<"$scratch/amqp")
+    export COFFERDAM_TEST_AMQP
+    printf 'RabbitMQ: %s\n' "$COFFERDAM_TEST_AMQP"
+}
+
+build_inside() {
+    COFFERDAM_TEST_INSIDE=$(sandbox-images/static.sh) && export COFFERDAM_TEST_INSIDE
+}
+
+# Every script, by its first line: a new one cannot be forgotten.
+scripts() {
+    local file first
+    git ls-files -z | while IFS= read -r -d '' file; do
+        first=
+        [ ! -f "$file" ] || IFS= read -r -n 64 first <"$file" 2>/dev/null || true
+        [[ $first =~ ^#!.*sh$ ]] && printf '%s\n' "$file"
+    done
+}
+
+check_scripts() {
+    local list
+    mapfile -t list < <(scripts)
+    [ ${#list[@]} -gt 0 ] || return 1
+    printf '%s\n' "${list[@]}"
+    local script code=0
+    for script in "${list[@]}"; do
+        bash -n "$script" || code=1
+        [ -x "$script" ] || { printf '%s cannot be executed\n' "$script"; code=1; }
+    done
+    if command -v shellcheck >/dev/null; then
+        shellcheck --severity=warning "${list[@]}" || code=1
+    else
+        printf 'shellcheck is not there: only the syntax was checked\n'
+    fi
+    return "$code"
+}
+
+build_everything() {
+    "$CARGO" test --locked --workspace --no-run || return
+    target_directory=$("$CARGO" metadata --locked --no-deps --format-version 1 | jq -r .target_directory)
+    export COFFERDAM_TEST_FORGE=$target_directory/debug/test-forge
+    [ -x "$COFFERDAM_TEST_FORGE" ]
+}
+
+run_tests() {
+    if [ -z "${FORGE_DATA:-}" ] && [ -d ../shared/forge-data ]; then
+        FORGE_DATA=$(cd ../shared/forge-data && pwd)
+        export FORGE_DATA
+    fi
+    "$CARGO" test --locked --workspace --no-fail-fast
+}
+
+check_examples() {
+    local cofferdam=${target_directory:?}/debug/cofferdam kind
+    COFFERDAM_MODEL_KEY=x "$cofferdam" --config deploy/config.example.toml config check || return
+    "$cofferdam" --config deploy/demo/config.toml config check || return
+    # A task that is read as one gets as far as the broker, which is nowhere; one that is not ends with 65.
+    local code=0
+    COFFERDAM__QUEUE__URL=amqp://127.0.0.1:1 "$cofferdam" submit deploy/task.example.json || code=$?
+    [ "$code" -eq 69 ] || { printf 'deploy/task.example.json: exit code %d\n' "$code"; return 1; }
+    for kind in task control event config; do
+        "$cofferdam" schema "$kind" | jq -e .title || return
+    done
+}
+
+# What the demo leaves behind would show here.
+leftovers() {
+    docker ps -aq --filter label=dev.cofferdam.worker --format '{{.Label "dev.cofferdam.worker"}}' | grep '^demo-' | sort
+    find /tmp -maxdepth 1 -name 'cofferdam-demo.*' | sort
+}
+
+run_demo() {
+    local before events=$scratch/demo.events
+    before=$(leftovers)
+    deploy/demo.sh --json >"$events" || return
+    printf '%d events\n' "$(wc -l <"$events")"
+    jq -es '
+        (map(select(.data.event == "change_request_opened").data.project) | sort == ["hub:acme/website", "lab:platform/tools/greeter"])
+        and (last | .data.event == "finished" and .data.outcome.result == "success" and (.data.outcome.projects | length == 2))
+        and ([.[].data.seq] as $seq | $seq == ($seq | unique))' "$events" || { cat "$events"; return 1; }
+    [ "$(leftovers)" = "$before" ] || { printf 'it left something behind:\n'; leftovers; return 1; }
+}
+
+run_benchmark() {
+    if $full; then tests/bench/run.sh; else tests/bench/run.sh --quick; fi
+}
+
+section "tools" install_tools
+section "Docker" deploy/docker.sh start
+section "RabbitMQ" start_broker
+section "scripts" check_scripts
+section "formatting" "$CARGO" fmt --all --check
+section "static inside" build_inside
+section "sandbox images: base and scripted agent" tests/support/image/build.sh
+section "sandbox images: opencode" sandbox-images/build.sh opencode
+section "lints" "$CARGO" clippy --locked --workspace --all-targets -- -D warnings
+section "documentation" env RUSTDOCFLAGS="-D warnings" "$CARGO" doc --locked --no-deps --workspace --document-private-items
+if section "build" build_everything; then
+    section "examples" check_examples
+    section "tests" run_tests
+    section "demo" run_demo
+    section "demo, a second time" run_demo
+    if [ -x tests/bench/run.sh ]; then
+        section "benchmark" run_benchmark
+    else
+        skip "benchmark" "there is none yet"
+    fi
+else
+    for name in examples tests demo benchmark; do skip "$name" "nothing was built"; done
+fi
+
+printf '\n==== summary, %d s\n' "$SECONDS"
+printf '%s\n' "${results[@]}"
+if [ "$failed" -ne 0 ]; then
+    printf '\n%d sections FAILED\n' "$failed"
+    exit 1
+fi
+printf '\nall sections passed\n'

@@ -3,29 +3,19 @@
 //! A failing session is not a failing worker: every error of a room becomes a reason in the outcome. Two scopes: the path obeys the
 //! session's deadline and cancellation; keeping work, teardown and the outcome do not.
 
-use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::{join_all, try_join_all};
-use serde::Deserialize;
-use sha2::Digest as _;
 
-use crate::agent::{self, AgentError, Agents, ProjectBrief, TurnLimits, TurnReport, prompt, sections};
-use crate::forge::Connect;
+use crate::agent::{self, AgentError, ProjectBrief, TurnLimits, TurnReport, prompt, sections};
 use crate::gateway::git::{self, GitRoutes};
 use crate::gateway::model;
 use crate::grant::{Grant, Identity};
 use crate::message::event::Stage;
-use crate::message::{
-    AgentName, ConnectionName, Credential, EventBody, ProjectKey, ProjectOutcome, Reason, SandboxId, SessionOutcome,
-    Task,
-};
-use crate::metrics::Metrics;
+use crate::message::{AgentName, ConnectionName, EventBody, ProjectKey, ProjectOutcome, Reason, SessionOutcome, Task};
 use crate::progress::Progress;
-use crate::repository::Repositories;
-use crate::sandbox::{self, Engine};
 use crate::secret::Secret;
 use crate::tools::{self, Wishes};
 
@@ -37,156 +27,27 @@ pub mod identity;
 mod live;
 pub mod neutral;
 mod publish;
+pub mod rooms;
+mod stage;
 pub mod steering;
 mod turn;
+mod verdict;
 mod workspace;
 
 use admit::Admitted;
 use failure::Failure;
 use live::Live;
 use publish::{Words, Work};
+use rooms::HeldSandbox;
+pub use rooms::{Config, LiveSandboxes, Rooms};
+use stage::stage_all;
 use steering::{Cause, Steering};
+use verdict::{bounded, commit_message, fold};
 
 /// How long a sandbox may take to hand over its commits after a failure.
 const KEEPING: Duration = Duration::from_secs(45);
 /// How long an event of the teardown may wait for a broker that is away.
 const TELLING: Duration = Duration::from_secs(10);
-
-/// Limits and names of sessions.
-#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// The pattern of branch names; `{session}` must be in it, `{title}` may be.
-    pub branch: String,
-    /// Time limit of a whole session, in seconds.
-    pub session_s: u64,
-    /// Time limit of one turn, in seconds.
-    pub turn_s: u64,
-    /// Time without a sign of life from the agent, in seconds.
-    pub idle_s: u64,
-    /// Time that an agent gets to stop when it is asked to, in seconds.
-    pub grace_s: u64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            branch: "cofferdam/{title}-{session}".into(),
-            session_s: 4 * 3600,
-            turn_s: 2 * 3600,
-            idle_s: 20 * 60,
-            grace_s: 10,
-        }
-    }
-}
-
-impl Config {
-    fn session_limit(&self) -> Duration {
-        Duration::from_secs(self.session_s)
-    }
-
-    fn turn_limit(&self) -> Duration {
-        Duration::from_secs(self.turn_s)
-    }
-
-    fn idle_limit(&self) -> Duration {
-        Duration::from_secs(self.idle_s)
-    }
-}
-
-/// Looks up a credential that a task names.
-pub type Credentials = dyn Fn(&Credential) -> Result<Secret, credential::CredentialError> + Send + Sync;
-
-/// What all sessions of a worker share.
-pub struct Rooms {
-    /// The worker's name.
-    pub worker: String,
-    /// Session settings.
-    pub config: Config,
-    /// Sandbox settings.
-    pub sandbox: sandbox::Config,
-    /// Where the worker's state lives.
-    pub state_dir: PathBuf,
-    /// The directory with `inside` and the hooks.
-    pub tools_directory: PathBuf,
-    /// The configured agents.
-    pub agents: Agents,
-    /// The agent of tasks that name none.
-    pub default_agent: Option<AgentName>,
-    /// The configured model endpoints.
-    pub models: model::Endpoints,
-    /// Looks credentials up.
-    pub credentials: Box<Credentials>,
-    /// Makes forge clients.
-    pub connect: Arc<dyn Connect>,
-    /// Mirrors and staging.
-    pub repositories: Repositories,
-    /// The container engine.
-    pub engine: Arc<dyn Engine>,
-    /// What operators see.
-    pub metrics: Arc<Metrics>,
-    /// How patient sessions are with a broker that is away.
-    pub progress: crate::progress::Config,
-    /// Sandboxes that are in use, for the reaper.
-    pub live_sandboxes: LiveSandboxes,
-}
-
-impl Rooms {
-    /// By what this worker's sandboxes are known on an engine that others use too: two workers of one host and name differ in their state.
-    #[must_use]
-    pub fn owner(&self) -> String {
-        let digest = sha2::Sha256::digest(self.state_dir.as_os_str().as_encoded_bytes());
-        format!("{}-{}", self.worker, &hex::encode(digest)[..12])
-    }
-}
-
-impl std::fmt::Debug for Rooms {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Rooms")
-            .field("worker", &self.worker)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The sandboxes that sessions of this worker hold.
-#[derive(Debug, Clone, Default)]
-pub struct LiveSandboxes(Arc<Mutex<HashSet<SandboxId>>>);
-
-impl LiveSandboxes {
-    /// Keeps the reaper away from a sandbox for as long as the result lives, however its session ends.
-    fn hold(&self, id: SandboxId) -> HeldSandbox {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
-        HeldSandbox { all: self.clone(), id }
-    }
-
-    /// All of them.
-    #[must_use]
-    pub fn all(&self) -> Vec<SandboxId> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .copied()
-            .collect()
-    }
-}
-
-/// A sandbox that a session holds.
-struct HeldSandbox {
-    all: LiveSandboxes,
-    id: SandboxId,
-}
-
-impl Drop for HeldSandbox {
-    fn drop(&mut self) {
-        self.all
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.id);
-    }
-}
 
 /// Runs one session to its outcome. Everything it took is let go when this returns.
 ///
@@ -277,7 +138,7 @@ impl<'a> Session<'a> {
         let admitted = self
             .stoppable(admit::admit(rooms, task, secrets, self.progress))
             .await?;
-        let grant = self.mint(&admitted, &agent_identity)?;
+        let grant = self.mint(&admitted, &agent_identity);
 
         // The engine needs its time, and so does the forge: both at once.
         self.enter(Stage::Mirror).await;
@@ -309,7 +170,10 @@ impl<'a> Session<'a> {
             workspace::prepare(&inside, &grant).await?;
             try_join_all(self.work.iter().map(|work| {
                 let exists = work.expected.is_some();
-                workspace::clone(&inside, &work.admitted.grant, exists, self.progress)
+                let project = &work.admitted.grant;
+                let trailers = grant.trailers.get(&project.key).ok_or_else(no_trailers);
+                let (inside, progress) = (&inside, self.progress);
+                async move { workspace::clone(inside, project, trailers?, exists, progress).await }
             }))
             .await
         }))
@@ -393,15 +257,15 @@ impl<'a> Session<'a> {
     }
 
     /// The authority of this session, from what the forges answered.
-    fn mint(&self, admitted: &[Admitted], agent: &Identity) -> Result<Grant, Failure> {
-        Ok(Grant {
+    fn mint(&self, admitted: &[Admitted], agent: &Identity) -> Grant {
+        Grant {
             session: self.task.session,
             projects: admitted.iter().map(|one| one.grant.clone()).collect(),
-            trailers: admit::trailers(self.task, admitted, agent)?,
+            trailers: admit::trailers(self.task, admitted, agent),
             publish: self.task.publish,
             uncommitted: self.task.uncommitted,
             limits: admit::limits(self.rooms, self.task),
-        })
+        }
     }
 
     /// git, tools and the agent's model become reachable for the sandbox.
@@ -604,45 +468,6 @@ async fn tell(progress: &Progress, event: EventBody) {
     }
 }
 
-/// Refreshes the mirrors side by side, makes each project's object store and staging, and fixes the names of the branches now that the
-/// forges' branches are known. No project holds its mirror while it waits for another's, so sessions cannot wait for each other in a ring.
-async fn stage_all(
-    rooms: &Rooms,
-    task: &Task,
-    mut grant: Grant,
-    admitted: Vec<Admitted>,
-) -> Result<(Arc<Grant>, Vec<Work>), Failure> {
-    let trailers = &grant.trailers;
-    let staged = admitted
-        .into_iter()
-        .enumerate()
-        .map(|(number, mut admitted)| async move {
-            let mirrored = rooms
-                .repositories
-                .refresh(&admitted.grant, &admitted.connected.access)
-                .await?;
-            admitted.grant.branch = admit::final_branch(rooms, task, mirrored.refs())?;
-            let name = format!("refs/heads/{}", admitted.grant.branch);
-            let expected = mirrored
-                .refs()
-                .iter()
-                .find(|shown| shown.name == name)
-                .map(|shown| shown.target.clone());
-            let staging = rooms
-                .repositories
-                .stage(&mirrored, task.session, number, &admitted.grant, trailers)
-                .await?;
-            Ok::<_, Failure>(Work {
-                admitted,
-                staging: Arc::new(staging),
-                expected,
-            })
-        });
-    let work = try_join_all(staged).await?;
-    grant.projects = work.iter().map(|work| work.admitted.grant.clone()).collect();
-    Ok((Arc::new(grant), work))
-}
-
 fn briefs(grant: &Grant) -> Vec<ProjectBrief> {
     grant
         .projects
@@ -656,78 +481,4 @@ fn briefs(grant: &Grant) -> Vec<ProjectBrief> {
             change_request_word: project.forge.change_request_word(),
         })
         .collect()
-}
-
-/// One verdict over all projects.
-fn fold(projects: Vec<ProjectOutcome>) -> (Reason, String, Vec<ProjectOutcome>) {
-    let good = projects
-        .iter()
-        .filter(|project| matches!(project.reason, Reason::Published | Reason::Kept))
-        .count();
-    let bad: Vec<&ProjectOutcome> = projects
-        .iter()
-        .filter(|project| {
-            !matches!(
-                project.reason,
-                Reason::Published | Reason::Kept | Reason::NothingToPublish
-            )
-        })
-        .collect();
-    let (reason, message) = match (good, bad.first()) {
-        (0, None) => (
-            Reason::NothingToPublish,
-            "the agent answered and changed nothing".to_owned(),
-        ),
-        (_, None) if projects.iter().any(|project| project.reason == Reason::Kept) => (
-            Reason::Kept,
-            "the commits are kept on the worker, as the task asked".to_owned(),
-        ),
-        (count, None) => (
-            Reason::Published,
-            format!("{count} of {} projects changed and published", projects.len()),
-        ),
-        (0, Some(first)) => (first.reason, format!("{}: {}", first.project, first.message)),
-        (count, Some(first)) => {
-            let message = format!(
-                "{count} published, {} not; {}: {}",
-                bad.len(),
-                first.project,
-                first.message
-            );
-            (Reason::PartlyPublished, message)
-        }
-    };
-    (reason, message, projects)
-}
-
-/// The message of the commit of what the agent left uncommitted: the session's title, and the agent's own summary where it gave one.
-fn commit_message(title: &str, answer: &str) -> String {
-    let summary = sections::read(answer).changes;
-    let summary: String = summary
-        .chars()
-        .filter(|c| !c.is_control() || *c == '\n')
-        .take(2000)
-        .collect();
-    let subject: String = title.chars().filter(|c| !c.is_control()).take(72).collect();
-    let subject = if subject.trim().is_empty() {
-        "Work of a coding session"
-    } else {
-        subject.trim()
-    };
-    if summary.trim().is_empty() {
-        subject.to_owned()
-    } else {
-        format!("{subject}\n\n{}", summary.trim())
-    }
-}
-
-fn bounded(text: String, longest: usize) -> String {
-    if text.len() <= longest {
-        return text;
-    }
-    let mut start = text.len() - longest;
-    while !text.is_char_boundary(start) {
-        start += 1;
-    }
-    text[start..].to_owned()
 }

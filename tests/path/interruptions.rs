@@ -35,23 +35,19 @@ fn interrupted(world: &World, task: &Value, word: &str, act: impl FnOnce()) -> R
     }
 }
 
-fn docker(arguments: &[&str]) -> String {
+fn docker(arguments: &[&str]) {
     let output = std::process::Command::new("docker").args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]
 fn a_sandbox_that_is_killed_costs_its_session_and_nothing_that_was_pushed() {
     let world = World::new();
     let task = world.lab_task("!write a.txt b\n!commit . One\n!shell git push -q\n!hang");
-    let label = format!("label=dev.cofferdam.worker={}", world.worker);
     let ran = interrupted(&world, &task, "push_accepted", || {
-        let sandboxes = docker(&["ps", "-q", "--filter", &label]);
-        for id in sandboxes.split_whitespace() {
-            docker(&["kill", id]);
-        }
-        assert_eq!(sandboxes.split_whitespace().count(), 1);
+        let sandboxes = world.sandboxes();
+        assert_eq!(sandboxes.len(), 1);
+        docker(&["kill", &sandboxes[0]]);
     });
     assert_eq!(
         (ran.exit, ran.reason()),
@@ -148,7 +144,7 @@ fn each_refused_push_is_told_by_its_own_rule() {
         ),
         ("git push -q origin :$(git symbolic-ref HEAD)", "may not be deleted"),
         (
-            "git push -q origin HEAD HEAD:refs/heads/second",
+            "git push -q origin HEAD:refs/heads/one HEAD:refs/heads/two",
             "2 references in one push",
         ),
         (

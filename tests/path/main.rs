@@ -1,12 +1,16 @@
 //! The straight path as an outsider sees it: the real `cofferdam` binary, real Docker, real git, real RabbitMQ; the test forge, the scripted
 //! agent and the scripted model are the only doubles. Run by `tests/run.sh`, which builds what these tests need.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails where it stands")]
+
 mod agents;
+mod architecture;
 mod bad_input;
 mod broker;
 mod git_inside;
 mod harness;
 mod interruptions;
+mod kit;
 mod main_job;
 mod opencode;
 mod outcomes;

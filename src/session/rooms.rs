@@ -1,0 +1,155 @@
+//! What the sessions of one worker share, and their settings. Values only: nothing here runs.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Deserialize;
+use sha2::Digest as _;
+
+use super::credential;
+use crate::agent::Agents;
+use crate::forge::Connect;
+use crate::gateway::model;
+use crate::message::{AgentName, Credential, SandboxId};
+use crate::metrics::Metrics;
+use crate::repository::Repositories;
+use crate::sandbox::{self, Engine};
+use crate::secret::Secret;
+
+/// Limits and names of sessions.
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The pattern of branch names; `{session}` must be in it, `{title}` may be.
+    pub branch: String,
+    /// Time limit of a whole session, in seconds.
+    pub session_s: u64,
+    /// Time limit of one turn, in seconds.
+    pub turn_s: u64,
+    /// Time without a sign of life from the agent, in seconds.
+    pub idle_s: u64,
+    /// Time that an agent gets to stop when it is asked to, in seconds.
+    pub grace_s: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            branch: "cofferdam/{title}-{session}".into(),
+            session_s: 4 * 3600,
+            turn_s: 2 * 3600,
+            idle_s: 20 * 60,
+            grace_s: 10,
+        }
+    }
+}
+
+impl Config {
+    pub(super) fn session_limit(&self) -> Duration {
+        Duration::from_secs(self.session_s)
+    }
+
+    pub(super) fn turn_limit(&self) -> Duration {
+        Duration::from_secs(self.turn_s)
+    }
+
+    pub(super) fn idle_limit(&self) -> Duration {
+        Duration::from_secs(self.idle_s)
+    }
+}
+
+/// Looks up a credential that a task names.
+pub type Credentials = dyn Fn(&Credential) -> Result<Secret, credential::CredentialError> + Send + Sync;
+
+/// What all sessions of a worker share.
+pub struct Rooms {
+    /// The worker's name.
+    pub worker: String,
+    /// Session settings.
+    pub config: Config,
+    /// Sandbox settings.
+    pub sandbox: sandbox::Config,
+    /// Where the worker's state lives.
+    pub state_dir: PathBuf,
+    /// The directory with `inside` and the hooks.
+    pub tools_directory: PathBuf,
+    /// The configured agents.
+    pub agents: Agents,
+    /// The agent of tasks that name none.
+    pub default_agent: Option<AgentName>,
+    /// The configured model endpoints.
+    pub models: model::Endpoints,
+    /// Looks credentials up.
+    pub credentials: Box<Credentials>,
+    /// Makes forge clients.
+    pub connect: Arc<dyn Connect>,
+    /// Mirrors and staging.
+    pub repositories: Repositories,
+    /// The container engine.
+    pub engine: Arc<dyn Engine>,
+    /// What operators see.
+    pub metrics: Arc<Metrics>,
+    /// How patient sessions are with a broker that is away.
+    pub progress: crate::progress::Config,
+    /// Sandboxes that are in use, for the reaper.
+    pub live_sandboxes: LiveSandboxes,
+}
+
+impl Rooms {
+    /// By what this worker's sandboxes are known on an engine that others use too: two workers of one host and name differ in their state.
+    #[must_use]
+    pub fn owner(&self) -> String {
+        let digest = sha2::Sha256::digest(self.state_dir.as_os_str().as_encoded_bytes());
+        format!("{}-{}", self.worker, &hex::encode(digest)[..12])
+    }
+}
+
+impl std::fmt::Debug for Rooms {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Rooms")
+            .field("worker", &self.worker)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The sandboxes that sessions of this worker hold.
+#[derive(Debug, Clone, Default)]
+pub struct LiveSandboxes(Arc<Mutex<HashSet<SandboxId>>>);
+
+impl LiveSandboxes {
+    /// Keeps the reaper away from a sandbox for as long as the result lives, however its session ends.
+    pub(super) fn hold(&self, id: SandboxId) -> HeldSandbox {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        HeldSandbox { all: self.clone(), id }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> Vec<SandboxId> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .copied()
+            .collect()
+    }
+}
+
+/// A sandbox that a session holds.
+pub(super) struct HeldSandbox {
+    all: LiveSandboxes,
+    id: SandboxId,
+}
+
+impl Drop for HeldSandbox {
+    fn drop(&mut self) {
+        self.all
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.id);
+    }
+}

@@ -1,0 +1,56 @@
+//! The step from admitted projects to what the sandbox will be given: mirrors, object stores, staging, and the final names of the branches.
+
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+
+use super::Rooms;
+use super::admit::{self, Admitted};
+use super::failure::Failure;
+use super::publish::Work;
+use crate::grant::Grant;
+use crate::message::{Reason, Task};
+
+/// Refreshes the mirrors side by side, makes each project's object store and staging, and fixes the names of the branches now that the
+/// forges' branches are known. No project holds its mirror while it waits for another's, so sessions cannot wait for each other in a ring.
+pub(super) async fn stage_all(
+    rooms: &Rooms,
+    task: &Task,
+    mut grant: Grant,
+    admitted: Vec<Admitted>,
+) -> Result<(Arc<Grant>, Vec<Work>), Failure> {
+    let trailers = &grant.trailers;
+    let staged = admitted
+        .into_iter()
+        .enumerate()
+        .map(|(number, mut admitted)| async move {
+            let mirrored = rooms
+                .repositories
+                .refresh(&admitted.grant, &admitted.connected.access)
+                .await?;
+            admitted.grant.branch = admit::final_branch(rooms, task, mirrored.refs())?;
+            let name = format!("refs/heads/{}", admitted.grant.branch);
+            let expected = mirrored
+                .refs()
+                .iter()
+                .find(|shown| shown.name == name)
+                .map(|shown| shown.target.clone());
+            let trailers = trailers.get(&admitted.grant.key).ok_or_else(no_trailers)?;
+            let staging = rooms
+                .repositories
+                .stage(&mirrored, task.session, number, &admitted.grant, trailers)
+                .await?;
+            Ok::<_, Failure>(Work {
+                admitted,
+                staging: Arc::new(staging),
+                expected,
+            })
+        });
+    let work = try_join_all(staged).await?;
+    grant.projects = work.iter().map(|work| work.admitted.grant.clone()).collect();
+    Ok((Arc::new(grant), work))
+}
+
+fn no_trailers() -> Failure {
+    Failure::new(Reason::Internal, "a project without trailers")
+}

@@ -1,0 +1,332 @@
+//! What the tests of the daemon are made of: a running worker, an orchestrator's own connection to the broker, and a way to it that can be cut.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use serde_json::Value;
+
+use crate::harness::{Process, Ran, World, until};
+
+/// The broker of `tests/rabbitmq.sh`.
+pub(crate) fn broker() -> String {
+    std::env::var("COFFERDAM_TEST_AMQP").expect("COFFERDAM_TEST_AMQP is not set: tests/rabbitmq.sh start prints it")
+}
+
+/// A running daemon.
+pub(crate) struct Daemon {
+    pub(crate) process: Process,
+    pub(crate) config: PathBuf,
+    pub(crate) admin: String,
+    pub(crate) prefix: String,
+    pub(crate) log: PathBuf,
+}
+
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Daemon {
+    pub(crate) fn start(world: &World, more: &str) -> Self {
+        Self::start_at(world, &broker(), more)
+    }
+
+    pub(crate) fn start_at(world: &World, url: &str, more: &str) -> Self {
+        let prefix = format!("t{}", uuid::Uuid::new_v4().simple());
+        let daemon = Self::begin(world, url, &prefix, more);
+        until(Duration::from_secs(30), "readiness", || {
+            (daemon.status("/readyz") == 200).then_some(())
+        });
+        daemon
+    }
+
+    pub(crate) fn begin(world: &World, url: &str, prefix: &str, more: &str) -> Self {
+        let port = free_port();
+        let config = world.config(&format!(
+            "{more}\n[queue]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nheartbeat_s = 3\n[admin]\nlisten = \"127.0.0.1:{port}\"\n"
+        ));
+        let log = world.directory.path().join(format!("log-{port}"));
+        let mut command = world.command(&config);
+        command
+            .env("COFFERDAM_LOG", "info,lapin=off")
+            .arg("run")
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap());
+        let process = Process(command.spawn().unwrap());
+        Self {
+            process,
+            config,
+            admin: format!("http://127.0.0.1:{port}"),
+            prefix: prefix.to_owned(),
+            log,
+        }
+    }
+
+    pub(crate) fn status(&self, path: &str) -> u16 {
+        let output = Command::new("curl")
+            .args([
+                "-s",
+                "-o",
+                "/dev/null",
+                "--max-time",
+                "5",
+                "-w",
+                "%{http_code}",
+                &format!("{}{path}", self.admin),
+            ])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(0)
+    }
+
+    pub(crate) fn page(&self, path: &str) -> String {
+        let output = Command::new("curl")
+            .args(["-s", "--max-time", "5", &format!("{}{path}", self.admin)])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    pub(crate) fn submit(&self, world: &World, task: &Value) -> Ran {
+        let mut command = world.command(&self.config);
+        command
+            .env("COFFERDAM_LOG", "error,lapin=off")
+            .args(["submit", "--follow", "--json"])
+            .arg(world.write_task(task));
+        Ran::of(command)
+    }
+
+    /// Follows in the background; events go to the file that is returned.
+    pub(crate) fn submit_aside(&self, world: &World, task: &Value) -> (Process, PathBuf) {
+        let events = world.directory.path().join(format!("events-{}", uuid::Uuid::new_v4()));
+        let mut command = world.command(&self.config);
+        command
+            .env("COFFERDAM_LOG", "error,lapin=off")
+            .args(["submit", "--follow", "--json"])
+            .arg(world.write_task(task));
+        command
+            .stdout(std::fs::File::create(&events).unwrap())
+            .stderr(Stdio::null());
+        (Process(command.spawn().unwrap()), events)
+    }
+
+    pub(crate) fn wait(&mut self) -> i32 {
+        until(Duration::from_secs(90), "the end of the worker", || {
+            self.process.0.try_wait().unwrap()
+        })
+        .code()
+        .unwrap_or(-1)
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+}
+
+pub(crate) fn wait_for(events: &std::path::Path, words: &str) {
+    until(Duration::from_secs(60), words, || {
+        std::fs::read_to_string(events).unwrap().contains(words).then_some(())
+    });
+}
+
+pub(crate) fn outcome(events: &std::path::Path) -> Value {
+    wait_for(events, "\"event\":\"finished\"");
+    let text = std::fs::read_to_string(events).unwrap();
+    let last: Value = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .next_back()
+        .unwrap();
+    last["data"]["outcome"].clone()
+}
+
+/// An orchestrator's own connection.
+pub(crate) struct Amqp {
+    runtime: tokio::runtime::Runtime,
+    channel: Channel,
+    _connection: Connection,
+}
+
+impl Amqp {
+    pub(crate) fn open() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (connection, channel) = runtime.block_on(async {
+            let connection = Connection::connect(&broker(), ConnectionProperties::default())
+                .await
+                .unwrap();
+            let channel = connection.create_channel().await.unwrap();
+            channel
+                .confirm_select(lapin::options::ConfirmSelectOptions::default())
+                .await
+                .unwrap();
+            (connection, channel)
+        });
+        Self {
+            runtime,
+            channel,
+            _connection: connection,
+        }
+    }
+
+    /// Publishes, and says whether anybody took it.
+    pub(crate) fn publish(&self, exchange: &str, key: &str, body: &[u8]) -> bool {
+        self.runtime.block_on(async {
+            let options = BasicPublishOptions {
+                mandatory: true,
+                ..BasicPublishOptions::default()
+            };
+            let confirm =
+                self.channel
+                    .basic_publish(exchange.into(), key.into(), options, body, BasicProperties::default());
+            let confirmation = confirm.await.unwrap().await.unwrap();
+            confirmation.take_message().is_none()
+        })
+    }
+
+    pub(crate) fn get(&self, queue: &str) -> Option<(Vec<u8>, BasicProperties)> {
+        self.runtime.block_on(async {
+            let got = self
+                .channel
+                .basic_get(queue.into(), BasicGetOptions { no_ack: true })
+                .await
+                .unwrap();
+            got.map(|message| (message.delivery.data.clone(), message.delivery.properties.clone()))
+        })
+    }
+
+    pub(crate) fn count(&self, queue: &str) -> u32 {
+        self.runtime.block_on(async {
+            let options = QueueDeclareOptions {
+                passive: true,
+                ..QueueDeclareOptions::default()
+            };
+            let declared = self
+                .channel
+                .queue_declare(queue.into(), options, FieldTable::default())
+                .await
+                .unwrap();
+            declared.message_count()
+        })
+    }
+
+    /// A queue of our own on the events of everything.
+    pub(crate) fn listen(&self, exchange: &str) -> lapin::Consumer {
+        self.runtime.block_on(async {
+            let options = QueueDeclareOptions {
+                exclusive: true,
+                auto_delete: true,
+                ..QueueDeclareOptions::default()
+            };
+            let queue = self
+                .channel
+                .queue_declare("".into(), options, FieldTable::default())
+                .await
+                .unwrap();
+            let (name, bind) = (queue.name().clone(), QueueBindOptions::default());
+            self.channel
+                .queue_bind(
+                    name.clone(),
+                    exchange.into(),
+                    "session.#".into(),
+                    bind,
+                    FieldTable::default(),
+                )
+                .await
+                .unwrap();
+            let options = lapin::options::BasicConsumeOptions {
+                no_ack: true,
+                ..Default::default()
+            };
+            self.channel
+                .basic_consume(name, "".into(), options, FieldTable::default())
+                .await
+                .unwrap()
+        })
+    }
+
+    pub(crate) fn next(&self, consumer: &mut lapin::Consumer) -> lapin::message::Delivery {
+        self.runtime.block_on(async {
+            tokio::time::timeout(Duration::from_secs(60), consumer.next())
+                .await
+                .unwrap()
+                .unwrap()
+                .unwrap()
+        })
+    }
+}
+
+/// A way to the broker that can be closed and opened.
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
+    pub(crate) open: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    pub(crate) fn new(open: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let open = Arc::new(AtomicBool::new(open));
+        let target = broker()
+            .rsplit('@')
+            .next()
+            .unwrap()
+            .split('/')
+            .next()
+            .unwrap()
+            .to_owned();
+        let gate = open.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().filter_map(Result::ok) {
+                if !gate.load(Ordering::Relaxed) {
+                    continue;
+                }
+                let Ok(server) = TcpStream::connect(&target) else {
+                    continue;
+                };
+                for (mut from, mut to) in [
+                    (client.try_clone().unwrap(), server.try_clone().unwrap()),
+                    (server, client),
+                ] {
+                    let gate = gate.clone();
+                    from.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+                    std::thread::spawn(move || {
+                        let mut buffer = [0_u8; 16 * 1024];
+                        while gate.load(Ordering::Relaxed) {
+                            match std::io::Read::read(&mut from, &mut buffer) {
+                                Ok(0) => break,
+                                Ok(count) => {
+                                    if std::io::Write::write_all(&mut to, &buffer[..count]).is_err() {
+                                        break;
+                                    }
+                                }
+                                Err(error)
+                                    if matches!(
+                                        error.kind(),
+                                        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                                    ) => {}
+                                Err(_) => break,
+                            }
+                        }
+                        let _ = to.shutdown(std::net::Shutdown::Both);
+                    });
+                }
+            }
+        });
+        Self { port, open }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+}

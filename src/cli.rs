@@ -123,6 +123,7 @@ pub fn main() -> ExitCode {
     {
         return crate::repository::internal::run(rest.iter().map(|word| word.to_string_lossy().into_owned()));
     }
+    raise_open_files();
     let cli = Cli::parse_from(arguments);
     // One TLS provider for every client. A second installation is an error that means "done already".
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -137,6 +138,15 @@ pub fn main() -> ExitCode {
     // Blocking reads of a terminal must not hold the process up.
     runtime.shutdown_background();
     exit.into()
+}
+
+/// A sandbox may hold some hundred connections; the usual soft limit of 1024 files would be all sessions' together.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Where it is refused, fewer connections fit, and accepting says so.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }
 
 async fn dispatch(cli: Cli) -> Exit {

@@ -2,6 +2,7 @@
 //!
 //! Minted once from what the forges answered, then only read. Pure: no I/O, and no way to widen it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::message::{BranchName, CommitId, ConnectionName, ForgeKind, ProjectKey, Publish, SessionId, Uncommitted};
@@ -18,8 +19,8 @@ pub struct Grant {
     pub session: SessionId,
     /// Its projects.
     pub projects: Vec<ProjectGrant>,
-    /// The trailers that every new commit carries.
-    pub trailers: Trailers,
+    /// The trailers that every new commit carries, by project: the user's address is another on each forge.
+    pub trailers: BTreeMap<ProjectKey, Trailers>,
     /// What is left behind on the forge.
     pub publish: Publish,
     /// What happens to uncommitted changes.

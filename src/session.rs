@@ -138,7 +138,7 @@ impl<'a> Session<'a> {
         let admitted = self
             .stoppable(admit::admit(rooms, task, secrets, self.progress))
             .await?;
-        let grant = self.mint(&admitted, &agent_identity)?;
+        let grant = self.mint(&admitted, &agent_identity);
 
         // The engine needs its time, and so does the forge: both at once.
         self.enter(Stage::Mirror).await;
@@ -170,7 +170,10 @@ impl<'a> Session<'a> {
             workspace::prepare(&inside, &grant).await?;
             try_join_all(self.work.iter().map(|work| {
                 let exists = work.expected.is_some();
-                workspace::clone(&inside, &work.admitted.grant, exists, self.progress)
+                let project = &work.admitted.grant;
+                let trailers = grant.trailers.get(&project.key).ok_or_else(no_trailers);
+                let (inside, progress) = (&inside, self.progress);
+                async move { workspace::clone(inside, project, trailers?, exists, progress).await }
             }))
             .await
         }))
@@ -254,15 +257,15 @@ impl<'a> Session<'a> {
     }
 
     /// The authority of this session, from what the forges answered.
-    fn mint(&self, admitted: &[Admitted], agent: &Identity) -> Result<Grant, Failure> {
-        Ok(Grant {
+    fn mint(&self, admitted: &[Admitted], agent: &Identity) -> Grant {
+        Grant {
             session: self.task.session,
             projects: admitted.iter().map(|one| one.grant.clone()).collect(),
-            trailers: admit::trailers(self.task, admitted, agent)?,
+            trailers: admit::trailers(self.task, admitted, agent),
             publish: self.task.publish,
             uncommitted: self.task.uncommitted,
             limits: admit::limits(self.rooms, self.task),
-        })
+        }
     }
 
     /// git, tools and the agent's model become reachable for the sandbox.

@@ -245,3 +245,6 @@ pub fn router(grant: Arc<Grant>, wishes: Wishes) -> axum::Router {
     );
     axum::Router::new().nest_service("/mcp", service)
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,7 +41,7 @@ pub(super) async fn exec(config: Config, task: &Path, json: bool) -> Exit {
     let worker = Worker::new(composed.rooms.clone(), queue.clone(), 1, composed.mask.clone());
     handle.push(Bytes::from(body)).await;
     let working = worker.clone();
-    let running = tokio::spawn(async move {
+    let mut running = tokio::spawn(async move {
         if let Some(delivery) = queue.next_task().await {
             working.take(delivery).await;
         }
@@ -50,8 +50,10 @@ pub(super) async fn exec(config: Config, task: &Path, json: bool) -> Exit {
     let mut exit = Exit::Software;
     let mut interrupted = std::pin::pin!(run::stop_signal());
     let mut stopping = false;
-    loop {
+    let mut ended = false;
+    while !ended || !events.is_empty() {
         tokio::select! {
+            biased;
             event = events.recv() => match event {
                 Some(event) => {
                     if let EventBody::Finished { outcome } = &event.data.body {
@@ -67,6 +69,10 @@ pub(super) async fn exec(config: Config, task: &Path, json: bool) -> Exit {
                 }
                 None => break,
             },
+            // Without a final event, by a bug: what was told is shown already, and nothing more comes.
+            _ = &mut running, if !ended => {
+                ended = true;
+            }
             () = &mut interrupted, if !stopping => {
                 stopping = true;
                 show::complain("stopping: the work is kept and the sandbox removed");
@@ -75,7 +81,9 @@ pub(super) async fn exec(config: Config, task: &Path, json: bool) -> Exit {
         }
     }
     // Teardown and the end of the claim come after the final event.
-    let _ = running.await;
+    if !ended {
+        let _ = running.await;
+    }
     show.end();
     exit
 }

@@ -200,16 +200,17 @@ fn commit_identity(task: &Task, facts: &TokenFacts) -> Result<Identity, Failure>
     })
 }
 
-/// The trailers: the task's user where it names one, else the first project's, and the agent.
-pub(super) fn trailers(task: &Task, projects: &[Admitted], agent: &Identity) -> Result<Trailers, Failure> {
+/// The trailers of each project: the task's user where it names one, else the token's own on that project's forge, and the agent.
+pub(super) fn trailers(task: &Task, projects: &[Admitted], agent: &Identity) -> BTreeMap<ProjectKey, Trailers> {
     let given = task
         .user
         .as_ref()
         .and_then(|user| identity::make(&user.name, &user.email));
-    let user = given
-        .or_else(|| projects.first().map(|project| project.grant.identity.clone()))
-        .ok_or_else(|| Failure::new(Reason::Internal, "a session without a user"))?;
-    Ok(Trailers::new(&user, agent, task.session))
+    let of = |grant: &ProjectGrant| {
+        let user = given.as_ref().unwrap_or(&grant.identity);
+        (grant.key.clone(), Trailers::new(user, agent, task.session))
+    };
+    projects.iter().map(|project| of(&project.grant)).collect()
 }
 
 /// The session's title: the task's, else the first line of its prompt.

@@ -103,14 +103,17 @@ pub fn description(parts: &Parts<'_>) -> String {
         let list: Vec<String> = parts
             .sisters
             .iter()
-            .map(|sister| format!("- {} in {}: {}", sister.word, sister.project.path, sister.url))
+            .map(|sister| {
+                let address = neutral::address(&sister.url).unwrap_or_default();
+                format!("- {} in {}: {address}", sister.word, sister.project.path)
+            })
             .collect();
         section("Belongs together with", list.join("\n"));
     }
     let closing = format!(
         "---\nWritten by {} for {} in a cofferdam session. The agent's text above was not edited by a person.\nCofferdam-Session: {}\n",
-        neutral::title(parts.agent, 80),
-        neutral::title(parts.user, 80),
+        neutral::line(parts.agent, 80),
+        neutral::line(parts.user, 80),
         parts.session
     );
     format!("{}\n\n{closing}", bounded(text.trim_end(), LONGEST - closing.len() - 2))
@@ -121,7 +124,7 @@ fn changes_from(branch: &Branch) -> String {
         .commits
         .iter()
         .take(MOST_LISTED)
-        .map(|(subject, _)| format!("- {}", neutral::title(subject, 200)))
+        .map(|(subject, _)| format!("- {}", neutral::line(subject, 200)))
         .collect();
     let (added, deleted) = branch
         .files
@@ -132,7 +135,7 @@ fn changes_from(branch: &Branch) -> String {
         count(branch.files.len(), "file")
     ));
     for (path, added, deleted) in branch.files.iter().take(MOST_LISTED) {
-        lines.push(format!("- `{}` (+{added} -{deleted})", path.replace(['`', '\n'], "?")));
+        lines.push(format!("- {} (+{added} -{deleted})", neutral::code(path)));
     }
     if branch.truncated || branch.files.len() > MOST_LISTED || branch.commits.len() > MOST_LISTED {
         lines.push("- and more: this list is not complete".to_owned());
@@ -146,7 +149,7 @@ fn approach_from(branch: &Branch) -> String {
         .iter()
         .filter(|(_, body)| !body.trim().is_empty())
         .take(MOST_LISTED)
-        .map(|(subject, body)| format!("{}: {}", neutral::title(subject, 200), neutral::text(body)))
+        .map(|(subject, body)| format!("{}: {}", neutral::line(subject, 200), neutral::text(body)))
         .collect();
     if bodies.is_empty() {
         format!(
@@ -171,8 +174,8 @@ fn trade_offs_from(branch: &Branch) -> String {
     });
     if let Some((path, added, deleted)) = branch.files.iter().max_by_key(|(_, added, deleted)| added + deleted) {
         lines.push(format!(
-            "- most of the change is in `{}` ({} lines)",
-            path.replace(['`', '\n'], "?"),
+            "- most of the change is in {} ({} lines)",
+            neutral::code(path),
             added + deleted
         ));
     }

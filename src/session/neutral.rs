@@ -10,13 +10,26 @@ use regex::{Captures, Regex};
 /// Breaks a token without changing how it looks.
 const BREAK: char = '\u{200b}';
 
-static MENTION: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"@([\p{L}\p{N}_])").ok());
+static MENTION: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"@(\S)").ok());
 static REFERENCE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"([#!$&%~])(\d)").ok());
 static CLOSING: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"(?i)\b([cfri])(los(?:e[sd]?|ing)|ix(?:e[sd]|ing)?|esolv(?:e[sd]?|ing)|mplement(?:s|ed|ing)?)(\s*:?\s+(?:issues?\s+)?(?:[\w./-]*[#!]\d|https?://|gh-\d|\[))")
+    Regex::new(r"(?i)\b([cfri])(los(?:e[sd]?|ing)|ix(?:e[sd]|ing)?|esolv(?:e[sd]?|ing)|mplement(?:s|ed|ing)?)(\s*:?\s+(?:issues?\s+)?(?:[\w./-]*[#!]\d|https?://|gh-\d|[a-z][a-z0-9_]+-\d|\[))")
         .ok()
 });
 static TAG: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"<([A-Za-z/!?])").ok());
+/// Entities are decoded before mentions and references are looked for; broken like the rest, since code spans would show an escape.
+static ENTITY: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"&(#?[A-Za-z0-9]+;)").ok());
+/// The address of an issue or a change request is a reference as much as its number.
+static ADDRESS: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(r"(?i)(https?:)(//[^\s()<>]*/(?:issues|merge_requests|pulls?|epics|work_items|discussions|commits?)/)")
+        .ok()
+});
+/// `[issue:12]`, and what makes a forge skip its pipeline.
+static BRACKET: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"(?i)\[([a-z_]+:|(?:skip|no) (?:ci|actions)\]|(?:ci|actions) skip\])").ok());
+/// A squashed branch takes its commit message from this text.
+static TRAILER: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"(?i)^(\W*)([a-z])([a-z-]*-(?:by|session|to|checks)|hangelog)(\s*:)").ok());
 static SHORT_REFERENCE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(?i)\bGH-(\d)").ok());
 
 /// The text, harmless.
@@ -27,7 +40,8 @@ pub fn text(input: &str) -> String {
     for line in visible(input).lines() {
         let ticks = line.bytes().take_while(|byte| *byte == b'`').count();
         match fence {
-            Some(open) if ticks >= open && line[ticks..].trim().is_empty() => {
+            // A closing fence may stand up to three spaces in.
+            Some(open) if closes(line, open) => {
                 fence = None;
                 out.push_str(line);
             }
@@ -55,26 +69,65 @@ pub fn text(input: &str) -> String {
     out.trim_end().to_owned()
 }
 
-/// One line for a title: no line breaks, bounded.
+/// One line for a title, which no forge renders as Markdown: no line breaks, bounded.
 #[must_use]
 pub fn title(input: &str, longest: usize) -> String {
     let flat = visible(input).split_whitespace().collect::<Vec<_>>().join(" ");
     let mut flat = flat.as_str();
-    // A draft mark would decide more than a title may.
-    for mark in ["draft:", "[draft]", "(draft)", "wip:", "[wip]"] {
-        if flat
-            .get(..mark.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(mark))
-        {
-            flat = flat[mark.len()..].trim_start();
-        }
+    // A draft mark would decide more than a title may, and so would a second one behind it.
+    let marked = |flat: &str| {
+        ["draft:", "[draft]", "(draft)", "wip:", "[wip]"]
+            .iter()
+            .find(|mark| {
+                flat.get(..mark.len())
+                    .is_some_and(|start| start.eq_ignore_ascii_case(mark))
+            })
+            .map(|mark| mark.len())
+    };
+    while let Some(length) = marked(flat) {
+        flat = flat[length..].trim_start();
     }
     let cut: String = if flat.chars().count() > longest {
         flat.chars().take(longest.saturating_sub(1)).chain(['…']).collect()
     } else {
         flat.to_owned()
     };
-    live(&cut)
+    references(&cut)
+}
+
+/// One line within a description.
+#[must_use]
+pub fn line(input: &str, longest: usize) -> String {
+    let flat = visible(input).split_whitespace().collect::<Vec<_>>().join(" ");
+    let bounded: String = flat.chars().take(longest).collect();
+    live(&bounded)
+}
+
+/// A file's path between backticks.
+#[must_use]
+pub fn code(input: &str) -> String {
+    let shown: String = visible(input)
+        .chars()
+        .map(|c| if matches!(c, '`' | '\n' | '\t') { '?' } else { c })
+        .collect();
+    format!("`{shown}`")
+}
+
+/// An address that a forge gave, as one that nothing can hide in; `None` when it is none.
+#[must_use]
+pub fn address(input: &str) -> Option<String> {
+    let address = url::Url::parse(input)
+        .ok()
+        .filter(|address| matches!(address.scheme(), "http" | "https"))?;
+    Some(address.to_string().replace(['(', ')', '<', '>', '`', '|'], ""))
+}
+
+/// Whether a line ends the fence of that many ticks.
+fn closes(line: &str, open: usize) -> bool {
+    let indent = line.bytes().take_while(|byte| *byte == b' ').count();
+    let rest = &line[indent..];
+    let ticks = rest.bytes().take_while(|byte| *byte == b'`').count();
+    indent <= 3 && ticks >= open && rest[ticks..].trim().is_empty()
 }
 
 /// Without control, direction, zero-width and tag characters.
@@ -88,24 +141,48 @@ fn visible(input: &str) -> String {
                 | '\u{e0000}'..='\u{e007f}' | '\u{fff9}'..='\u{fffb}');
             !hidden && (!c.is_control() || matches!(c, '\n' | '\t'))
         })
+        // Forges know only the plain space around fences and words; others would be read differently here and there.
+        .map(|c| {
+            if c.is_whitespace() && !matches!(c, '\n' | '\t') {
+                ' '
+            } else {
+                c
+            }
+        })
         .collect()
 }
 
 /// A line that a forge interprets.
 fn live(line: &str) -> String {
-    let mut line = line.replace("![", &format!("!{BREAK}["));
+    // A fence that is not tracked here must be none on the forge either.
+    let mut line = line
+        .replace("```", &format!("`{BREAK}`{BREAK}`"))
+        .replace("~~~", &format!("~{BREAK}~{BREAK}~"))
+        .replace(">>>", &format!(">{BREAK}>{BREAK}>"))
+        .replace("![", &format!("!{BREAK}["));
+    line = replace(&ENTITY, &line, |found| format!("&{BREAK}{}", &found[1]));
     line = replace(&TAG, &line, |found| format!("<{BREAK}{}", &found[1]));
-    line = replace(&MENTION, &line, |found| format!("@{BREAK}{}", &found[1]));
-    line = replace(&CLOSING, &line, |found| {
-        format!("{}{BREAK}{}{}", &found[1], &found[2], &found[3])
+    line = replace(&TRAILER, &line, |found| {
+        format!("{}{}{BREAK}{}{}", &found[1], &found[2], &found[3], &found[4])
     });
-    line = replace(&REFERENCE, &line, |found| format!("{}{BREAK}{}", &found[1], &found[2]));
-    line = replace(&SHORT_REFERENCE, &line, |found| format!("GH-{BREAK}{}", &found[1]));
+    line = references(&line);
     let indent = line.len() - line.trim_start().len();
     if line[indent..].starts_with('/') {
         line.insert(indent, '\\');
     }
     line
+}
+
+/// What acts in titles too: mentions, references, closing words, words that skip pipelines.
+fn references(line: &str) -> String {
+    let mut line = replace(&MENTION, line, |found| format!("@{BREAK}{}", &found[1]));
+    line = replace(&BRACKET, &line, |found| format!("[{BREAK}{}", &found[1]));
+    line = replace(&CLOSING, &line, |found| {
+        format!("{}{BREAK}{}{}", &found[1], &found[2], &found[3])
+    });
+    line = replace(&REFERENCE, &line, |found| format!("{}{BREAK}{}", &found[1], &found[2]));
+    line = replace(&ADDRESS, &line, |found| format!("{}{BREAK}{}", &found[1], &found[2]));
+    replace(&SHORT_REFERENCE, &line, |found| format!("GH-{BREAK}{}", &found[1]))
 }
 
 /// A line in a fence: only what acts on raw text, before any rendering, is broken.
@@ -132,7 +209,17 @@ mod tests {
 
     #[test]
     fn the_patterns_compile() {
-        for pattern in [&MENTION, &REFERENCE, &CLOSING, &TAG, &SHORT_REFERENCE] {
+        for pattern in [
+            &MENTION,
+            &REFERENCE,
+            &CLOSING,
+            &TAG,
+            &SHORT_REFERENCE,
+            &ENTITY,
+            &ADDRESS,
+            &BRACKET,
+            &TRAILER,
+        ] {
             assert!(pattern.is_some());
         }
     }
@@ -181,6 +268,70 @@ mod tests {
         assert!(text("```\nleft open").ends_with("```"));
         // A closing fence must be as long as the opening one.
         assert!(!text("````\n```\n````\n@all").contains("@all"));
+    }
+
+    #[test]
+    fn no_fence_is_seen_where_the_forge_sees_none() {
+        for text_with_live_end in [
+            "```\ncode\n  ```\n@all closes #1\n```",
+            "~~~\n```\n~~~\n@all\n```",
+            "  ```\n```\n@all\n```",
+            ">>>\n```\n>>>\n@all\n```",
+            "```\n```\u{a0}\n@all\n```",
+        ] {
+            let got = text(text_with_live_end);
+            // As the forge counts: only fences at the margin or up to three spaces in, of ticks or tildes.
+            let mut open = None;
+            for line in got.lines() {
+                let start = line.trim_start();
+                let fence = ['`', '~']
+                    .into_iter()
+                    .find(|c| start.starts_with(&c.to_string().repeat(3)));
+                match (open, fence) {
+                    (None, Some(_)) => open = fence,
+                    (Some(opened), Some(found)) if opened == found => open = None,
+                    (Some(_), _) => {}
+                    (None, None) => assert!(!(line.contains("@all") || line.starts_with(">>>")), "{got:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn entities_addresses_and_bracketed_references_are_broken() {
+        let got = text(
+            "&#64;all &commat;all \\@all @\\_x [issue:12] [skip ci] Closes JIRA-12 see https://forge/a/b/-/issues/7 and https://docs/x",
+        );
+        for live in [
+            "&#64;",
+            "&commat;",
+            "@a",
+            "[issue:",
+            "[skip ci]",
+            "Closes",
+            "https://forge/",
+        ] {
+            assert!(!got.contains(live), "{live} in {got}");
+        }
+        assert!(got.contains("https://docs/x"));
+    }
+
+    #[test]
+    fn no_trailer_can_be_slipped_in() {
+        let got = text(
+            "Co-authored-by: Boss <boss@example.org>\n  signed-off-by: x\n- Cofferdam-Session: 1\nskip-checks: true",
+        );
+        for live in ["Co-authored-by", "signed-off-by", "Cofferdam-Session", "skip-checks"] {
+            assert!(!got.contains(live), "{live} in {got}");
+        }
+    }
+
+    #[test]
+    fn titles_keep_their_signs_and_lose_every_draft_mark() {
+        assert_eq!(title("WIP: Draft: [draft] Use Vec<u8> & co", 80), "Use Vec<u8> & co");
+        assert_eq!(address("https://x/a b\n/merge").unwrap(), "https://x/a%20b/merge");
+        assert!(address("javascript:alert(1)").is_none());
+        assert_eq!(code("a`b\u{202e}c"), "`a?bc`");
     }
 
     #[test]

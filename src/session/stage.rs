@@ -9,7 +9,7 @@ use super::admit::{self, Admitted};
 use super::failure::Failure;
 use super::publish::Work;
 use crate::grant::Grant;
-use crate::message::Task;
+use crate::message::{Reason, Task};
 
 /// Refreshes the mirrors side by side, makes each project's object store and staging, and fixes the names of the branches now that the
 /// forges' branches are known. No project holds its mirror while it waits for another's, so sessions cannot wait for each other in a ring.
@@ -35,6 +35,7 @@ pub(super) async fn stage_all(
                 .iter()
                 .find(|shown| shown.name == name)
                 .map(|shown| shown.target.clone());
+            let trailers = trailers.get(&admitted.grant.key).ok_or_else(no_trailers)?;
             let staging = rooms
                 .repositories
                 .stage(&mirrored, task.session, number, &admitted.grant, trailers)
@@ -48,4 +49,8 @@ pub(super) async fn stage_all(
     let work = try_join_all(staged).await?;
     grant.projects = work.iter().map(|work| work.admitted.grant.clone()).collect();
     Ok((Arc::new(grant), work))
+}
+
+fn no_trailers() -> Failure {
+    Failure::new(Reason::Internal, "a project without trailers")
 }

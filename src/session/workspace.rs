@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt as _;
 use super::failure::Failure;
 use crate::gateway::inside::Command;
 use crate::gateway::{HTTP_PORT, Inside};
-use crate::grant::{Grant, ProjectGrant};
+use crate::grant::{Grant, ProjectGrant, Trailers};
 use crate::message::{EventBody, Reason, Uncommitted};
 use crate::progress::Progress;
 use crate::sandbox::{HOME, INSIDE, TOOLS_DIRECTORY, WORKSPACE};
@@ -52,7 +52,13 @@ pub(super) fn base_environment() -> Vec<(String, String)> {
 
 /// Opens the gateway's port and writes git's settings and the trailers.
 pub(super) async fn prepare(inside: &Inside, grant: &Grant) -> Result<(), Failure> {
-    let trailers = grant.trailers.lines().join("\n") + "\n";
+    // For repositories that are not our clones; those have trailers of their own.
+    let trailers = grant
+        .trailers
+        .values()
+        .next()
+        .map(|trailers| trailers.lines().join("\n") + "\n");
+    let trailers = trailers.unwrap_or_default();
     let git_config = git_config(grant);
     tokio::try_join!(
         inside.listen(HTTP_PORT),
@@ -98,13 +104,15 @@ fn quoted(text: &str) -> String {
 pub(super) async fn clone(
     inside: &Inside,
     project: &ProjectGrant,
+    trailers: &Trailers,
     branch_exists: bool,
     progress: &Progress,
 ) -> Result<(), Failure> {
     let start = if branch_exists { &project.branch } else { &project.base };
     // Progress goes to standard error, which is kept only at its end; both streams are read as one.
     let script = "exec 2>&1; git clone --progress -c \"user.name=$1\" -c \"user.email=$2\" --branch \"$3\" -- \"$4\" \"$5\" && \
-                  cd \"$5\" && if [ \"$3\" != \"$6\" ]; then git checkout -q -b \"$6\"; fi";
+                  cd \"$5\" && if [ \"$3\" != \"$6\" ]; then git checkout -q -b \"$6\"; fi && \
+                  printf '%s\\n' \"$7\" > \"$(git rev-parse --git-dir)/cofferdam-trailers\"";
     let mut process = inside
         .spawn(Command {
             argv: [
@@ -118,6 +126,7 @@ pub(super) async fn clone(
                 &remote(project),
                 &project.directory,
                 project.branch.as_str(),
+                &trailers.lines().join("\n"),
             ]
             .map(str::to_owned)
             .to_vec(),

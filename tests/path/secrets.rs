@@ -23,8 +23,10 @@ fn seen_in_processes() -> Option<String> {
                 continue;
             };
             let program = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            // The worker itself gets the tokens by its environment here; that is how the task names them.
-            if file == "environ" && program.trim() == "cofferdam" {
+            // The worker itself gets the tokens by its environment here: that is how the task names them. A child of it that is about to
+            // become git still has that environment and the worker's executable.
+            let executable = std::fs::read_link(entry.path().join("exe")).unwrap_or_default();
+            if file == "environ" && executable.ends_with("cofferdam") {
                 continue;
             }
             let text = String::from_utf8_lossy(&text).into_owned();

@@ -8,7 +8,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Where the worker puts the session's trailers, unless the variable names another file.
+/// The file in a repository's own directory that holds the trailers for this repository: people differ from forge to forge.
+const REPOSITORY_FILE: &str = "cofferdam-trailers";
+/// Where the worker puts the trailers for every other repository, unless the variable names another file.
 const TRAILERS_FILE: &str = "/home/agent/.cofferdam/trailers";
 const TRAILERS_VARIABLE: &str = "COFFERDAM_TRAILERS";
 const MAX_TRAILERS_BYTES: u64 = 64 * 1024;
@@ -160,9 +162,21 @@ pub(crate) enum Comments {
     AreText,
 }
 
-/// The session's trailers, one `Key: value` each; `None` where there is no file, which is no session.
-pub(crate) fn session_trailers() -> Result<Option<Vec<OsString>>, GitError> {
+/// The session's trailers for a repository, one `Key: value` each; `None` where there is no file, which is no session.
+pub(crate) fn session_trailers(git: &Git) -> Result<Option<Vec<OsString>>, GitError> {
+    // The common one: the trees that `git worktree` adds have theirs from the clone.
+    let own = git.ask(&["rev-parse", "--path-format=absolute", "--git-common-dir"], b"")?;
+    if let Some(directory) = own.stdout.strip_suffix(b"\n").filter(|_| own.success) {
+        let path = Path::new(OsStr::from_bytes(directory)).join(REPOSITORY_FILE);
+        if let Some(trailers) = trailers_in(path)? {
+            return Ok(Some(trailers));
+        }
+    }
     let path = std::env::var_os(TRAILERS_VARIABLE).map_or_else(|| PathBuf::from(TRAILERS_FILE), PathBuf::from);
+    trailers_in(path)
+}
+
+fn trailers_in(path: PathBuf) -> Result<Option<Vec<OsString>>, GitError> {
     match read_bounded(&path) {
         Ok(content) => Ok(Some(parse_trailers(&content))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

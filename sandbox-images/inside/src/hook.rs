@@ -20,7 +20,8 @@ const SIGN_OFF: &[u8] = b"Signed-off-by: ";
 /// Arguments: the file of the message, and what else git gives.
 pub(crate) fn run(arguments: &[OsString]) -> Result<(), GitError> {
     let path = arguments.first().map(PathBuf::from).ok_or(GitError::FindMessage)?;
-    let Some(trailers) = session_trailers()?.filter(|trailers| !trailers.is_empty()) else {
+    let git = Git::default();
+    let Some(trailers) = session_trailers(&git)?.filter(|trailers| !trailers.is_empty()) else {
         return Ok(());
     };
     let failed = |source| GitError::ReadMessage {
@@ -28,7 +29,6 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<(), GitError> {
         source,
     };
     let message = fs::read(&path).map_err(failed)?;
-    let git = Git::default();
     let editor = std::env::var_os("GIT_EDITOR").is_none_or(|editor| editor != ":");
     let comments = match content(&git, &message, &trailers, Comments::AreComments)? {
         Content::Text if editor && is_template(&git, &message)? => return Ok(()),

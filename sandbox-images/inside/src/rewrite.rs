@@ -93,10 +93,10 @@ impl fmt::Display for Done {
 
 /// Rewrites what has to be rewritten.
 pub(crate) fn run(options: &Options) -> Result<Done, RewriteError> {
-    let trailers = session_trailers()?
+    let git = Git::within(options.repository.clone());
+    let trailers = session_trailers(&git)?
         .filter(|trailers| !trailers.is_empty())
         .ok_or(RewriteError::FindTrailers)?;
-    let git = Git::within(options.repository.clone());
     git.run(&["rev-parse", "--git-dir"], b"")?;
     let branch = git.ask(&["symbolic-ref", "--quiet", "HEAD"], b"")?;
     if !branch.success {

@@ -232,3 +232,15 @@ fn without_a_session_nothing_changes_and_hostile_lines_are_left_out() {
     assert!(repository.commit("b", &["-m", "Title"]).status.success());
     assert_eq!(repository.message("HEAD"), "Title\n");
 }
+
+#[test]
+fn a_repository_s_own_trailers_come_before_the_session_s_also_in_its_other_trees() {
+    let repository = Repository::with_hooks();
+    let own = "Co-authored-by: Other <other@example.org>\nCofferdam-Session: 1f3a\n";
+    fs::write(repository.path("work/.git/cofferdam-trailers"), own).unwrap();
+    assert!(repository.commit("a", &["-m", "Title"]).status.success());
+    assert_eq!(repository.message("HEAD"), format!("Title\n\n{own}"));
+    repository.git(&["worktree", "add", "-q", "-b", "other", "../other"]);
+    repository.git(&["-C", "../other", "commit", "-q", "--allow-empty", "-m", "There"]);
+    assert_eq!(repository.message("other"), format!("There\n\n{own}"));
+}

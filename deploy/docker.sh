@@ -53,7 +53,7 @@ install_what_is_missing() {
     say "installing from the distribution: ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq >&2 || say "apt-get update failed; trying with the lists that are there"
-    apt-get install -y -qq --no-install-recommends "${missing[@]}" ca-certificates >&2 || die "could not install ${missing[*]}"
+    apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends "${missing[@]}" ca-certificates >&2 || die "could not install ${missing[*]}"
     hash -r
 }
 

@@ -31,5 +31,5 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 say "installing from the distribution: ${missing[*]}"
 "${as_root[@]}" apt-get update -qq >&2 || say "apt-get update failed; trying with the lists that are there"
-"${as_root[@]}" DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=120 \
+"${as_root[@]}" DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 \
     "${missing[@]}" </dev/null >&2 || die "could not install ${missing[*]}"

@@ -40,7 +40,7 @@ use live::Live;
 use publish::{Words, Work};
 use rooms::HeldSandbox;
 pub use rooms::{Config, LiveSandboxes, Rooms};
-use stage::stage_all;
+use stage::{no_trailers, stage_all};
 use steering::{Cause, Steering};
 use verdict::{bounded, commit_message, fold};
 

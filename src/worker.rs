@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::message::control::Control;
+use crate::message::event::Stage;
 use crate::message::{ControlKind, Event, EventBody, Reason, SessionId, SessionOutcome, Task};
 use crate::progress::Progress;
 use crate::queue::{Claim, Claimed, Delivery, Queue, Settle};
@@ -18,6 +19,7 @@ use crate::secret::Mask;
 use crate::session::steering::{Cause, Steering};
 use crate::session::{self, Rooms};
 
+mod counted;
 pub mod reap;
 
 /// How long the sessions of a stopped worker get to keep their work and remove their sandboxes.
@@ -49,6 +51,12 @@ impl Worker {
     #[must_use]
     pub fn new(rooms: Arc<Rooms>, queue: Arc<dyn Queue>, concurrency: usize, mask: Mask) -> Arc<Self> {
         rooms.metrics.concurrency_limit(concurrency);
+        // Every series is there from the start, so that an alert sees the first failure.
+        let reasons = Reason::ALL
+            .iter()
+            .map(|reason| (reason.result().as_str(), reason.as_str()));
+        rooms.metrics.expect_sessions(Stage::ALL.map(Stage::as_str), reasons);
+        let queue = Arc::new(counted::Counted::new(queue, rooms.metrics.clone()));
         let slots = Arc::new(Semaphore::new(concurrency));
         Arc::new(Self {
             rooms,

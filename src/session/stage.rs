@@ -51,6 +51,6 @@ pub(super) async fn stage_all(
     Ok((Arc::new(grant), work))
 }
 
-fn no_trailers() -> Failure {
+pub(super) fn no_trailers() -> Failure {
     Failure::new(Reason::Internal, "a project without trailers")
 }

@@ -46,6 +46,8 @@ fn a_task_from_rabbitmq_becomes_a_merge_request_and_a_pull_request() {
     for sample in [
         "cofferdam_sessions_finished_total{outcome=\"success\",reason=\"published\"} 1",
         "cofferdam_amqp_connected 1",
+        "cofferdam_sessions_finished_total{outcome=\"failure\",reason=\"agent_failed\"} 0",
+        "cofferdam_amqp_publishes_total{result=\"confirmed\"}",
         "cofferdam_change_requests_total{action=\"opened\",forge=\"gitlab\"} 1",
         "cofferdam_sessions_in_progress{stage=\"turn\"} 0",
     ] {

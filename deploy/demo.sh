@@ -58,10 +58,12 @@ end_process() {
 clean_up() {
     local code=$? left
     trap '' INT TERM HUP
-    # A session that is told to stop removes its sandbox itself; the label finds what it could not remove.
+    # A session that is told to stop removes its sandbox itself; the label, which begins with the
+    # worker's name, finds what it could not remove.
     end_process "$session_pid"
     if [ -n "$worker" ]; then
-        left=$(timeout 15 docker ps -aq --filter "label=dev.cofferdam.worker=$worker" 2>/dev/null) || left=
+        left=$(timeout 15 docker ps -a --filter label=dev.cofferdam.worker --format '{{.ID}} {{.Label "dev.cofferdam.worker"}}' 2>/dev/null |
+            while read -r id label; do case $label in ("$worker"-*) echo "$id" ;; esac; done) || left=
         # shellcheck disable=SC2086  # one argument for each container
         [ -z "$left" ] || timeout 30 docker rm -f $left >/dev/null 2>&1 || true
     fi

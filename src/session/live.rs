@@ -16,6 +16,8 @@ use crate::sandbox::{Sandbox, SandboxError, SandboxSpec, Workspace};
 
 /// How long `inside` may take to report after the container started.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long after a failure inside the end of the whole sandbox may still show.
+const AFTERMATH: Duration = Duration::from_millis(300);
 
 /// The sandbox of a session and what belongs to it.
 #[derive(Default)]
@@ -96,13 +98,12 @@ impl Live {
         };
         tokio::select! {
             biased;
-            done = work => done,
+            done = work => match done {
+                Err(failure) => Err(first_cause(failure, sandbox.as_ref(), inside).await),
+                done => done,
+            },
             ended = sandbox.wait() => Err(sandbox_ended(ended)),
-            () = inside.gone() => {
-                // The end of PID 1 closes its connection a moment before the engine knows why.
-                let ended = tokio::time::timeout(Duration::from_secs(5), sandbox.wait()).await;
-                Err(ended.map_or_else(|_| Failure::new(Reason::SandboxFailed, "the connection to the sandbox broke"), sandbox_ended))
-            }
+            () = inside.gone() => Err(connection_ended(sandbox.as_ref()).await),
         }
     }
 
@@ -135,6 +136,28 @@ impl Live {
 
 fn not_started() -> Failure {
     Failure::new(Reason::Internal, "the sandbox is not started")
+}
+
+/// The end of a sandbox ends what runs in it, and is often seen there first: an agent that was killed with its sandbox did not fail by itself.
+async fn first_cause(failure: Failure, sandbox: &dyn Sandbox, inside: &Inside) -> Failure {
+    let may_follow = matches!(
+        failure.reason,
+        Reason::AgentFailed | Reason::CloneFailed | Reason::SandboxFailed
+    );
+    if may_follow && tokio::time::timeout(AFTERMATH, inside.gone()).await.is_ok() {
+        connection_ended(sandbox).await
+    } else {
+        failure
+    }
+}
+
+/// The end of PID 1 closes its connection a moment before the engine knows why.
+async fn connection_ended(sandbox: &dyn Sandbox) -> Failure {
+    let ended = tokio::time::timeout(Duration::from_secs(5), sandbox.wait()).await;
+    ended.map_or_else(
+        |_| Failure::new(Reason::SandboxFailed, "the connection to the sandbox broke"),
+        sandbox_ended,
+    )
 }
 
 fn sandbox_ended(ended: Result<crate::sandbox::Ended, SandboxError>) -> Failure {

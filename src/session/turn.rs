@@ -8,8 +8,8 @@ use super::failure::Failure;
 use super::workspace;
 use crate::agent::{self, Agent, AgentError, Pipes, Protocol, acp, command};
 use crate::gateway::inside::Command;
-use crate::gateway::{HTTP_PORT, Inside, Process};
-use crate::message::Task;
+use crate::gateway::{GatewayError, HTTP_PORT, Inside, Process};
+use crate::message::{Reason, Task};
 use crate::progress::Progress;
 use crate::sandbox::{HOME, WORKSPACE};
 
@@ -54,7 +54,7 @@ pub(super) async fn start(
             })
         }
         Protocol::Acp => {
-            let mut process = inside.spawn(order).await?;
+            let mut process = inside.spawn(order).await.map_err(not_started)?;
             let (Some(stdin), Some(stdout)) = (process.take_stdin(), process.take_stdout()) else {
                 return Err(AgentError::Ended {
                     detail: "its streams were gone".into(),
@@ -92,6 +92,15 @@ pub(super) fn directory(projects: &[String]) -> String {
         [only] => only.clone(),
         _ => WORKSPACE.to_owned(),
     }
+}
+
+/// A command that cannot be run is the agent's failure, not the sandbox's: a second try will not find it either.
+fn not_started(error: GatewayError) -> Failure {
+    if let GatewayError::Refused { reason, .. } = &error {
+        let message = format!("the agent could not be started: {reason}; check its command and its image");
+        return Failure::new(Reason::AgentFailed, message);
+    }
+    error.into()
 }
 
 /// An agent's own complaint often says more than its protocol does.

@@ -269,9 +269,12 @@ def main():
         processes.end()
         remove_queues(broker, f"bench-{os.getpid()}")
         prefix = f"bench-{os.getpid()}"
-        remaining = subprocess.run(
-            ["docker", "ps", "-aq", "--filter", f"label=dev.cofferdam.worker={prefix}"], capture_output=True, text=True, check=False
-        ).stdout.split()
+        # A worker's label is its name and something of its state directory.
+        shown = '{{.ID}} {{.Label "dev.cofferdam.worker"}}'
+        listed = subprocess.run(
+            ["docker", "ps", "-a", "--filter", "label=dev.cofferdam.worker", "--format", shown], capture_output=True, text=True, check=False
+        ).stdout.splitlines()
+        remaining = [line.split()[0] for line in listed if line.split()[1].startswith(f"{prefix}-")]
         if remaining:
             print(f"bench: {len(remaining)} containers were left behind", file=sys.stderr)
             subprocess.run(["docker", "rm", "-f", *remaining], check=False, stdout=subprocess.DEVNULL)

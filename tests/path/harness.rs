@@ -276,14 +276,25 @@ co_author = "Scripted Agent <scripted@agents.example>"
             .collect()
     }
 
-    /// Nothing of this worker is left: no container, no sandbox directory, no session directory.
-    pub(crate) fn assert_clean(&self) {
-        let label = format!("label=dev.cofferdam.worker={}", self.worker);
-        let left = Command::new("docker")
-            .args(["ps", "-aq", "--filter", &label])
+    /// The containers of this world's worker, running or not. The worker's label is its name and something of its state directory.
+    pub(crate) fn sandboxes(&self) -> Vec<String> {
+        let output = Command::new("docker")
+            .args(["ps", "-a", "--filter", "label=dev.cofferdam.worker"])
+            .args(["--format", "{{.ID}} {{.Label \"dev.cofferdam.worker\"}}"])
             .output()
             .unwrap();
-        assert_eq!(String::from_utf8_lossy(&left.stdout).trim(), "", "containers are left");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let name = format!("{}-", self.worker);
+        let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+        let own = listed.lines().filter_map(|line| line.split_once(' '));
+        own.filter(|(_, label)| label.starts_with(&name))
+            .map(|(id, _)| id.to_owned())
+            .collect()
+    }
+
+    /// Nothing of this worker is left: no container, no sandbox directory, no session directory.
+    pub(crate) fn assert_clean(&self) {
+        assert_eq!(self.sandboxes(), Vec::<String>::new(), "containers are left");
         for directory in ["sandboxes", "sessions"] {
             let entries = std::fs::read_dir(self.state_dir().join(directory))
                 .map(Iterator::count)

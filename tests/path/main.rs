@@ -9,6 +9,7 @@ mod bad_input;
 mod broker;
 mod git_inside;
 mod harness;
+mod interruptions;
 mod kit;
 mod main_job;
 mod opencode;

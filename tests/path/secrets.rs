@@ -4,11 +4,16 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::harness::World;
+use crate::harness::{LAB, World};
 
 const GITLAB_CANARY: &str = "glpat-canary-7f3a91c2d4";
 const GITHUB_CANARY: &str = "ghp_canary9e8d7c6b5a4f";
 const MODEL_CANARY: &str = "sk-canary-0a1b2c3d4e5f";
+
+/// The agent looks for what it is not to find, and leaves a file when it does: split, so that the prompt itself holds no canary.
+const SEARCH: &str = "!shell P=canary; (env; cat /proc/*/environ /proc/*/cmdline; cat /proc/1/environ; grep -ra $P-7f / --include=* --exclude-dir=proc \
+    --exclude-dir=sys; grep -ra ${P}9e8 /home /tmp /run /opt /workspace; cat /proc/mounts) > /tmp/found 2>/dev/null; \
+    if grep -q \"glpat-$P-\\|ghp_${P}9\\|sk-$P-\" /tmp/found; then echo FOUND > greeter/found.txt; fi; true";
 
 /// Whether a canary stands in any process's arguments or environment.
 fn seen_in_processes() -> Option<String> {
@@ -65,12 +70,8 @@ fn no_canary_is_found_anywhere() {
         "model = \"m\"\n[models.m]\nurl = \"http://127.0.0.1:9\"\nkey_file = \"{}\"",
         key.display()
     );
-    // The agent looks for what it is not to find: split, so that the prompt itself holds no canary.
-    let search = "!shell P=canary; (env; cat /proc/*/environ /proc/*/cmdline; cat /proc/1/environ; grep -ra $P-7f / --include=* --exclude-dir=proc \
-        --exclude-dir=sys; grep -ra ${P}9e8 /home /tmp /run /opt /workspace; cat /proc/mounts) > /tmp/found 2>/dev/null; \
-        if grep -q \"glpat-$P-\\|ghp_${P}9\\|sk-$P-\" /tmp/found; then echo FOUND > greeter/found.txt; fi; true";
     let task = world.task(&format!(
-        "!write greeter/a.txt b\n!write website/a.txt b\n{search}\n!sleep 500\n!say done"
+        "!write greeter/a.txt b\n!write website/a.txt b\n{SEARCH}\n!sleep 500\n!say done"
     ));
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -107,12 +108,39 @@ fn no_canary_is_found_anywhere() {
         assert!(!ran.stdout.contains(canary), "events");
         assert!(!ran.stderr.contains(canary), "log");
     }
-    let found = world.project("platform/tools/greeter").to_string()
-        + &world
-            .ask("GET", "/gitlab/platform/tools/greeter/-/merge_requests/2", None)
-            .to_string();
+    // The description lists every changed file.
+    let found = world.project(LAB)["change_requests"][0]["description"].to_string();
+    assert!(found.contains("a.txt"), "{found}");
     assert!(!found.contains("found.txt"), "the agent found a canary in its sandbox");
     assert_eq!(grep(&world.state_dir()), "", "state directory");
+}
+
+#[test]
+fn the_search_for_canaries_finds_what_is_there() {
+    let world = World::new();
+    for place in ["environment", "file"] {
+        let mut task = world.task(&format!("!write greeter/a.txt b\n{SEARCH}"));
+        if place == "environment" {
+            task["environment"] = serde_json::json!({"LEFT_HERE": GITLAB_CANARY});
+        } else {
+            let prompt = format!("!shell printf %s%s glpat- canary-7f3a91c2d4 > /home/agent/left\n{SEARCH}");
+            task["prompt"] = prompt.into();
+        }
+        let ran = world.exec(&task);
+        assert_eq!(ran.reason(), "published", "{}", ran.stderr);
+        let branch = ran.of_project(LAB)["branch"].as_str().unwrap();
+        let requests = world.project(LAB)["change_requests"].clone();
+        let request = requests
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|one| one["source"] == branch)
+            .unwrap();
+        assert!(
+            request["description"].to_string().contains("found.txt"),
+            "{place}: {request}"
+        );
+    }
 }
 
 #[test]

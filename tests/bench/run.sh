@@ -30,10 +30,8 @@ command -v python3 >/dev/null || die "python3 is missing: install the distributi
 docker info >/dev/null 2>&1 || "$root/deploy/docker.sh" start >&2
 
 say "building (release)"
-triple=$(rustc -vV | sed -n 's/^host: //p')
 (cd "$root" && "$cargo" build --quiet --release --locked -p cofferdam -p cofferdam-test-support --bin cofferdam --bin test-forge)
-(cd "$root" && RUSTFLAGS="-C target-feature=+crt-static" "$cargo" build --quiet --release --locked --target "$triple" \
-    --target-dir "$static" -p cofferdam-inside)
+inside=$(CARGO=$cargo STATIC_TARGET_DIR=$static "$root/sandbox-images/static.sh")
 CARGO=$cargo STATIC_TARGET_DIR=$static "$root/tests/support/image/build.sh"
 
 if [ -z "${COFFERDAM_TEST_AMQP:-}" ]; then
@@ -44,4 +42,4 @@ if [ -z "${COFFERDAM_TEST_AMQP:-}" ]; then
 fi
 export COFFERDAM_TEST_AMQP
 
-python3 "$here/bench.py" --bin "$target/release" --inside "$static/$triple/release/inside" "$@"
+python3 "$here/bench.py" --bin "$target/release" --inside "$inside" "$@"

@@ -175,7 +175,11 @@ run_demo() {
         and (map(.data.seq) as $seq | $seq == ($seq | unique))' "$events" || { cat "$events"; return 1; }
     # Its worker's name is the ending of its directory's.
     worker=$(jq -rs '.[0].source | split("/") | last' "$events")
-    [ -z "$(docker ps -aq --filter "label=dev.cofferdam.worker=$worker")" ] || { printf 'it left a container behind\n'; return 1; }
+    # The label is the name and something of the state directory.
+    if docker ps -a --filter label=dev.cofferdam.worker --format '{{.Label "dev.cofferdam.worker"}}' | grep -q "^$worker-"; then
+        printf 'it left a container behind\n'
+        return 1
+    fi
     [ ! -e "/tmp/cofferdam-demo.${worker#demo-}" ] || { printf 'it left its directory behind\n'; return 1; }
 }
 

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicGetOptions, BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::Value;
@@ -44,6 +46,7 @@ impl Daemon {
         until(Duration::from_secs(30), "readiness", || {
             (daemon.status("/readyz") == 200).then_some(())
         });
+        Amqp::open().wait_for_objects(&daemon.prefix);
         daemon
     }
 
@@ -151,7 +154,7 @@ pub(crate) fn outcome(events: &std::path::Path) -> Value {
 pub(crate) struct Amqp {
     runtime: tokio::runtime::Runtime,
     channel: Channel,
-    _connection: Connection,
+    connection: Connection,
 }
 
 impl Amqp {
@@ -175,7 +178,7 @@ impl Amqp {
         Self {
             runtime,
             channel,
-            _connection: connection,
+            connection,
         }
     }
 
@@ -218,6 +221,37 @@ impl Amqp {
                 .unwrap();
             declared.message_count()
         })
+    }
+
+    /// Waits for what a worker declares a moment after it is connected. Asking for what is missing closes the channel that asks.
+    pub(crate) fn wait_for_objects(&self, prefix: &str) {
+        until(Duration::from_secs(20), "the worker's queues and exchanges", || {
+            self.runtime.block_on(async {
+                let channel = self.connection.create_channel().await.unwrap();
+                let exchange = ExchangeDeclareOptions {
+                    passive: true,
+                    ..ExchangeDeclareOptions::default()
+                };
+                let queue = QueueDeclareOptions {
+                    passive: true,
+                    ..QueueDeclareOptions::default()
+                };
+                let events = format!("{prefix}.events");
+                let kind = lapin::ExchangeKind::Topic;
+                channel
+                    .exchange_declare(events.as_str().into(), kind, exchange, FieldTable::default())
+                    .await
+                    .ok()?;
+                for name in ["tasks", "dead"] {
+                    let name = format!("{prefix}.{name}");
+                    channel
+                        .queue_declare(name.as_str().into(), queue, FieldTable::default())
+                        .await
+                        .ok()?;
+                }
+                Some(())
+            })
+        });
     }
 
     /// A queue of our own on the events of everything.

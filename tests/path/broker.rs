@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::{LAB, Ran, World, signal, until};
-use crate::kit::{Amqp, Daemon, Proxy, broker, free_port, outcome, wait_for};
+use crate::kit::{Amqp, Daemon, Proxy, broker, outcome, wait_for};
 use crate::main_job::assert_main_job;
 
 #[test]
@@ -268,9 +268,8 @@ fn a_killed_worker_leaves_nothing_that_the_next_one_does_not_clear_and_keep() {
 fn an_engine_that_is_away_is_told_by_readiness_doctor_and_outcome() {
     let world = World::new();
     let prefix = format!("t{}", uuid::Uuid::new_v4().simple());
-    let port = free_port();
     let config = world.config(&format!(
-        "[queue]\nurl = \"{}\"\nprefix = \"{prefix}\"\n[admin]\nlisten = \"127.0.0.1:{port}\"\n",
+        "[queue]\nurl = \"{}\"\nprefix = \"{prefix}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n",
         broker()
     ));
     let doctor = |socket: Option<&str>, amqp: Option<&str>| {

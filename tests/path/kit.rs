@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -31,10 +31,6 @@ pub(crate) struct Daemon {
     pub(crate) log: PathBuf,
 }
 
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 impl Daemon {
     pub(crate) fn start(world: &World, more: &str) -> Self {
         Self::start_at(world, &broker(), more)
@@ -46,27 +42,34 @@ impl Daemon {
         until(Duration::from_secs(30), "readiness", || {
             (daemon.status("/readyz") == 200).then_some(())
         });
-        Amqp::open().wait_for_objects(&daemon.prefix);
         daemon
     }
 
     pub(crate) fn begin(world: &World, url: &str, prefix: &str, more: &str) -> Self {
-        let port = free_port();
+        // The worker picks its port and logs it: a port picked here could be somebody else's by the time it listens.
         let config = world.config(&format!(
-            "{more}\n[queue]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nheartbeat_s = 3\n[admin]\nlisten = \"127.0.0.1:{port}\"\n"
+            "{more}\n[queue]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nheartbeat_s = 3\n[admin]\nlisten = \"127.0.0.1:0\"\n"
         ));
-        let log = world.directory.path().join(format!("log-{port}"));
+        let log = world.directory.path().join(format!("log-{}", uuid::Uuid::new_v4().simple()));
         let mut command = world.command(&config);
         command
             .env("COFFERDAM_LOG", "info,lapin=off")
             .arg("run")
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap());
-        let process = Process(command.spawn().unwrap());
+        let mut process = Process(command.spawn().unwrap());
+        let admin = until(Duration::from_secs(30), "the admin address", || {
+            let lines = std::fs::read_to_string(&log).unwrap();
+            assert!(process.0.try_wait().unwrap().is_none(), "the worker ended: {lines}");
+            lines.lines().find_map(|line| {
+                let line: Value = serde_json::from_str(line).ok()?;
+                (line["message"] == "admin address").then(|| line["address"].as_str().unwrap().to_owned())
+            })
+        });
         Self {
             process,
             config,
-            admin: format!("http://127.0.0.1:{port}"),
+            admin: format!("http://{admin}"),
             prefix: prefix.to_owned(),
             log,
         }
@@ -154,7 +157,7 @@ pub(crate) fn outcome(events: &std::path::Path) -> Value {
 pub(crate) struct Amqp {
     runtime: tokio::runtime::Runtime,
     channel: Channel,
-    connection: Connection,
+    _connection: Connection,
 }
 
 impl Amqp {
@@ -178,7 +181,7 @@ impl Amqp {
         Self {
             runtime,
             channel,
-            connection,
+            _connection: connection,
         }
     }
 
@@ -221,37 +224,6 @@ impl Amqp {
                 .unwrap();
             declared.message_count()
         })
-    }
-
-    /// Waits for what a worker declares a moment after it is connected. Asking for what is missing closes the channel that asks.
-    pub(crate) fn wait_for_objects(&self, prefix: &str) {
-        until(Duration::from_secs(20), "the worker's queues and exchanges", || {
-            self.runtime.block_on(async {
-                let channel = self.connection.create_channel().await.unwrap();
-                let exchange = ExchangeDeclareOptions {
-                    passive: true,
-                    ..ExchangeDeclareOptions::default()
-                };
-                let queue = QueueDeclareOptions {
-                    passive: true,
-                    ..QueueDeclareOptions::default()
-                };
-                let events = format!("{prefix}.events");
-                let kind = lapin::ExchangeKind::Topic;
-                channel
-                    .exchange_declare(events.as_str().into(), kind, exchange, FieldTable::default())
-                    .await
-                    .ok()?;
-                for name in ["tasks", "dead"] {
-                    let name = format!("{prefix}.{name}");
-                    channel
-                        .queue_declare(name.as_str().into(), queue, FieldTable::default())
-                        .await
-                        .ok()?;
-                }
-                Some(())
-            })
-        });
     }
 
     /// A queue of our own on the events of everything.

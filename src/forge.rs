@@ -10,6 +10,7 @@ mod fake;
 mod github;
 mod gitlab;
 mod http;
+pub mod inspect;
 #[cfg(test)]
 mod recordings;
 pub mod refusal;
@@ -21,10 +22,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Deserialize;
 
-use crate::message::{BranchName, CommitId, ForgeKind, ProjectPath};
+use crate::message::{BranchName, Capabilities, CommitId, ForgeKind, ProjectPath};
 use crate::secret::Secret;
 
 pub use clients::Clients;
+pub use inspect::Inspect;
 pub use refusal::{PushRefusal, classify};
 
 /// How the worker talks to forges.
@@ -65,10 +67,8 @@ pub struct TokenFacts {
     pub scopes: Vec<String>,
     /// The day (or moment) the token ends, where the forge says so.
     pub expires: Option<String>,
-    /// Whether it may push branches.
-    pub may_push: bool,
-    /// Whether it may open change requests.
-    pub may_open_change_request: bool,
+    /// What it may do.
+    pub capabilities: Capabilities,
 }
 
 /// What the worker needs to know of a project.
@@ -303,9 +303,16 @@ pub trait CountRequests: Send + Sync {
 /// Makes clients for connections; holds the one HTTP client that all of them share.
 #[async_trait]
 pub trait Connect: Send + Sync {
-    /// A client for one connection. `url` is `None` for the public instance.
+    /// A client for one connection. `url` is `None` for the public instance; `ca` is PEM text whose certificates are trusted
+    /// beside the machine's own ones, for this connection only.
     ///
     /// # Errors
-    /// The address cannot be used (malformed, plain http where not allowed, not among the allowed ones).
-    fn connect(&self, kind: ForgeKind, url: Option<&str>, token: &Secret) -> Result<Arc<dyn Forge>, ForgeError>;
+    /// The address cannot be used (malformed, plain http where not allowed, not among the allowed ones), or `ca` holds no certificate.
+    fn connect(
+        &self,
+        kind: ForgeKind,
+        url: Option<&str>,
+        token: &Secret,
+        ca: Option<&str>,
+    ) -> Result<Arc<dyn Forge>, ForgeError>;
 }

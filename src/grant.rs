@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::message::{BranchName, CommitId, ConnectionName, ForgeKind, ProjectKey, Publish, SessionId, Uncommitted};
+use crate::message::{
+    BranchName, Capabilities, CommitId, ConnectionName, ForgeKind, ProjectKey, Publish, SessionId, Uncommitted,
+};
 
 pub mod branch;
 pub mod trailer;
@@ -82,10 +84,8 @@ pub struct ProjectGrant {
     pub directory: String,
     /// Author and committer of new commits: the token's user, because push rules refuse others.
     pub identity: Identity,
-    /// Whether the token may push.
-    pub may_push: bool,
-    /// Whether the token may open a change request.
-    pub may_open_change_request: bool,
+    /// What the token may do there, bounded by its user's own rights on the project.
+    pub capabilities: Capabilities,
 }
 
 impl Grant {

@@ -2,12 +2,14 @@
 //!
 //! Nothing here does I/O, and nothing here imports another room. All that is parsed here is hostile until it parsed: bounded and typed.
 
+pub mod capability;
 pub mod control;
 pub mod event;
 pub mod id;
 pub mod outcome;
 pub mod task;
 
+pub use capability::{Capabilities, Right};
 pub use control::{Control, ControlKind};
 pub use event::{Event, EventBody};
 pub use id::{AgentName, BranchName, CommitId, ConnectionName, ProjectKey, ProjectPath, SandboxId, SessionId};

@@ -154,7 +154,7 @@ impl Tools {
                     directory: project.directory.clone(),
                     branch: project.branch.to_string(),
                     base: project.base.to_string(),
-                    may_push: project.may_push,
+                    may_push: !project.capabilities.push_branches.is_refused(),
                     web_url: project.web_url.clone(),
                 })
                 .collect(),

@@ -204,7 +204,7 @@ async fn forges(rooms: &Rooms, path: &Path, findings: &mut Vec<Finding>) {
         let asked = async {
             let forge = rooms
                 .connect
-                .connect(connection.forge, connection.url.as_deref(), &secret)?;
+                .connect(connection.forge, connection.url.as_deref(), &secret, None)?;
             let facts = forge.token().await?;
             let mut seen = Vec::new();
             for project in task.projects.iter().filter(|project| project.connection == *name) {
@@ -219,8 +219,8 @@ async fn forges(rooms: &Rooms, path: &Path, findings: &mut Vec<Finding>) {
                     facts.account,
                     facts.scopes.join(" "),
                     facts.expires.map(|day| format!(", expires {day}")).unwrap_or_default(),
-                    facts.may_push,
-                    facts.may_open_change_request,
+                    facts.capabilities.push_branches.as_str(),
+                    facts.capabilities.open_change_requests.as_str(),
                     if seen.is_empty() {
                         "no project of the task".to_owned()
                     } else {

@@ -109,7 +109,13 @@ impl Clients {
 }
 
 impl Connect for Clients {
-    fn connect(&self, kind: ForgeKind, url: Option<&str>, token: &Secret) -> Result<Arc<dyn Forge>, ForgeError> {
+    fn connect(
+        &self,
+        kind: ForgeKind,
+        url: Option<&str>,
+        token: &Secret,
+        _ca: Option<&str>,
+    ) -> Result<Arc<dyn Forge>, ForgeError> {
         let at = |shape| Address::new(shape, url, &self.config, &self.allowed);
         match kind {
             ForgeKind::Gitlab => {
@@ -160,7 +166,7 @@ mod tests {
         let token = Secret::new("token-0123456789");
         let at = |kind, url| {
             clients
-                .connect(kind, url, &token)
+                .connect(kind, url, &token, None)
                 .map(|forge| forge.instance().to_owned())
         };
         assert_eq!(
@@ -197,7 +203,7 @@ mod tests {
         let clients = clients(Config::default()).unwrap();
         for token in ["", "a\nb", "a\0b"] {
             let error = clients
-                .connect(ForgeKind::Gitlab, None, &Secret::new(token))
+                .connect(ForgeKind::Gitlab, None, &Secret::new(token), None)
                 .err()
                 .unwrap();
             assert!(matches!(error, ForgeError::TokenInvalid { .. }), "{error}");

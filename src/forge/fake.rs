@@ -145,7 +145,10 @@ pub(super) fn client_of(kind: ForgeKind, url: &str, config: Config, pace: Pace) 
     let counter = Arc::new(Counter::default());
     let counting: Arc<dyn CountRequests> = Arc::<Counter>::clone(&counter);
     let clients = Clients::new(config, counting).unwrap().paced(pace);
-    (clients.connect(kind, Some(url), &Secret::new(TOKEN)).unwrap(), counter)
+    (
+        clients.connect(kind, Some(url), &Secret::new(TOKEN), None).unwrap(),
+        counter,
+    )
 }
 
 /// The same, where answers over `largest` bytes are too large.

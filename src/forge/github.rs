@@ -3,6 +3,7 @@
 //! Never infers a right that only the push can prove, and never opens a second pull request where an open one joins the same branches.
 
 mod refused;
+mod scopes;
 mod wire;
 
 use async_trait::async_trait;
@@ -207,7 +208,7 @@ impl Forge for Github {
             .filter(|scope| !scope.is_empty())
             .collect();
         // Fine-grained and App tokens name no scopes: nothing can be inferred.
-        let may_write = scopes.is_empty() || scopes.iter().any(|scope| scope == "repo" || scope == "public_repo");
+        let capabilities = scopes::capabilities((!scopes.is_empty()).then_some(scopes.as_slice()));
         let user = match self.parsed::<User>(USER, "the token's user", &answer) {
             Ok(user) => Some(user),
             // An App's installation is no user.
@@ -222,8 +223,7 @@ impl Forge for Github {
             name: user.as_ref().map(User::display_name).unwrap_or_default(),
             email: user.as_ref().map(|user| user.address(host)).unwrap_or_default(),
             expires: header("github-authentication-token-expiration").map(person),
-            may_push: may_write,
-            may_open_change_request: may_write,
+            capabilities,
             scopes,
         })
     }

@@ -3,6 +3,7 @@
 //! Never infers a right that only the push can prove, and never opens a second merge request where an open one joins the same branches.
 
 mod refused;
+mod scopes;
 mod wire;
 
 use std::sync::OnceLock;
@@ -265,7 +266,8 @@ impl Forge for Gitlab {
             .unwrap_or_default();
         let has = |wanted: &[&str]| scopes.iter().any(|scope| wanted.contains(&scope.as_str()));
         // A granular token's rights are not in its scopes.
-        let unknown = token.is_none() || has(&["granular"]);
+        let token_known = token.is_some();
+        let unknown = !token_known || has(&["granular"]);
         let user = if unknown || has(&["api", "read_api", "read_user"]) {
             match self.user().await {
                 Ok(user) => Some(user),
@@ -283,8 +285,7 @@ impl Forge for Gitlab {
             expires: token
                 .and_then(|token| token.expires_at)
                 .map(|day| super::text::person(&day)),
-            may_push: unknown || has(&["api", "write_repository"]),
-            may_open_change_request: unknown || has(&["api"]),
+            capabilities: scopes::capabilities(token_known.then_some(scopes.as_slice())),
             scopes,
         })
     }

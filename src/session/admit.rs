@@ -12,7 +12,9 @@ use super::{Rooms, identity};
 use crate::forge::{Forge, ProjectFacts, TokenFacts};
 use crate::grant::{Identity, ProjectGrant, SessionLimits, Trailers, branch};
 use crate::message::task::{Limits, ProjectRequest};
-use crate::message::{BranchName, ConnectionName, EventBody, ForgeKind, ProjectKey, Publish, Reason, Task};
+use crate::message::{
+    BranchName, Capabilities, ConnectionName, EventBody, ForgeKind, ProjectKey, Publish, Reason, Right, Task,
+};
 use crate::progress::Progress;
 use crate::repository::Access;
 use crate::secret::Secret;
@@ -60,7 +62,9 @@ pub(super) async fn admit(
         let secret = secrets
             .get(name)
             .ok_or_else(|| Failure::new(Reason::CredentialMissing, format!("no credential for {name}")))?;
-        let forge = rooms.connect.connect(request.forge, request.url.as_deref(), secret)?;
+        let forge = rooms
+            .connect
+            .connect(request.forge, request.url.as_deref(), secret, None)?;
         let facts = forge.token().await?;
         let identity = commit_identity(task, &facts)?;
         let basic_user = match request.forge {
@@ -124,8 +128,11 @@ async fn project(
         let message = format!("{key} is archived: unarchive it, then send the task again");
         return Err(Failure::new(Reason::ProjectArchived, message));
     }
-    let may_push = facts.may_push && connected.facts.may_push;
-    check_capabilities(task.publish, &key, may_push, connected)?;
+    let mut capabilities = connected.facts.capabilities;
+    if !facts.may_push {
+        capabilities.push_branches = Right::No;
+    }
+    check_capabilities(task.publish, &key, capabilities, connected)?;
     // A branch that collides with others is renamed once the forge's branches are known.
     let provisional = branch::branch_name(
         &rooms.config.branch,
@@ -146,8 +153,7 @@ async fn project(
         branch: provisional,
         directory,
         identity: connected.identity.clone(),
-        may_push,
-        may_open_change_request: connected.facts.may_open_change_request,
+        capabilities,
     };
     Ok(Admitted {
         grant,
@@ -160,7 +166,7 @@ async fn project(
 fn check_capabilities(
     publish: Publish,
     key: &ProjectKey,
-    may_push: bool,
+    may: Capabilities,
     connected: &Connected,
 ) -> Result<(), Failure> {
     let word = connected.forge.kind().change_request_word();
@@ -178,8 +184,10 @@ fn check_capabilities(
     };
     match publish {
         Publish::OnRequest => Ok(()),
-        Publish::Branch | Publish::ChangeRequest | Publish::Draft if !may_push => missing("push branches"),
-        Publish::ChangeRequest | Publish::Draft if !connected.facts.may_open_change_request => {
+        Publish::Branch | Publish::ChangeRequest | Publish::Draft if may.push_branches.is_refused() => {
+            missing("push branches")
+        }
+        Publish::ChangeRequest | Publish::Draft if may.open_change_requests.is_refused() => {
             missing(&format!("open a {word}"))
         }
         Publish::Branch | Publish::ChangeRequest | Publish::Draft => Ok(()),

@@ -28,8 +28,7 @@ fn grant() -> Arc<Grant> {
             name: "Ada".into(),
             email: "ada@example.org".into(),
         },
-        may_push: true,
-        may_open_change_request: true,
+        capabilities: crate::message::Capabilities::UNPROVEN,
     };
     let second = std::time::Duration::from_secs(1);
     Arc::new(Grant {

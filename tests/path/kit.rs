@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions,
-};
+use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::Value;
@@ -50,7 +48,10 @@ impl Daemon {
         let config = world.config(&format!(
             "{more}\n[queue]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nheartbeat_s = 3\n[admin]\nlisten = \"127.0.0.1:0\"\n"
         ));
-        let log = world.directory.path().join(format!("log-{}", uuid::Uuid::new_v4().simple()));
+        let log = world
+            .directory
+            .path()
+            .join(format!("log-{}", uuid::Uuid::new_v4().simple()));
         let mut command = world.command(&config);
         command
             .env("COFFERDAM_LOG", "info,lapin=off")

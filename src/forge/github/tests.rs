@@ -77,7 +77,10 @@ async fn tokens_say_what_they_may() {
         let facts = github(&fake).token().await.unwrap();
         assert_eq!(facts.scopes, expected);
         assert_eq!(
-            (facts.may_push, facts.may_open_change_request),
+            (
+                !facts.capabilities.push_branches.is_refused(),
+                !facts.capabilities.open_change_requests.is_refused()
+            ),
             (may, may),
             "{scopes:?}"
         );
@@ -92,7 +95,7 @@ async fn installations_are_no_users_and_bad_tokens_are_invalid() {
     let fake =
         Fake::start(|_, _| Reply::json(403, &json!({"message": "Resource not accessible by integration"}))).await;
     let facts = github(&fake).token().await.unwrap();
-    assert!(facts.may_push && facts.account.is_empty());
+    assert!(facts.capabilities == crate::message::Capabilities::UNPROVEN && facts.account.is_empty());
     let fake = Fake::start(|_, _| Reply::json(401, &json!({"message": "Bad credentials"}))).await;
     let error = github(&fake).token().await.unwrap_err();
     assert!(matches!(error, ForgeError::TokenInvalid { .. }), "{error}");

@@ -52,8 +52,8 @@ async fn tokens_say_what_they_may() {
     for (scopes, user_is_asked, push, open) in [
         (json!(["api"]), true, true, true),
         (json!(["read_api"]), true, false, false),
-        (json!(["read_api", "write_repository"]), true, true, false),
-        (json!(["write_repository"]), false, true, false),
+        (json!(["read_api", "write_repository"]), true, true, true),
+        (json!(["write_repository"]), false, true, true),
         (json!(["read_repository"]), false, false, false),
         (json!(["granular"]), true, true, true),
         (json!(["of_tomorrow"]), false, false, false),
@@ -69,7 +69,10 @@ async fn tokens_say_what_they_may() {
         .await;
         let facts = gitlab(&fake).token().await.unwrap();
         assert_eq!(
-            (facts.may_push, facts.may_open_change_request),
+            (
+                !facts.capabilities.push_branches.is_refused(),
+                !facts.capabilities.open_change_requests.is_refused()
+            ),
             (push, open),
             "{scopes}"
         );
@@ -127,7 +130,7 @@ async fn old_servers_and_other_tokens_are_not_judged() {
         })
         .await;
         let facts = gitlab(&fake).token().await.unwrap();
-        assert!(facts.may_push && facts.may_open_change_request && facts.scopes.is_empty());
+        assert!(facts.capabilities == crate::message::Capabilities::UNPROVEN && facts.scopes.is_empty());
         assert_eq!((facts.account.as_str(), facts.name.as_str()), ("ann", "ann"));
     }
 }

@@ -173,8 +173,7 @@ pub(super) fn project(address: &str, path: &str) -> ProjectGrant {
         branch: BRANCH.parse().unwrap(),
         directory: "greeter".into(),
         identity: ada(),
-        may_push: true,
-        may_open_change_request: true,
+        capabilities: crate::message::Capabilities::UNPROVEN,
     }
 }
 

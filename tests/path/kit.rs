@@ -334,6 +334,10 @@ impl Proxy {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+        // User and virtual host stay: the broker of a test run has a virtual host of its own.
+        let broker = broker();
+        let (user, rest) = broker.rsplit_once('@').unwrap();
+        let (_, vhost) = rest.split_once('/').unwrap();
+        format!("{user}@127.0.0.1:{}/{vhost}", self.port)
     }
 }

@@ -21,12 +21,16 @@ use crate::tools::{self, Wishes};
 
 pub mod admit;
 pub mod change_text;
+mod connections;
 pub mod credential;
+mod expiry;
 pub mod failure;
 pub mod identity;
 mod live;
 pub mod neutral;
+mod orders;
 mod publish;
+mod push_options;
 pub mod rooms;
 mod stage;
 pub mod steering;
@@ -37,7 +41,8 @@ mod workspace;
 use admit::Admitted;
 use failure::Failure;
 use live::Live;
-use publish::{Words, Work};
+use orders::Open;
+use publish::{Left, Publishing, Words, Work};
 use rooms::HeldSandbox;
 pub use rooms::{Config, LiveSandboxes, Rooms};
 use stage::{no_trailers, stage_all};
@@ -55,7 +60,25 @@ const TELLING: Duration = Duration::from_secs(10);
 pub async fn run(
     rooms: &Rooms,
     task: &Task,
-    secrets: &BTreeMap<ConnectionName, Secret>,
+    secrets: BTreeMap<ConnectionName, Secret>,
+    progress: &Arc<Progress>,
+    steering: &Steering,
+) -> SessionOutcome {
+    let open = Open::default();
+    let (_, never) = tokio::sync::mpsc::channel(1);
+    let inbox = steering.inbox().unwrap_or(never);
+    tokio::select! {
+        outcome = path(rooms, task, secrets, &open, progress, steering) => outcome,
+        never = orders::obey(rooms, task, &open, progress, steering, inbox) => match never {},
+    }
+}
+
+/// The path itself.
+async fn path(
+    rooms: &Rooms,
+    task: &Task,
+    secrets: BTreeMap<ConnectionName, Secret>,
+    open: &Open,
     progress: &Arc<Progress>,
     steering: &Steering,
 ) -> SessionOutcome {
@@ -65,6 +88,7 @@ pub async fn run(
         task,
         progress,
         steering,
+        open,
         stage: None,
         live: Live::default(),
         work: Vec::new(),
@@ -121,13 +145,14 @@ struct Session<'a> {
     steering: &'a Steering,
     stage: Option<(Stage, Instant)>,
     live: Live,
-    work: Vec<Work>,
+    open: &'a Open,
+    work: Vec<Arc<Work>>,
     report: TurnReport,
 }
 
 impl<'a> Session<'a> {
     /// grant -> mirror -> sandbox -> clone -> turn -> staging.
-    async fn work(&mut self, secrets: &BTreeMap<ConnectionName, Secret>) -> Result<Worked, Failure> {
+    async fn work(&mut self, secrets: BTreeMap<ConnectionName, Secret>) -> Result<Worked, Failure> {
         let (rooms, task) = (self.rooms, self.task);
         let (agent_name, agent) = self.agent()?;
         let agent_identity = identity::parse(&agent.co_author)
@@ -136,7 +161,13 @@ impl<'a> Session<'a> {
         self.enter(Stage::Grant).await;
         rooms.engine.require_image(&agent.image).await?;
         let admitted = self
-            .stoppable(admit::admit(rooms, task, secrets, self.progress))
+            .stoppable(admit::admit(
+                rooms,
+                task,
+                secrets,
+                &self.open.connections,
+                self.progress,
+            ))
             .await?;
         let grant = self.mint(&admitted, &agent_identity);
 
@@ -148,6 +179,7 @@ impl<'a> Session<'a> {
             stoppable(self.steering, stage_all(rooms, task, grant, admitted))
         );
         let (grant, work) = staged?;
+        self.open.staged(&work);
         self.work = work;
         for project in &grant.projects {
             let (base, branch) = (project.base.clone(), project.branch.clone());
@@ -213,16 +245,17 @@ impl<'a> Session<'a> {
     /// staging -> publish.
     async fn publish(&mut self, worked: &Worked) -> Vec<ProjectOutcome> {
         self.enter(Stage::Publish).await;
-        let words = self.words(&worked.agent, &worked.grant);
-        publish::publish_all(
-            self.rooms,
-            &words,
-            &self.work,
-            |work| worked.wishes.get(&work.admitted.grant.key),
-            |work| worked.refused.get(&work.admitted.grant.key).cloned(),
-            self.progress,
-        )
-        .await
+        let publishing = Publishing {
+            rooms: self.rooms,
+            progress: self.progress,
+            stop: self.steering.token(),
+            words: self.words(&worked.agent, &worked.grant),
+        };
+        let left = |work: &Work| Left {
+            wish: worked.wishes.get(&work.admitted.grant.key),
+            refused: worked.refused.get(&work.admitted.grant.key).cloned(),
+        };
+        publishing.all(&self.work, left).await
     }
 
     /// The agent that the task names, or the default one.
@@ -279,8 +312,9 @@ impl<'a> Session<'a> {
             .work
             .iter()
             .map(|work| (work.admitted.grant.key.clone(), work.staging.clone()));
-        let mut router =
-            git::router(Arc::new(GitRoutes::new(projects, tell))).merge(tools::router(grant.clone(), wishes.clone()));
+        let routes = Arc::new(GitRoutes::new(projects, tell));
+        self.open.reachable(self.live.inside()?, routes.clone());
+        let mut router = git::router(routes).merge(tools::router(grant.clone(), wishes.clone()));
         if let Some(name) = &agent.model {
             let endpoint = self.rooms.models.get(name).ok_or_else(|| {
                 Failure::new(Reason::Internal, format!("the model endpoint {name} is not configured"))
@@ -334,7 +368,8 @@ impl<'a> Session<'a> {
         let inside = self.live.inside()?;
         workspace::quiet(&inside).await;
         let message = commit_message(&admit::title(self.task), &self.report.answer);
-        let collected = join_all(self.work.iter().map(|work| {
+        let open = self.work.iter().filter(|work| work.ended.get().is_none());
+        let collected = join_all(open.map(|work| {
             let (inside, message) = (&inside, &message);
             async move {
                 let project = &work.admitted.grant;
@@ -384,7 +419,7 @@ impl<'a> Session<'a> {
         if let Ok(inside) = self.live.inside() {
             let taking =
                 join_all(
-                    self.work.iter().map(|work| {
+                    self.work.iter().filter(|work| work.ended.get().is_none()).map(|work| {
                         let message = commit_message(&admit::title(self.task), "");
                         let inside = inside.clone();
                         async move {
@@ -401,7 +436,12 @@ impl<'a> Session<'a> {
         }
         let mut outcomes = Vec::new();
         for work in &self.work {
-            let outcome = publish::kept(work, failure.reason, &failure.message).await;
+            let _busy = work.busy.lock().await;
+            if let Some(outcome) = work.ended.get() {
+                outcomes.push(outcome.clone());
+                continue;
+            }
+            let outcome = work.kept(failure.reason, &failure.message).await;
             let event = EventBody::ProjectFinished {
                 outcome: outcome.clone(),
             };

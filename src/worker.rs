@@ -16,7 +16,7 @@ use crate::message::{ControlKind, Event, EventBody, Reason, SessionId, SessionOu
 use crate::progress::Progress;
 use crate::queue::{Claim, Claimed, Delivery, Queue, Settle};
 use crate::secret::Mask;
-use crate::session::steering::{Cause, Steering};
+use crate::session::steering::{Cause, Order, OrderKind, Steering};
 use crate::session::{self, Rooms};
 
 mod counted;
@@ -189,7 +189,7 @@ impl Worker {
                 let (rooms, own_progress, own_steering) = (self.rooms.clone(), progress.clone(), steering.clone());
                 let mut running =
                     tokio::spawn(
-                        async move { session::run(&rooms, &task, &secrets, &own_progress, &own_steering).await },
+                        async move { session::run(&rooms, &task, secrets, &own_progress, &own_steering).await },
                     );
                 loop {
                     tokio::select! {
@@ -241,28 +241,34 @@ async fn settle(delivery: Delivery, settle: Settle) {
 
 /// Applies a control message and answers it by an event.
 async fn apply(body: &[u8], steering: &Steering, progress: &Progress) {
-    let (in_reply_to, applied, message) = match Control::parse(body) {
-        Ok(control) => {
-            let (cause, said) = match control.kind {
-                ControlKind::CancelTurn => (Cause::Publish, "the turn is stopped; what was committed is published"),
-                ControlKind::End { publish: true } => {
-                    (Cause::Publish, "the session ends; what was committed is published")
-                }
-                ControlKind::End { publish: false } => (Cause::Discard, "the session ends; nothing is published"),
-            };
-            let first = steering.stop(cause);
-            (
-                control.id,
-                first,
-                if first {
-                    said.to_owned()
-                } else {
-                    "the session is ending already".to_owned()
-                },
-            )
-        }
-        Err(error) => (String::new(), false, error.to_string()),
+    const ENDING: &str = "the session is ending already";
+    let stop = |cause, said: &str| {
+        let first = steering.stop(cause);
+        Some((first, if first { said } else { ENDING }.to_owned()))
     };
+    // An order is answered by the session, when it is done.
+    let order = |id: &str, kind| {
+        let id = id.to_owned();
+        (!steering.order(Order { id, kind })).then(|| (false, ENDING.to_owned()))
+    };
+    let (in_reply_to, answer) = match Control::parse(body) {
+        Ok(Control { id, kind, .. }) => {
+            let answer = match kind {
+                ControlKind::CancelTurn => stop(Cause::Publish, "the turn is stopped; what was committed is published"),
+                ControlKind::End { publish: true } => {
+                    stop(Cause::Publish, "the session ends; what was committed is published")
+                }
+                ControlKind::End { publish: false } => stop(Cause::Discard, "the session ends; nothing is published"),
+                ControlKind::Credential { connection, credential } => {
+                    order(&id, OrderKind::Credential { connection, credential })
+                }
+                ControlKind::Disconnect { connection } => order(&id, OrderKind::Disconnect { connection }),
+            };
+            (id, answer)
+        }
+        Err(error) => (String::new(), Some((false, error.to_string()))),
+    };
+    let Some((applied, message)) = answer else { return };
     progress
         .state(EventBody::ControlAnswered {
             in_reply_to,

@@ -106,6 +106,7 @@ fn told(body: &EventBody) -> Told {
             account,
             scopes,
             expires,
+            capabilities: _,
         } => {
             let scopes = if scopes.is_empty() {
                 String::new()
@@ -143,7 +144,12 @@ fn told(body: &EventBody) -> Told {
                 .iter()
                 .find(|entry| entry.status == "in_progress")
                 .map_or("", |entry| entry.text.as_str());
-            Told::Line(format!("plan {done}/{}: {now}", entries.len()))
+            let now = if now.is_empty() {
+                String::new()
+            } else {
+                format!(": {now}")
+            };
+            Told::Line(format!("plan {done}/{}{now}", entries.len()))
         }
         EventBody::AgentPermission { title, answer } => Told::Line(format!("permission {answer}: {title}")),
         EventBody::AgentUsage {
@@ -171,6 +177,12 @@ fn told(body: &EventBody) -> Told {
             "updated {} for {project}: {}",
             change_request.word, change_request.url
         )),
+        EventBody::NeedsAttention {
+            project,
+            message,
+            wait_s,
+            ..
+        } => Told::Line(format!("{project} needs attention ({wait_s} s left): {message}")),
         EventBody::ProjectFinished { .. } => Told::Nothing,
         EventBody::Warning { code, message } => Told::Line(format!("warning ({code}): {message}")),
         EventBody::ControlAnswered { applied, message, .. } => Told::Line(format!(

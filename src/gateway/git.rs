@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -53,6 +54,8 @@ struct Project {
     key: ProjectKey,
     staging: Arc<Staging>,
     pushes: Arc<Semaphore>,
+    /// Set when the project is not the session's any more.
+    closed: AtomicBool,
 }
 
 impl std::fmt::Debug for GitRoutes {
@@ -80,6 +83,7 @@ impl GitRoutes {
                     key,
                     staging,
                     pushes: Arc::new(Semaphore::new(PUSHES_AT_A_TIME)),
+                    closed: AtomicBool::new(false),
                 },
             )
         });
@@ -87,6 +91,15 @@ impl GitRoutes {
             projects: projects.collect(),
             tell,
             readers: Arc::new(Semaphore::new(READS_AT_A_TIME)),
+        }
+    }
+}
+
+impl GitRoutes {
+    /// Serves a project no longer. What is being answered goes on to its end.
+    pub fn close(&self, key: &ProjectKey) {
+        for project in self.projects.values().filter(|project| project.key == *key) {
+            project.closed.store(true, Ordering::Release);
         }
     }
 }
@@ -109,7 +122,8 @@ async fn answer(
         return plain(StatusCode::NOT_FOUND, "this is no address of a git repository");
     };
     // An exact match on the table: a path with tricks in it is simply not there.
-    let Some(project) = routes.projects.get(&place) else {
+    let found = routes.projects.get(&place);
+    let Some(project) = found.filter(|project| !project.closed.load(Ordering::Acquire)) else {
         return plain(
             StatusCode::NOT_FOUND,
             "this session has no such project; its projects are those cloned in /workspace",

@@ -5,6 +5,9 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::id::ConnectionName;
+use super::task::Credential;
+
 /// Largest control body that is read, in bytes.
 pub const LARGEST_CONTROL: usize = 256 * 1024;
 
@@ -21,17 +24,39 @@ pub struct Control {
 }
 
 /// What a control message asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ControlKind {
     /// Stop the running turn; the session then ends with what was accepted so far.
     CancelTurn,
+    /// Use this credential for a connection from now on: it must be the same user's.
+    Credential {
+        /// The connection.
+        connection: ConnectionName,
+        /// Where the fresh credential is.
+        credential: Credential,
+    },
+    /// Drop a connection at once: its credential and its projects' objects are erased, its projects end, their work is kept.
+    Disconnect {
+        /// The connection.
+        connection: ConnectionName,
+    },
     /// End the session: publish what was accepted, or discard it.
     End {
         /// Whether accepted work is published first.
         #[serde(default = "yes")]
         publish: bool,
     },
+}
+
+/// The fields that a message of this kind may have.
+fn known(fields: &serde_json::Map<String, serde_json::Value>) -> &'static [&'static str] {
+    match fields.get("kind").and_then(serde_json::Value::as_str) {
+        Some("end") => &["version", "id", "kind", "publish"],
+        Some("credential") => &["version", "id", "kind", "connection", "credential"],
+        Some("disconnect") => &["version", "id", "kind", "connection"],
+        _ => &["version", "id", "kind"],
+    }
 }
 
 fn yes() -> bool {
@@ -62,11 +87,10 @@ impl Control {
             |error: serde_json::Error| ControlError::Malformed(error.to_string().chars().take(300).collect());
         let value: serde_json::Value = serde_json::from_slice(body).map_err(malformed)?;
         // serde cannot refuse unknown fields of a flattened enum, so the names are checked here.
-        if let Some(unknown) = value.as_object().and_then(|fields| {
-            fields
-                .keys()
-                .find(|name| !["version", "id", "kind", "publish"].contains(&name.as_str()))
-        }) {
+        if let Some(unknown) = value
+            .as_object()
+            .and_then(|fields| fields.keys().find(|name| !known(fields).contains(&name.as_str())))
+        {
             return Err(ControlError::Malformed(format!(
                 "unknown field {:?}",
                 unknown.chars().take(60).collect::<String>()
@@ -93,7 +117,19 @@ mod tests {
     #[test]
     fn reads_known_kinds_and_refuses_others_by_name() {
         let end = Control::parse(br#"{"version":1,"id":"a","kind":"end"}"#).unwrap();
-        assert_eq!(end.kind, ControlKind::End { publish: true });
+        assert!(matches!(end.kind, ControlKind::End { publish: true }));
+        let fresh = br#"{"version":1,"id":"a","kind":"credential","connection":"lab","credential":{"file":"ada"}}"#;
+        assert!(
+            matches!(Control::parse(fresh).unwrap().kind, ControlKind::Credential { connection, credential: Credential::File(_) } if connection.as_str() == "lab")
+        );
+        let drop = br#"{"version":1,"id":"a","kind":"disconnect","connection":"lab"}"#;
+        assert!(matches!(
+            Control::parse(drop).unwrap().kind,
+            ControlKind::Disconnect { .. }
+        ));
+        assert!(
+            Control::parse(br#"{"version":1,"id":"a","kind":"disconnect","connection":"lab","publish":true}"#).is_err()
+        );
         let error = Control::parse(br#"{"version":1,"id":"a","kind":"dance"}"#).unwrap_err();
         assert!(error.to_string().contains("dance"), "{error}");
         assert!(Control::parse(br#"{"version":1,"id":"a","kind":"end","x":1}"#).is_err());

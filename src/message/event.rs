@@ -5,6 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::capability::Capabilities;
 use super::id::{BranchName, CommitId, ConnectionName, ProjectKey, SessionId};
 use super::outcome::{ChangeRequestRef, ProjectOutcome, Reason, SessionOutcome};
 
@@ -79,6 +80,8 @@ pub enum EventBody {
         /// The day it ends, where the forge says so.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         expires: Option<String>,
+        /// What the token may do.
+        capabilities: Capabilities,
     },
     /// A project is part of the grant.
     Granted {
@@ -203,6 +206,17 @@ pub enum EventBody {
         /// Which one.
         change_request: ChangeRequestRef,
     },
+    /// Work waits for somebody: a fresh credential is needed. The work is safe in staging meanwhile.
+    NeedsAttention {
+        /// Which project.
+        project: ProjectKey,
+        /// Why, in the stable word of outcomes.
+        reason: Reason,
+        /// What happened and what to do.
+        message: String,
+        /// For how long the session waits, in seconds.
+        wait_s: u64,
+    },
     /// A project is done.
     ProjectFinished {
         /// How it ended.
@@ -313,6 +327,7 @@ impl EventBody {
             Self::BranchPublished { .. } => "branch_published",
             Self::ChangeRequestOpened { .. } => "change_request_opened",
             Self::ChangeRequestUpdated { .. } => "change_request_updated",
+            Self::NeedsAttention { .. } => "needs_attention",
             Self::ProjectFinished { .. } => "project_finished",
             Self::Warning { .. } => "warning",
             Self::ControlAnswered { .. } => "control_answered",
@@ -345,6 +360,7 @@ impl EventBody {
             | Self::BranchPublished { .. }
             | Self::ChangeRequestOpened { .. }
             | Self::ChangeRequestUpdated { .. }
+            | Self::NeedsAttention { .. }
             | Self::ProjectFinished { .. }
             | Self::Warning { .. }
             | Self::ControlAnswered { .. }

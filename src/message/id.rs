@@ -101,9 +101,12 @@ impl fmt::Display for SessionId {
 impl FromStr for SessionId {
     type Err = InvalidName;
     fn from_str(text: &str) -> Result<Self, InvalidName> {
+        // The nil UUID stands for "no session" in events about messages that are no task.
         uuid::Uuid::parse_str(text)
+            .ok()
+            .filter(|id| !id.is_nil())
             .map(Self)
-            .map_err(|_| InvalidName::new("session id", text, "it must be a UUID"))
+            .ok_or_else(|| InvalidName::new("session id", text, "it must be a UUID, and not the nil one"))
     }
 }
 

@@ -105,6 +105,7 @@ reasons! {
     PushRejected, "push_rejected", Failure, "The forge refused the branch.";
     BranchMoved, "branch_moved", Failure, "Somebody else pushed to the session's branch.";
     ChangeRequestFailed, "change_request_failed", Failure, "The branch is on the forge, the change request could not be opened.";
+    Disconnected, "disconnected", Cancellation, "A control message dropped the connection of the project.";
     Cancelled, "cancelled", Cancellation, "A control message ended the session.";
     WorkerStopped, "worker_stopped", Cancellation, "The worker was stopped.";
     Internal, "internal", Error, "The worker failed in a way that is a bug.";
@@ -131,6 +132,9 @@ pub struct ProjectOutcome {
     /// The name of the bundle under the worker's `kept/` that holds commits which are not on the forge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
+    /// The commits as a patch for `git am`, where the token may not push and the patch has at most 64 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patch: Option<String>,
 }
 
 /// A change request as events and outcomes name it.

@@ -16,6 +16,8 @@ use crate::secret::Secret;
 pub const LARGEST_TASK: usize = 1024 * 1024;
 /// Longest prompt, in bytes.
 pub const LONGEST_PROMPT: usize = 256 * 1024;
+/// Largest list of certificates of one connection, in bytes.
+const LARGEST_CA: usize = 64 * 1024;
 /// Most projects in one session.
 pub const MOST_PROJECTS: usize = 32;
 
@@ -91,6 +93,9 @@ pub struct ConnectionRequest {
     pub url: Option<String>,
     /// Where the credential is.
     pub credential: Credential,
+    /// Certificates (PEM) that this instance is trusted by, beside those of the worker's machine. At most 64 KiB.
+    #[serde(default)]
+    pub ca: Option<String>,
 }
 
 /// The kinds of forge.
@@ -356,6 +361,12 @@ impl Task {
         }
         if let Some(user) = &self.user {
             check_user(user)?;
+        }
+        if self.connections.values().any(|connection| {
+            let ca = connection.ca.as_deref();
+            ca.is_some_and(|ca| ca.len() > LARGEST_CA || !ca.contains("-----BEGIN CERTIFICATE-----"))
+        }) {
+            return bad("connections.ca", "certificates in PEM, at most 64 KiB");
         }
         for (name, value) in &self.environment {
             let well_formed = !name.is_empty()

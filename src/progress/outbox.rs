@@ -117,6 +117,7 @@ impl Outbox {
             | EventBody::BranchPublished { .. }
             | EventBody::ChangeRequestOpened { .. }
             | EventBody::ChangeRequestUpdated { .. }
+            | EventBody::NeedsAttention { .. }
             | EventBody::ProjectFinished { .. }
             | EventBody::Warning { .. }
             | EventBody::ControlAnswered { .. }

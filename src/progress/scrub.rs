@@ -72,6 +72,7 @@ pub(super) fn body(body: &mut EventBody, mask: &Mask) {
             account,
             scopes,
             expires,
+            capabilities: _,
         } => {
             name(connection, mask);
             text(account);
@@ -148,6 +149,15 @@ pub(super) fn body(body: &mut EventBody, mask: &Mask) {
             key(project, mask);
             change_request(request, mask);
         }
+        EventBody::NeedsAttention {
+            project,
+            reason: _,
+            message,
+            wait_s: _,
+        } => {
+            key(project, mask);
+            text(message);
+        }
         EventBody::ProjectFinished { outcome } => project_outcome(outcome, mask),
         EventBody::ControlAnswered {
             in_reply_to,
@@ -186,12 +196,14 @@ fn project_outcome(outcome: &mut ProjectOutcome, mask: &Mask) {
         head: _,
         change_request: request,
         kept,
+        patch,
     } = outcome;
     key(project, mask);
     text(message, mask);
     branch.iter_mut().for_each(|branch| name(branch, mask));
     request.iter_mut().for_each(|request| change_request(request, mask));
     kept.iter_mut().for_each(|kept| text(kept, mask));
+    patch.iter_mut().for_each(|patch| text(patch, mask));
 }
 
 fn change_request(request: &mut ChangeRequestRef, mask: &Mask) {

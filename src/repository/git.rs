@@ -137,6 +137,12 @@ impl Invocation {
         self
     }
 
+    /// How much of what it prints is read, in bytes.
+    pub(crate) fn largest_output(mut self, bytes: usize) -> Self {
+        self.largest_output = bytes;
+        self
+    }
+
     /// What it reads from its standard input.
     pub(crate) fn input(mut self, input: Vec<u8>) -> Self {
         self.input = input;

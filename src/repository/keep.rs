@@ -13,6 +13,9 @@ use super::remote::shortened;
 use super::{RepositoryError, Shared, Staging, bare, blocking};
 use crate::message::{BranchName, CommitId, ProjectKey, SessionId};
 
+/// Longest patch that is offered, in bytes: it travels in an event.
+const LONGEST_PATCH: usize = 64 * 1024;
+
 /// A kept bundle, and what its note says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
@@ -85,6 +88,29 @@ impl Staging {
         })
         .await?;
         Ok((bundle, kept))
+    }
+
+    /// The commits of the session's branch as a patch for `git am`; `None` when it is longer than 64 KiB.
+    ///
+    /// # Errors
+    /// Nothing was staged, or git could not write it.
+    pub async fn patch(&self) -> Result<Option<String>, RepositoryError> {
+        let head = self.head()?.ok_or(RepositoryError::NothingToKeep)?;
+        let limit = Duration::from_secs(self.shared.config.inspect_timeout_s);
+        let range = format!("{}..{head}", self.policy.base_commit);
+        let invocation = Invocation::new("write the staged work as a patch", limit)
+            .on(&self.repository())
+            .arguments(["format-patch", "--stdout", "--no-signature", "--binary", &range])
+            .largest_output(LONGEST_PATCH)
+            .limits(self.limits());
+        match self.shared.git.run(invocation).await {
+            Ok(finished) if finished.success() => Ok(String::from_utf8(finished.stdout).ok()),
+            Ok(finished) => Err(RepositoryError::Keep {
+                text: shortened(&finished.stderr),
+            }),
+            Err(RepositoryError::Answer { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Empty when git was content, else what it said.

@@ -7,32 +7,25 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 
+use super::connections::{Connected, Connection, Connections};
 use super::failure::Failure;
-use super::{Rooms, identity};
-use crate::forge::{Forge, ProjectFacts, TokenFacts};
+use super::{Rooms, expiry, identity};
+use crate::forge::ProjectFacts;
 use crate::grant::{Identity, ProjectGrant, SessionLimits, Trailers, branch};
 use crate::message::task::{Limits, ProjectRequest};
 use crate::message::{
     BranchName, Capabilities, ConnectionName, EventBody, ForgeKind, ProjectKey, Publish, Reason, Right, Task,
 };
 use crate::progress::Progress;
-use crate::repository::Access;
 use crate::secret::Secret;
-
-/// One connection that was asked and answered.
-#[derive(Clone)]
-pub(super) struct Connected {
-    pub(super) forge: Arc<dyn Forge>,
-    pub(super) facts: TokenFacts,
-    pub(super) identity: Identity,
-    pub(super) access: Access,
-}
 
 /// One project that may be worked on.
 pub(super) struct Admitted {
     pub(super) grant: ProjectGrant,
     pub(super) facts: ProjectFacts,
-    pub(super) connected: Connected,
+    pub(super) connection: Arc<Connection>,
+    /// Why its commits cannot be pushed, where that is known.
+    pub(super) cannot_push: Option<String>,
 }
 
 /// The secrets of a task, looked up where the operator allows; also what the session's events are masked with.
@@ -50,7 +43,8 @@ pub fn credentials(rooms: &Rooms, task: &Task) -> Result<BTreeMap<ConnectionName
 pub(super) async fn admit(
     rooms: &Rooms,
     task: &Task,
-    secrets: &BTreeMap<ConnectionName, Secret>,
+    secrets: BTreeMap<ConnectionName, Secret>,
+    connections: &Connections,
     progress: &Progress,
 ) -> Result<Vec<Admitted>, Failure> {
     // Only connections that a project uses are asked: an unused one cannot fail the session.
@@ -58,56 +52,40 @@ pub(super) async fn admit(
         .connections
         .iter()
         .filter(|(name, _)| task.projects.iter().any(|project| project.connection == **name));
-    let asked = used.map(|(name, request)| async move {
-        let secret = secrets
-            .get(name)
-            .ok_or_else(|| Failure::new(Reason::CredentialMissing, format!("no credential for {name}")))?;
-        let forge = rooms
-            .connect
-            .connect(request.forge, request.url.as_deref(), secret, None)?;
-        let facts = forge.token().await?;
-        let identity = commit_identity(task, &facts)?;
-        let basic_user = match request.forge {
-            ForgeKind::Gitlab => "oauth2",
-            ForgeKind::Github => "x-access-token",
-        };
-        let access = Access {
-            token: secret.clone(),
-            basic_user: basic_user.to_owned(),
-            account: facts.account.clone(),
-            ca_file: None,
-        };
-        Ok::<_, Failure>((
-            name.clone(),
-            Connected {
-                forge,
-                facts,
-                identity,
-                access,
-            },
-        ))
-    });
-    let connected: BTreeMap<_, _> = try_join_all(asked).await?.into_iter().collect();
-    for (name, connection) in &connected {
-        progress
-            .state(EventBody::Connected {
-                connection: name.clone(),
-                account: connection.facts.account.clone(),
-                scopes: connection.facts.scopes.clone(),
-                expires: connection.facts.expires.clone(),
-            })
-            .await;
-    }
-    let directories = directories(&task.projects);
-    let looked_up = task.projects.iter().zip(directories).map(|(request, directory)| {
-        let connected = connected.get(&request.connection);
+    let asked = used.map(|(name, request)| {
+        let secret = secrets.get(name);
         async move {
-            let connected =
-                connected.ok_or_else(|| Failure::new(Reason::Internal, "a project without a connection"))?;
-            project(rooms, task, request, directory, connected).await
+            let secret =
+                secret.ok_or_else(|| Failure::new(Reason::CredentialMissing, format!("no credential for {name}")))?;
+            Ok::<_, Failure>((name, Connected::ask(rooms, task, request, secret).await?))
         }
     });
-    try_join_all(looked_up).await
+    for (name, connected) in try_join_all(asked).await? {
+        progress.state(connected.told(name)).await;
+        if let Some(message) = expiry::warning(name, &connected.facts, limits(rooms, task).session) {
+            let code = "token_expires".to_owned();
+            progress.state(EventBody::Warning { code, message }).await;
+        }
+        connections.open(name, connected);
+    }
+    drop(secrets);
+    let directories = directories(&task.projects);
+    let looked_up = task
+        .projects
+        .iter()
+        .zip(directories)
+        .map(|(request, directory)| async move {
+            let connection = connections
+                .get(&request.connection)
+                .ok_or_else(|| Failure::new(Reason::Internal, "a project without a connection"))?;
+            project(rooms, task, request, directory, connection).await
+        });
+    let admitted = try_join_all(looked_up).await?;
+    for message in admitted.iter().filter_map(|one| one.cannot_push.clone()) {
+        let code = Reason::ScopeMissing.as_str().to_owned();
+        progress.state(EventBody::Warning { code, message }).await;
+    }
+    Ok(admitted)
 }
 
 /// Looks one project up and says what the session may do there.
@@ -116,10 +94,15 @@ async fn project(
     task: &Task,
     request: &ProjectRequest,
     directory: String,
-    connected: &Connected,
+    connection: Arc<Connection>,
 ) -> Result<Admitted, Failure> {
     let key = request.key();
-    let facts = connected.forge.project(&request.path).await?;
+    let connected = connection.current()?;
+    let facts = if connected.is_git_only() {
+        by_git(rooms, request, &connected).await?
+    } else {
+        connected.forge.project(&request.path).await?
+    };
     let Some(default_branch) = facts.default_branch.clone() else {
         let message = format!("{key} has no commit yet: push a first one, then send the task again");
         return Err(Failure::new(Reason::ProjectEmpty, message));
@@ -132,7 +115,7 @@ async fn project(
     if !facts.may_push {
         capabilities.push_branches = Right::No;
     }
-    check_capabilities(task.publish, &key, capabilities, connected)?;
+    let cannot_push = cannot_push(task.publish, &key, capabilities, &connected);
     // A branch that collides with others is renamed once the forge's branches are known.
     let provisional = branch::branch_name(
         &rooms.config.branch,
@@ -158,53 +141,52 @@ async fn project(
     Ok(Admitted {
         grant,
         facts,
-        connected: connected.clone(),
+        connection,
+        cannot_push,
     })
 }
 
-/// Says at the start what would be missing at the end.
-fn check_capabilities(
-    publish: Publish,
-    key: &ProjectKey,
-    may: Capabilities,
-    connected: &Connected,
-) -> Result<(), Failure> {
-    let word = connected.forge.kind().change_request_word();
+/// A project as git shows it, for a token that the API is closed to.
+async fn by_git(rooms: &Rooms, request: &ProjectRequest, connected: &Connected) -> Result<ProjectFacts, Failure> {
+    let web_url = format!("{}/{}", connected.forge.instance(), request.path);
+    let clone_url = format!("{web_url}.git");
+    let default_branch = rooms.repositories.default_branch(&clone_url, &connected.access).await?;
+    Ok(ProjectFacts {
+        // Not the forge's id, which only the API tells: a mirror of its own.
+        id: format!("path:{}", request.path.as_str().to_lowercase()),
+        path: request.path.clone(),
+        default_branch,
+        clone_url,
+        web_url,
+        may_push: true,
+        archived: false,
+    })
+}
+
+/// Says at the start what will be missing at the end. The session goes on all the same: the agent may inspect and answer, and commits are kept.
+fn cannot_push(publish: Publish, key: &ProjectKey, may: Capabilities, connected: &Connected) -> Option<String> {
+    let wanted = match publish {
+        Publish::OnRequest => return None,
+        Publish::Branch | Publish::ChangeRequest | Publish::Draft => may.push_branches.is_refused(),
+    };
     let scopes = if connected.facts.scopes.is_empty() {
         "unknown".to_owned()
     } else {
         connected.facts.scopes.join(", ")
     };
-    let missing = |act: &str| {
-        let message = format!(
-            "the token for {key} may not {act} (its scopes: {scopes}; its user: {}): use a token and a user that may",
-            connected.facts.account
-        );
-        Err(Failure::new(Reason::ScopeMissing, message))
+    let needs = if connected.facts.capabilities.push_branches.is_refused() {
+        match connected.forge.kind() {
+            ForgeKind::Gitlab => "a token with the scope api, or write_repository,",
+            ForgeKind::Github => "a token with the scope repo, or with write access to contents and pull requests,",
+        }
+    } else {
+        "a user with the right to push"
     };
-    match publish {
-        Publish::OnRequest => Ok(()),
-        Publish::Branch | Publish::ChangeRequest | Publish::Draft if may.push_branches.is_refused() => {
-            missing("push branches")
-        }
-        Publish::ChangeRequest | Publish::Draft if may.open_change_requests.is_refused() => {
-            missing(&format!("open a {word}"))
-        }
-        Publish::Branch | Publish::ChangeRequest | Publish::Draft => Ok(()),
-    }
-}
-
-/// Author and committer: the token's own user, because push rules refuse others; the task's user where the forge does not tell.
-fn commit_identity(task: &Task, facts: &TokenFacts) -> Result<Identity, Failure> {
-    let own = identity::make(&facts.name, &facts.email).or_else(|| identity::make(&facts.account, &facts.email));
-    let given = task
-        .user
-        .as_ref()
-        .and_then(|user| identity::make(&user.name, &user.email));
-    own.or(given).ok_or_else(|| {
-        let message =
-            "the forge tells no e-mail address for the token's user: put \"user\" with name and email into the task";
-        Failure::new(Reason::CredentialRefused, message)
+    wanted.then(|| {
+        format!(
+            "the token for {key} may not push branches (its scopes: {scopes}; its user: {}): commits will be kept and not published; {needs} is needed",
+            connected.facts.account
+        )
     })
 }
 

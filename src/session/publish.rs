@@ -3,23 +3,30 @@
 //! Needs no agent and no sandbox. Every effect is looked up before it is made again, so a repetition leaves one branch and one change
 //! request. What could not be published is kept as a bundle.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::join_all;
+use tokio_util::sync::CancellationToken;
 
 use super::Rooms;
 use super::admit::Admitted;
 use super::change_text::{self, Branch, Parts, Sister};
 use super::failure::Failure;
 use crate::agent::sections::Sections;
-use crate::forge::refusal;
 use crate::forge::{ChangeRequest, ChangeRequestText, ForgeError, Opened};
 use crate::message::outcome::ChangeRequestRef;
-use crate::message::{CommitId, EventBody, ProjectOutcome, Publish, Reason, SessionId};
+use crate::message::{CommitId, EventBody, ProjectOutcome, Publish, Reason, Right, SessionId};
 use crate::progress::Progress;
-use crate::repository::{Inspection, PublishRequest, RepositoryError, Staging};
+use crate::repository::{Inspection, RepositoryError, Staging};
 use crate::tools::Wish;
+
+mod attended;
+mod link;
+mod open;
+mod push;
+
+use attended::attended;
 
 /// How often a passing failure of the forge is tried again.
 const TRIES: u32 = 4;
@@ -32,9 +39,22 @@ pub(super) struct Work {
     pub(super) staging: Arc<Staging>,
     /// Where the session's branch stood on the forge when the session began.
     pub(super) expected: Option<CommitId>,
+    /// How it ended, once it has; before the others, when its connection was dropped.
+    pub(super) ended: OnceLock<ProjectOutcome>,
+    /// Held by whoever publishes or ends it.
+    pub(super) busy: tokio::sync::Mutex<()>,
 }
 
-/// What the texts are made of, the same for all projects.
+/// What publishing needs beside the work itself, the same for all projects.
+pub(super) struct Publishing<'a> {
+    pub(super) rooms: &'a Rooms,
+    pub(super) progress: &'a Progress,
+    /// Cancelled when the session shall not wait for anybody.
+    pub(super) stop: &'a CancellationToken,
+    pub(super) words: Words<'a>,
+}
+
+/// What the texts are made of.
 pub(super) struct Words<'a> {
     pub(super) session: SessionId,
     pub(super) publish: Publish,
@@ -44,333 +64,243 @@ pub(super) struct Words<'a> {
     pub(super) user: &'a str,
 }
 
+/// What the agent left of one project beside its commits.
+#[derive(Default)]
+pub(super) struct Left {
+    /// What it wants the change request to say.
+    pub(super) wish: Option<Wish>,
+    /// Why not all of it was taken into staging.
+    pub(super) refused: Option<String>,
+}
+
 /// What came of one project, with what a second look at its change request needs.
 struct Published {
     outcome: ProjectOutcome,
     open: Option<(ChangeRequest, Branch, Sections)>,
 }
 
-/// Publishes every project, then links the change requests with each other.
-pub(super) async fn publish_all(
-    rooms: &Rooms,
-    words: &Words<'_>,
-    work: &[Work],
-    wish: impl Fn(&Work) -> Option<Wish>,
-    refused: impl Fn(&Work) -> Option<String>,
-    progress: &Progress,
-) -> Vec<ProjectOutcome> {
-    let mut published: Vec<Published> = join_all(work.iter().map(|one| {
-        let (wish, refused) = (wish(one), refused(one));
-        async move { publish_one(rooms, words, one, wish, refused, progress).await }
-    }))
-    .await;
-    link(words, work, &mut published, progress).await;
-    let outcomes: Vec<ProjectOutcome> = published.into_iter().map(|one| one.outcome).collect();
-    for outcome in &outcomes {
-        progress
-            .state(EventBody::ProjectFinished {
-                outcome: outcome.clone(),
-            })
-            .await;
+impl Published {
+    fn ended(outcome: ProjectOutcome) -> Self {
+        Self { outcome, open: None }
     }
-    outcomes
 }
 
-async fn publish_one(
-    rooms: &Rooms,
-    words: &Words<'_>,
-    work: &Work,
-    wish: Option<Wish>,
-    refused: Option<String>,
-    progress: &Progress,
-) -> Published {
-    let outcome = |reason: Reason, message: String| ProjectOutcome {
-        project: work.admitted.grant.key.clone(),
-        reason,
-        message,
-        branch: None,
-        head: None,
-        change_request: None,
-        kept: None,
-    };
-    let ended = |outcome: ProjectOutcome| Published { outcome, open: None };
-    let head = match work.staging.head() {
-        Ok(head) => head,
-        Err(error) => return ended(outcome(Reason::Internal, error.to_string())),
-    };
-    let Some(head) = head.filter(|head| head != work.staging.base() && Some(head) != work.expected.as_ref()) else {
-        return ended(match refused {
-            Some(said) => outcome(
-                Reason::PushRejected,
-                format!("the agent's commits were not accepted: {said}"),
-            ),
-            None => outcome(Reason::NothingToPublish, "the agent changed nothing here".to_owned()),
-        });
-    };
-    if words.publish == Publish::OnRequest {
-        return ended(
-            kept(
-                work,
-                Reason::Kept,
-                "the commits are kept on the worker, as the task asked",
-            )
-            .await,
+impl Publishing<'_> {
+    /// Publishes every project, then links the change requests with each other.
+    pub(super) async fn all(&self, work: &[Arc<Work>], left: impl Fn(&Work) -> Left) -> Vec<ProjectOutcome> {
+        // A text that goes with a push cannot be changed without another push: those come last and know the others.
+        let (by_git, by_api): (Vec<_>, Vec<_>) = work.iter().cloned().partition(|one| one.is_git_only());
+        let published = join_all(by_api.iter().map(|one| self.one(one, left(one), &[]))).await;
+        let sisters: Vec<Sister> = link::sisters(&by_api, &published).into_iter().flatten().collect();
+        let pushed = join_all(by_git.iter().map(|one| self.one(one, left(one), &sisters))).await;
+        let (api, ordered) = (by_api.len(), [by_api, by_git].concat());
+        let mut published: Vec<Published> = published.into_iter().chain(pushed).collect();
+        self.link(&ordered, &mut published, api).await;
+        let mut outcomes: Vec<ProjectOutcome> = published.into_iter().map(|one| one.outcome).collect();
+        let place = |outcome: &ProjectOutcome| work.iter().position(|one| one.admitted.grant.key == outcome.project);
+        outcomes.sort_by_key(place);
+        for outcome in &outcomes {
+            let told = work
+                .iter()
+                .any(|one| one.admitted.grant.key == outcome.project && one.ended.get().is_some());
+            if !told {
+                let outcome = outcome.clone();
+                self.progress.state(EventBody::ProjectFinished { outcome }).await;
+            }
+        }
+        outcomes
+    }
+
+    async fn one(&self, work: &Work, left: Left, sisters: &[Sister]) -> Published {
+        let _busy = work.busy.lock().await;
+        if let Some(outcome) = work.ended.get() {
+            return Published::ended(outcome.clone());
+        }
+        let words = &self.words;
+        let head = match work.staging.head() {
+            Ok(head) => head,
+            Err(error) => return Published::ended(work.outcome(Reason::Internal, error.to_string())),
+        };
+        let Some(head) = head.filter(|head| head != work.staging.base() && Some(head) != work.expected.as_ref()) else {
+            return Published::ended(match left.refused {
+                Some(said) => work.outcome(
+                    Reason::PushRejected,
+                    format!("the agent's commits were not accepted: {said}"),
+                ),
+                None => work.outcome(Reason::NothingToPublish, "the agent changed nothing here"),
+            });
+        };
+        if words.publish == Publish::OnRequest {
+            let message = "the commits are kept on the worker, as the task asked";
+            return Published::ended(work.kept(Reason::Kept, message).await);
+        }
+        if let Some(missing) = &work.admitted.cannot_push {
+            return Published::ended(work.offered(missing).await);
+        }
+        let branch = branch_of(work, &head).await;
+        let sections = sections(words, left.wish.as_ref());
+        let text = self.text(&branch, &sections, left.wish.as_ref(), sisters);
+        match self.publish(work, &head, &text).await {
+            Ok((mut outcome, opened)) => {
+                let open = opened.map(|opened| {
+                    let request = opened.change_request().clone();
+                    outcome.change_request = Some(reference(work, &request));
+                    (request, branch, sections)
+                });
+                Published { outcome, open }
+            }
+            Err(failure) => Published::ended(work.kept(failure.reason, &failure.message).await),
+        }
+    }
+
+    fn text(&self, branch: &Branch, sections: &Sections, wish: Option<&Wish>, sisters: &[Sister]) -> ChangeRequestText {
+        let wanted = wish
+            .map(|wish| wish.title.as_str())
+            .filter(|title| !title.trim().is_empty())
+            .or(self.words.title);
+        ChangeRequestText {
+            title: change_text::title(wanted.unwrap_or_default(), branch),
+            description: describe(&self.words, sections, branch, sisters),
+            draft: self.words.publish == Publish::Draft || wish.is_some_and(|wish| wish.draft),
+        }
+    }
+
+    /// The branch, then the change request. An error says that the branch is not there.
+    async fn publish(
+        &self,
+        work: &Work,
+        head: &CommitId,
+        text: &ChangeRequestText,
+    ) -> Result<(ProjectOutcome, Option<Opened>), Failure> {
+        let grant = &work.admitted.grant;
+        let asks = self.words.publish != Publish::Branch;
+        let by_push = asks && work.is_git_only();
+        let (exists, said) = attended(self, work, |connected| {
+            Box::pin(async move {
+                let (options, exists) = if by_push {
+                    open::options(self.rooms, work, &connected, text).await?
+                } else {
+                    (Vec::new(), false)
+                };
+                let said = push::push(self.rooms, work, &connected, head, &options).await?;
+                Ok((exists, said))
+            })
+        })
+        .await?;
+        let said = &said;
+        self.progress
+            .state(EventBody::BranchPublished {
+                project: grant.key.clone(),
+                branch: grant.branch.clone(),
+                head: head.clone(),
+            })
+            .await;
+        let mut done = work.outcome(
+            Reason::Published,
+            format!("the branch {} is on the forge", grant.branch),
         );
-    }
-    if let Err(failure) = push(work, &head).await {
-        return ended(kept(work, failure.reason, &failure.message).await);
-    }
-    progress
-        .state(EventBody::BranchPublished {
-            project: work.admitted.grant.key.clone(),
-            branch: work.admitted.grant.branch.clone(),
-            head: head.clone(),
+        done.branch = Some(grant.branch.clone());
+        done.head = Some(head.clone());
+        if !asks {
+            return Ok((done, None));
+        }
+        let opened = attended(self, work, |connected| {
+            Box::pin(async move {
+                if by_push {
+                    open::by_push(self.rooms, work, &connected, (head, text), exists, said).await
+                } else {
+                    open::by_api(work, &connected, text).await
+                }
+            })
         })
         .await;
-    let mut done = outcome(Reason::Published, String::new());
-    done.branch = Some(work.admitted.grant.branch.clone());
-    done.head = Some(head.clone());
-    if words.publish == Publish::Branch {
-        done.message = format!("the branch {} is on the forge", work.admitted.grant.branch);
-        return ended(done);
-    }
-    let branch = branch_of(work, &head).await;
-    let sections = sections(words, wish.as_ref());
-    let wanted = wish
-        .as_ref()
-        .map(|wish| wish.title.as_str())
-        .filter(|title| !title.trim().is_empty())
-        .or(words.title);
-    let text = ChangeRequestText {
-        title: change_text::title(wanted.unwrap_or_default(), &branch),
-        description: describe(words, &sections, &branch, &[]),
-        draft: words.publish == Publish::Draft || wish.as_ref().is_some_and(|wish| wish.draft),
-    };
-    let word = work.admitted.grant.forge.change_request_word();
-    let opened = retry(|| open(work, &text)).await;
-    rooms.metrics.change_request(
-        work.admitted.grant.forge.as_str(),
-        match &opened {
+        let counted = match &opened {
             Ok(Opened::New(_)) => "opened",
             Ok(Opened::Adopted(_)) => "updated",
             Err(_) => "failed",
-        },
-    );
-    match opened {
-        Ok(opened) => {
-            let request = opened.change_request().clone();
-            let shown = reference(work, &request);
-            let project = work.admitted.grant.key.clone();
-            progress
-                .state(match opened {
-                    Opened::New(_) => EventBody::ChangeRequestOpened {
-                        project,
-                        change_request: shown.clone(),
-                    },
-                    Opened::Adopted(_) => EventBody::ChangeRequestUpdated {
-                        project,
-                        change_request: shown.clone(),
-                    },
-                })
-                .await;
-            done.message = format!("the {word} {} is open", request.url);
-            done.change_request = Some(shown);
-            Published {
-                outcome: done,
-                open: Some((request, branch, sections)),
-            }
-        }
-        Err(error) => {
-            done.reason = Reason::ChangeRequestFailed;
-            done.message = format!("the branch is on the forge, but the {word} could not be opened: {error}");
-            ended(done)
-        }
-    }
-}
-
-/// Pushes and reads the branch back. A push whose answer was lost is looked up before it is tried again.
-async fn push(work: &Work, head: &CommitId) -> Result<(), Failure> {
-    let grant = &work.admitted.grant;
-    let mut wait = FIRST_WAIT;
-    for attempt in 1..=TRIES {
-        let request = PublishRequest {
-            head,
-            expected: work.expected.as_ref(),
-            options: &[],
         };
-        match work
-            .staging
-            .publish(grant, &work.admitted.connected.access, &request)
-            .await
-        {
-            Ok(_) => break,
-            Err(error) if error.is_transient() && attempt < TRIES => {
-                tracing::warn!(project = %grant.key, attempt, %error, "a push to the forge failed and is tried again");
-                tokio::time::sleep(wait).await;
-                wait *= 2;
-                if matches!(work.admitted.connected.forge.branch_head(&work.admitted.facts, &grant.branch).await, Ok(Some(found)) if found == *head)
-                {
-                    break;
-                }
-            }
-            Err(error) => return Err(push_failure(error)),
-        }
-    }
-    // Success means that the forge's head is the expected commit. Its API may lag behind its git for a moment.
-    let mut wait = Duration::from_millis(100);
-    let mut found = None;
-    for _ in 0..6 {
-        found = retry(|| {
-            work.admitted
-                .connected
-                .forge
-                .branch_head(&work.admitted.facts, &grant.branch)
-        })
-        .await?;
-        if found.as_ref() == Some(head) {
-            return Ok(());
-        }
-        tokio::time::sleep(wait).await;
-        wait *= 2;
-    }
-    let seen = found.map_or_else(|| "nothing".to_owned(), |found| found.short().to_owned());
-    Err(Failure::new(
-        Reason::BranchMoved,
-        format!(
-            "the forge shows {seen} at {} where {} was pushed: somebody else moved it",
-            grant.branch,
-            head.short()
-        ),
-    ))
-}
-
-/// The forge's refusal of a push in words that say what to do.
-fn push_failure(error: RepositoryError) -> Failure {
-    if let RepositoryError::PushRejected { text, remote } = error {
-        let said = remote
-            .iter()
-            .map(|line| format!("remote: {line}\n"))
-            .collect::<String>()
-            + &text;
-        return Failure::new(Reason::PushRejected, refusal::classify(&said).sentence());
-    }
-    error.into()
-}
-
-async fn open(work: &Work, text: &ChangeRequestText) -> Result<Opened, ForgeError> {
-    let Admitted {
-        grant,
-        facts,
-        connected,
-    } = &work.admitted;
-    connected
-        .forge
-        .open_change_request(facts, &grant.branch, &grant.base, text)
-        .await
-}
-
-/// Writes the addresses of the others into each change request, and reads every change request back.
-async fn link(words: &Words<'_>, work: &[Work], published: &mut [Published], progress: &Progress) {
-    let sisters: Vec<Option<Sister>> = work
-        .iter()
-        .zip(published.iter())
-        .map(|(work, published)| {
-            published.open.as_ref().map(|(request, _, _)| Sister {
-                project: work.admitted.grant.key.clone(),
-                word: work.admitted.grant.forge.change_request_word(),
-                url: request.url.clone(),
-            })
-        })
-        .collect();
-    let looks = work
-        .iter()
-        .zip(published.iter())
-        .enumerate()
-        .map(|(index, (work, published))| {
-            let others: Vec<Sister> = sisters
-                .iter()
-                .enumerate()
-                .filter(|(other, _)| *other != index)
-                .filter_map(|(_, sister)| sister.clone())
-                .collect();
-            async move {
-                let (request, branch, sections) = published.open.as_ref()?;
-                let description = (!others.is_empty()).then(|| describe(words, sections, branch, &others));
-                let number = request.number;
-                let forge = &work.admitted.connected.forge;
-                let read = retry(|| forge.change_request(&work.admitted.facts, number, description.as_deref())).await;
-                Some(
-                    read.map_err(Failure::from)
-                        .and_then(|read| check(work, words.session, read)),
-                )
-            }
-        });
-    let looks = join_all(looks).await;
-    for ((work, published), look) in work.iter().zip(published.iter_mut()).zip(looks) {
-        match look {
-            Some(Ok(request)) => published.outcome.change_request = Some(reference(work, &request)),
-            Some(Err(failure)) => {
-                let word = work.admitted.grant.forge.change_request_word();
-                let message = format!(
-                    "the {word} of {} is open, but reading it back failed: {}",
-                    work.admitted.grant.key, failure.message
-                );
-                progress
-                    .state(EventBody::Warning {
-                        code: "read_back_failed".into(),
-                        message,
+        self.rooms.metrics.change_request(grant.forge.as_str(), counted);
+        let word = grant.forge.change_request_word();
+        match opened {
+            Ok(opened) => {
+                let request = opened.change_request();
+                let (project, change_request) = (grant.key.clone(), reference(work, request));
+                done.message = format!("the {word} {} is open", request.url);
+                self.progress
+                    .state(match &opened {
+                        Opened::New(_) => EventBody::ChangeRequestOpened {
+                            project,
+                            change_request,
+                        },
+                        Opened::Adopted(_) => EventBody::ChangeRequestUpdated {
+                            project,
+                            change_request,
+                        },
                     })
                     .await;
+                Ok((done, Some(opened)))
             }
-            None => {}
+            Err(failure) => {
+                done.reason = Reason::ChangeRequestFailed;
+                done.message = format!(
+                    "the branch is on the forge, but the {word} could not be opened: {}",
+                    failure.message
+                );
+                Ok((done, None))
+            }
         }
     }
 }
 
-/// Whether what the forge stores is what was asked for.
-fn check(work: &Work, session: SessionId, request: ChangeRequest) -> Result<ChangeRequest, Failure> {
-    let grant = &work.admitted.grant;
-    let as_asked = request.open
-        && request.source_branch == grant.branch.as_str()
-        && request.target_branch == grant.base.as_str()
-        && request.description.contains(&session.to_string());
-    if as_asked {
-        Ok(request)
-    } else {
-        Err(Failure::new(
-            Reason::ChangeRequestFailed,
-            "the forge stores something else than was asked for",
-        ))
+impl Work {
+    pub(super) fn is_git_only(&self) -> bool {
+        self.admitted.grant.capabilities.open_change_requests == Right::PushOptions
     }
-}
 
-/// Keeps the commits as a bundle and says so.
-pub(super) async fn kept(work: &Work, reason: Reason, message: &str) -> ProjectOutcome {
-    let mut outcome = ProjectOutcome {
-        project: work.admitted.grant.key.clone(),
-        reason,
-        message: message.to_owned(),
-        branch: Some(work.admitted.grant.branch.clone()),
-        head: work.staging.head().ok().flatten(),
-        change_request: None,
-        kept: None,
-    };
-    match work.staging.keep().await {
-        Ok((path, _)) => {
-            let name = path
-                .file_name()
-                .map(|name| name.to_string_lossy().into_owned())
-                .unwrap_or_default();
-            outcome.message = format!(
-                "{message}; the commits are kept as {name} (fetch them with `git fetch <file> {}`)",
-                work.admitted.grant.branch
-            );
-            outcome.kept = Some(name);
+    pub(super) fn outcome(&self, reason: Reason, message: impl Into<String>) -> ProjectOutcome {
+        ProjectOutcome {
+            project: self.admitted.grant.key.clone(),
+            reason,
+            message: message.into(),
+            branch: None,
+            head: None,
+            change_request: None,
+            kept: None,
+            patch: None,
         }
-        Err(RepositoryError::NothingToKeep) => {}
-        Err(error) => outcome.message = format!("{message}; the commits could not be kept: {error}"),
     }
-    outcome
+
+    /// Keeps the commits as a bundle and says so.
+    pub(super) async fn kept(&self, reason: Reason, message: &str) -> ProjectOutcome {
+        let branch = &self.admitted.grant.branch;
+        let mut outcome = self.outcome(reason, message);
+        outcome.branch = Some(branch.clone());
+        outcome.head = self.staging.head().ok().flatten();
+        match self.staging.keep().await {
+            Ok((path, _)) => {
+                let name = path
+                    .file_name()
+                    .map(|name| name.to_string_lossy().into_owned())
+                    .unwrap_or_default();
+                outcome.message =
+                    format!("{message}; the commits are kept as {name} (fetch them with `git fetch <file> {branch}`)");
+                outcome.kept = Some(name);
+            }
+            Err(RepositoryError::NothingToKeep) => {}
+            Err(error) => outcome.message = format!("{message}; the commits could not be kept: {error}"),
+        }
+        outcome
+    }
+
+    /// Keeps commits that the token may not push, and offers them as a patch.
+    async fn offered(&self, missing: &str) -> ProjectOutcome {
+        let mut outcome = self.kept(Reason::ScopeMissing, missing).await;
+        match self.staging.patch().await {
+            Ok(patch) => outcome.patch = patch,
+            Err(error) => tracing::warn!(project = %self.admitted.grant.key, %error, "no patch was made"),
+        }
+        outcome
+    }
 }
 
 fn describe(words: &Words<'_>, sections: &Sections, branch: &Branch, sisters: &[Sister]) -> String {

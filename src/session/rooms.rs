@@ -32,6 +32,8 @@ pub struct Config {
     pub idle_s: u64,
     /// Time that an agent gets to stop when it is asked to, in seconds.
     pub grace_s: u64,
+    /// How long the publishing of finished work waits for a fresh credential when the token has died, in seconds.
+    pub credential_wait_s: u64,
 }
 
 impl Default for Config {
@@ -42,6 +44,7 @@ impl Default for Config {
             turn_s: 2 * 3600,
             idle_s: 20 * 60,
             grace_s: 10,
+            credential_wait_s: 15 * 60,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The step from admitted projects to what the sandbox will be given: mirrors, object stores, staging, and the final names of the branches.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures::future::try_join_all;
 
@@ -18,7 +18,7 @@ pub(super) async fn stage_all(
     task: &Task,
     mut grant: Grant,
     admitted: Vec<Admitted>,
-) -> Result<(Arc<Grant>, Vec<Work>), Failure> {
+) -> Result<(Arc<Grant>, Vec<Arc<Work>>), Failure> {
     let trailers = &grant.trailers;
     let staged = admitted
         .into_iter()
@@ -26,7 +26,7 @@ pub(super) async fn stage_all(
         .map(|(number, mut admitted)| async move {
             let mirrored = rooms
                 .repositories
-                .refresh(&admitted.grant, &admitted.connected.access)
+                .refresh(&admitted.grant, &admitted.connection.current()?.access)
                 .await?;
             admitted.grant.branch = admit::final_branch(rooms, task, mirrored.refs())?;
             let name = format!("refs/heads/{}", admitted.grant.branch);
@@ -44,11 +44,13 @@ pub(super) async fn stage_all(
                 admitted,
                 staging: Arc::new(staging),
                 expected,
+                ended: OnceLock::new(),
+                busy: tokio::sync::Mutex::new(()),
             })
         });
     let work = try_join_all(staged).await?;
     grant.projects = work.iter().map(|work| work.admitted.grant.clone()).collect();
-    Ok((Arc::new(grant), work))
+    Ok((Arc::new(grant), work.into_iter().map(Arc::new).collect()))
 }
 
 pub(super) fn no_trailers() -> Failure {

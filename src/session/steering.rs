@@ -1,8 +1,12 @@
-//! How a running session is told to stop, and why. The session's own cancellation scope; teardown is not in it.
+//! How a running session is told to stop, and why, and what else it is asked. The session's own cancellation scope; teardown is not in it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::mpsc;
+
 use tokio_util::sync::CancellationToken;
+
+use crate::message::{ConnectionName, Credential};
 
 /// Why a session shall stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,14 +21,68 @@ pub enum Cause {
     OwnershipLost,
 }
 
+/// Orders that wait for a session at most.
+const WAITING_ORDERS: usize = 64;
+
+/// What a control message asks for besides stopping; the session answers it by an event that names `id`.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// The sender's id of the message.
+    pub id: String,
+    /// What to do.
+    pub kind: OrderKind,
+}
+
+/// The kinds of order.
+#[derive(Debug, Clone)]
+pub enum OrderKind {
+    /// Use this credential from now on.
+    Credential {
+        /// The connection.
+        connection: ConnectionName,
+        /// Where the credential is.
+        credential: Credential,
+    },
+    /// Drop a connection.
+    Disconnect {
+        /// The connection.
+        connection: ConnectionName,
+    },
+}
+
 /// The handle; clones share it. The first cause counts.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Steering {
     token: CancellationToken,
     cause: Arc<Mutex<Option<Cause>>>,
+    orders: mpsc::Sender<Order>,
+    inbox: Arc<Mutex<Option<mpsc::Receiver<Order>>>>,
+}
+
+impl Default for Steering {
+    fn default() -> Self {
+        let (orders, inbox) = mpsc::channel(WAITING_ORDERS);
+        Self {
+            token: CancellationToken::new(),
+            cause: Arc::default(),
+            orders,
+            inbox: Arc::new(Mutex::new(Some(inbox))),
+        }
+    }
 }
 
 impl Steering {
+    /// Hands the session an order; says whether it will see it.
+    #[must_use]
+    pub fn order(&self, order: Order) -> bool {
+        self.orders.try_send(order).is_ok()
+    }
+
+    /// The session's end of the orders; once.
+    pub(super) fn inbox(&self) -> Option<mpsc::Receiver<Order>> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Stops the session; says whether this was the first time.
     pub fn stop(&self, cause: Cause) -> bool {
         let mut slot = self.cause.lock().unwrap_or_else(PoisonError::into_inner);

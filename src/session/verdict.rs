@@ -93,6 +93,7 @@ mod tests {
             head: None,
             change_request: None,
             kept: None,
+            patch: None,
         }
     }
 

@@ -288,6 +288,21 @@ pub(super) async fn collect(
     )))
 }
 
+/// Removes a project's files from the sandbox.
+pub(super) async fn erase(inside: &Inside, project: &ProjectGrant) {
+    let order = Command {
+        argv: ["rm", "-rf", "--", &project.directory].map(str::to_owned).to_vec(),
+        env: base_environment(),
+        directory: "/".to_owned(),
+    };
+    match inside.spawn(order).await {
+        Ok(process) => drop(process.finish(0).await),
+        Err(error) => {
+            tracing::warn!(project = %project.key, %error, "a dropped project stays in its sandbox until the end")
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -59,9 +59,9 @@ fn what_the_worker_or_the_forge_lacks_is_told_by_its_name() {
     })
     .token("EXPIRED", "test-gitlab-expired")
     .token("REVOKED", "test-gitlab-revoked")
-    .token("READ", "test-gitlab-read-api")
+    .token("USERS", "test-gitlab-read-user")
     .token("WRONG", "no-such-token")
-    .token("GRACE", "test-gitlab-grace");
+;
     let credential = |name: &str| json!({"env": format!("COFFERDAM_TOKEN_{name}")});
     let with = |change: &dyn Fn(&mut Value)| {
         let mut task = world.lab_task("!say hi");
@@ -99,8 +99,7 @@ fn what_the_worker_or_the_forge_lacks_is_told_by_its_name() {
         ("token_expired", 1, of("EXPIRED"), "new one"),
         ("token_revoked", 1, of("REVOKED"), "new one"),
         ("token_invalid", 1, of("WRONG"), "does not accept the token"),
-        ("scope_missing", 1, of("READ"), "read_api"),
-        ("scope_missing", 1, of("GRACE"), "push"),
+        ("scope_missing", 1, of("USERS"), "read_api"),
         ("project_not_found", 1, project("platform/secret"), "platform/secret"),
         ("project_empty", 1, project("platform/void"), "first"),
         (

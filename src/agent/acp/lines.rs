@@ -73,7 +73,7 @@ pub(super) async fn filter(
                         said.push(&text);
                         progress.note(EventBody::AgentMessage { text });
                     }
-                    Update::Event(event) => progress.note(event),
+                    Update::Event(event) => progress.note(*event),
                 }
             }
             continue;

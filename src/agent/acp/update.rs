@@ -19,7 +19,7 @@ pub(super) enum Update {
     /// The agent said something to the user.
     Said(String),
     /// Anything else that is worth an event.
-    Event(EventBody),
+    Event(Box<EventBody>),
 }
 
 /// What is known of the tool calls by id: agents send updates for calls that they never announced, and omit what did not change.
@@ -42,7 +42,7 @@ pub(super) fn read(message: &Value, calls: &mut Calls) -> Vec<Update> {
     match kind {
         "agent_message_chunk" => text_of(update).map(Update::Said).into_iter().collect(),
         "agent_thought_chunk" => text_of(update)
-            .map(|text| Update::Event(EventBody::AgentThought { text }))
+            .map(|text| Update::Event(Box::new(EventBody::AgentThought { text })))
             .into_iter()
             .collect(),
         "tool_call" | "tool_call_update" => tool_call(update, calls).into_iter().collect(),
@@ -94,12 +94,12 @@ fn tool_call(update: &Value, calls: &mut Calls) -> Option<Update> {
     }
     // Agents repeat an update for each piece of output; only a change is an event.
     (*call != before).then(|| {
-        Update::Event(EventBody::AgentTool {
+        Update::Event(Box::new(EventBody::AgentTool {
             call: id,
             title: call.title.clone(),
             kind: call.kind.clone(),
             status: call.status.clone(),
-        })
+        }))
     })
 }
 
@@ -126,7 +126,7 @@ fn plan(update: &Value) -> Option<Update> {
             })
         })
         .collect();
-    Some(Update::Event(EventBody::AgentPlan { entries }))
+    Some(Update::Event(Box::new(EventBody::AgentPlan { entries })))
 }
 
 #[cfg(test)]

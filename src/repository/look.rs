@@ -1,0 +1,122 @@
+//! What a forge shows of a project over git alone, for tokens that its API is closed to; and the certificates that git trusts.
+//!
+//! Only asks (`ls-remote`); never fetches, never writes to a forge.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+
+use super::git::{Credential, Invocation};
+use super::remote::{self, Access};
+use super::{Repositories, RepositoryError, Shared, bare, blocking};
+use crate::grant::ShownRef;
+use crate::message::BranchName;
+
+/// Time limit of one look.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Longest list of references that is read, in bytes; a project with some 200,000 merge requests fits.
+const LONGEST_LIST: usize = 16 * 1024 * 1024;
+/// Where distributions keep the certificates that the machine trusts.
+const SYSTEM_BUNDLES: [&str; 3] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+];
+
+impl Repositories {
+    /// The branch that the project's HEAD names; `None` for an empty repository.
+    ///
+    /// # Errors
+    /// The forge's refusals, time.
+    pub async fn default_branch(
+        &self,
+        clone_url: &str,
+        access: &Access,
+    ) -> Result<Option<BranchName>, RepositoryError> {
+        let listed = list(&self.shared, clone_url, access, &["--symref"], "HEAD").await?;
+        Ok(listed.lines().find_map(|line| {
+            let (target, name) = line.strip_prefix("ref: refs/heads/")?.split_once('\t')?;
+            (name == "HEAD").then(|| target.parse().ok())?
+        }))
+    }
+
+    /// The references that match a pattern of `ls-remote`, as the forge shows them now.
+    ///
+    /// # Errors
+    /// The forge's refusals, more of them than is read, time.
+    pub async fn remote_refs(
+        &self,
+        clone_url: &str,
+        access: &Access,
+        pattern: &str,
+    ) -> Result<Vec<ShownRef>, RepositoryError> {
+        let listed = list(&self.shared, clone_url, access, &["--refs"], pattern).await?;
+        let parsed = listed.lines().filter_map(|line| {
+            let (target, name) = line.split_once('\t')?;
+            Some(ShownRef {
+                name: name.to_owned(),
+                target: target.parse().ok()?,
+            })
+        });
+        Ok(parsed.collect())
+    }
+
+    /// A file for git with these certificates (PEM), the operator's own and those that the machine trusts; `None` when the machine's are all.
+    /// The same text gives the same file.
+    ///
+    /// # Errors
+    /// The disk.
+    pub async fn trust(&self, pem: Option<&str>) -> Result<Option<PathBuf>, RepositoryError> {
+        let own = [self.shared.config.ca.as_deref(), pem];
+        let pem = own.into_iter().flatten().collect::<Vec<_>>().join("\n");
+        if pem.is_empty() {
+            return Ok(None);
+        }
+        let directory = self.shared.config.state_dir.join("certificates");
+        blocking(move || {
+            std::fs::create_dir_all(&directory).map_err(RepositoryError::state("make the directory", &directory))?;
+            let mut all = SYSTEM_BUNDLES
+                .iter()
+                .find_map(|path| std::fs::read(path).ok())
+                .unwrap_or_default();
+            all.push(b'\n');
+            all.extend_from_slice(pem.as_bytes());
+            let file = directory.join(format!("{}.pem", &hex::encode(Sha256::digest(&all))[..32]));
+            if !Path::new(&file).exists() {
+                bare::write_whole(&file, &all)?;
+            }
+            Ok(Some(file))
+        })
+        .await
+    }
+}
+
+async fn list(
+    shared: &Shared,
+    clone_url: &str,
+    access: &Access,
+    options: &[&str],
+    pattern: &str,
+) -> Result<String, RepositoryError> {
+    let address = remote::address(clone_url)?;
+    let invocation = Invocation::new("ask the forge for its references", LIMIT)
+        .arguments(["ls-remote", "--quiet"])
+        .arguments(options)
+        .arguments(["--", address.as_str(), pattern])
+        .largest_output(LONGEST_LIST)
+        .network(
+            Credential::new(access, &address)?,
+            access.ca_file.clone(),
+            access.mask(),
+        );
+    let finished = shared.git.run(invocation).await?;
+    if finished.success() {
+        return Ok(String::from_utf8_lossy(&finished.stdout).into_owned());
+    }
+    Err(
+        remote::failure(&finished.stderr).unwrap_or_else(|| RepositoryError::Fetch {
+            text: remote::shortened(&finished.stderr),
+        }),
+    )
+}

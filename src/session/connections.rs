@@ -1,0 +1,167 @@
+//! The connections of a running session: each a forge with a credential that can be replaced or dropped while the session goes on.
+//!
+//! Whoever needs a forge asks for the current one at that moment and does not keep it. A dropped connection never comes back.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use super::failure::Failure;
+use super::{Rooms, identity};
+use crate::forge::{Forge, TokenFacts};
+use crate::grant::Identity;
+use crate::message::task::ConnectionRequest;
+use crate::message::{ConnectionName, EventBody, ForgeKind, Reason, Right, Task};
+use crate::repository::Access;
+use crate::secret::Secret;
+
+/// A forge that was asked about a token and answered.
+pub(super) struct Connected {
+    pub(super) forge: Arc<dyn Forge>,
+    pub(super) facts: TokenFacts,
+    pub(super) identity: Identity,
+    pub(super) access: Access,
+}
+
+impl Connected {
+    /// Asks the forge what a token is and may do.
+    pub(super) async fn ask(
+        rooms: &Rooms,
+        task: &Task,
+        request: &ConnectionRequest,
+        secret: &Secret,
+    ) -> Result<Self, Failure> {
+        let forge = rooms
+            .connect
+            .connect(request.forge, request.url.as_deref(), secret, request.ca.as_deref())?;
+        let facts = forge.token().await?;
+        let identity = commit_identity(task, &facts)?;
+        let basic_user = match request.forge {
+            ForgeKind::Gitlab => "oauth2",
+            ForgeKind::Github => "x-access-token",
+        };
+        let access = Access {
+            token: secret.clone(),
+            basic_user: basic_user.to_owned(),
+            account: facts.account.clone(),
+            ca_file: rooms.repositories.trust(request.ca.as_deref()).await?,
+        };
+        Ok(Self {
+            forge,
+            facts,
+            identity,
+            access,
+        })
+    }
+
+    /// Whether the API is closed to the token, so that git alone tells and does everything.
+    pub(super) fn is_git_only(&self) -> bool {
+        self.facts.capabilities.read_projects == Right::GitOnly
+    }
+
+    /// The event that tells it.
+    pub(super) fn told(&self, connection: &ConnectionName) -> EventBody {
+        EventBody::Connected {
+            connection: connection.clone(),
+            account: self.facts.account.clone(),
+            scopes: self.facts.scopes.clone(),
+            expires: self.facts.expires.clone(),
+            capabilities: self.facts.capabilities,
+        }
+    }
+}
+
+/// Author and committer: the token's own user, because push rules refuse others; the task's user where the forge does not tell.
+fn commit_identity(task: &Task, facts: &TokenFacts) -> Result<Identity, Failure> {
+    let own = identity::make(&facts.name, &facts.email).or_else(|| identity::make(&facts.account, &facts.email));
+    let given = task
+        .user
+        .as_ref()
+        .and_then(|user| identity::make(&user.name, &user.email));
+    own.or(given).ok_or_else(|| {
+        let message =
+            "the forge tells no e-mail address for the token's user: put \"user\" with name and email into the task";
+        Failure::new(Reason::CredentialRefused, message)
+    })
+}
+
+/// One connection of a session.
+#[derive(Debug)]
+pub(super) struct Connection {
+    name: ConnectionName,
+    slot: watch::Sender<Option<Arc<Connected>>>,
+}
+
+impl std::fmt::Debug for Connected {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Connected").finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// What it is connected to now.
+    pub(super) fn current(&self) -> Result<Arc<Connected>, Failure> {
+        self.slot.borrow().clone().ok_or_else(|| self.dropped())
+    }
+
+    /// A fresh credential. Says whether the connection still was there to take it.
+    pub(super) fn renew(&self, connected: Connected) -> bool {
+        self.slot.send_if_modified(|slot| {
+            let open = slot.is_some();
+            if open {
+                *slot = Some(Arc::new(connected));
+            }
+            open
+        })
+    }
+
+    /// Forgets the credential for good.
+    pub(super) fn close(&self) {
+        self.slot.send_replace(None);
+    }
+
+    /// Ends when the connection is dropped.
+    pub(super) async fn closed(&self) {
+        // The sender lives in `self`, so this cannot fail.
+        let _ = self.slot.subscribe().wait_for(Option::is_none).await;
+    }
+
+    /// Waits for another credential than that one.
+    pub(super) async fn renewed(&self, old: &Arc<Connected>) -> Result<Arc<Connected>, Failure> {
+        let mut slot = self.slot.subscribe();
+        let other = |slot: &Option<Arc<Connected>>| slot.as_ref().is_none_or(|now| !Arc::ptr_eq(now, old));
+        let found = slot.wait_for(other).await.ok().and_then(|slot| slot.clone());
+        found.ok_or_else(|| self.dropped())
+    }
+
+    /// The failure of whoever needed it.
+    pub(super) fn dropped(&self) -> Failure {
+        let message = format!("the connection {} was dropped by a control message", self.name);
+        Failure::new(Reason::Disconnected, message)
+    }
+}
+
+/// All connections of a session; clones share them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Connections(Arc<Mutex<BTreeMap<ConnectionName, Arc<Connection>>>>);
+
+impl Connections {
+    /// Opens one.
+    pub(super) fn open(&self, name: &ConnectionName, connected: Connected) -> Arc<Connection> {
+        let connection = Arc::new(Connection {
+            name: name.clone(),
+            slot: watch::Sender::new(Some(Arc::new(connected))),
+        });
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.clone(), connection.clone());
+        connection
+    }
+
+    /// The one of that name.
+    pub(super) fn get(&self, name: &ConnectionName) -> Option<Arc<Connection>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+}

@@ -1,0 +1,71 @@
+//! Publishing with a credential that may die meanwhile: the session waits a while for a fresh one, with the work safe in staging.
+//!
+//! Never tries a dead credential again: forges lock out whoever does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use super::{Publishing, Work};
+use crate::message::{EventBody, Reason};
+use crate::session::connections::Connected;
+use crate::session::failure::Failure;
+
+/// How long a session that is ending anyway waits at most.
+const ENDING: Duration = Duration::from_secs(30);
+
+/// Does something with the project's forge. When the credential turns out to be dead, says so and waits for a fresh one; when the connection is
+/// dropped, stops at once.
+pub(super) async fn attended<'a, T>(
+    publishing: &Publishing<'_>,
+    work: &Work,
+    act: impl Fn(Arc<Connected>) -> BoxFuture<'a, Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let connection = &work.admitted.connection;
+    loop {
+        let connected = connection.current()?;
+        let done = tokio::select! {
+            biased;
+            () = connection.closed() => return Err(connection.dropped()),
+            done = act(connected.clone()) => done,
+        };
+        let failure = match done {
+            Err(failure) if is_dead(failure.reason) => failure,
+            done => return done,
+        };
+        let mut wait = Duration::from_secs(publishing.rooms.config.credential_wait_s);
+        if publishing.stop.is_cancelled() {
+            wait = wait.min(ENDING);
+        }
+        let body = EventBody::NeedsAttention {
+            project: work.admitted.grant.key.clone(),
+            reason: failure.reason,
+            message: format!(
+                "{}; send a fresh credential for the connection {} as a control message",
+                failure.message, work.admitted.grant.connection
+            ),
+            wait_s: wait.as_secs(),
+        };
+        publishing.progress.state(body).await;
+        let stopped = async {
+            if publishing.stop.is_cancelled() {
+                std::future::pending::<()>().await;
+            }
+            publishing.stop.cancelled().await;
+        };
+        tokio::select! {
+            renewed = connection.renewed(&connected) => drop(renewed?),
+            () = stopped => return Err(failure),
+            () = tokio::time::sleep(wait) => return Err(failure),
+        }
+    }
+}
+
+/// Whether only another credential helps.
+fn is_dead(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::TokenInvalid | Reason::TokenExpired | Reason::TokenRevoked
+    )
+}

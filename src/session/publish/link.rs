@@ -1,0 +1,93 @@
+//! The second look at the change requests of a session: each is told the addresses of the others, and each is read back.
+//!
+//! A failure here is a warning: the change requests are open.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+
+use super::{Published, Publishing, Work, describe, reference, retry};
+use crate::forge::ChangeRequest;
+use crate::message::{EventBody, Reason, SessionId};
+use crate::session::change_text::Sister;
+use crate::session::failure::Failure;
+
+/// How each open change request is named in the texts of the others.
+pub(super) fn sisters(work: &[Arc<Work>], published: &[Published]) -> Vec<Option<Sister>> {
+    let sister = |(work, published): (&Arc<Work>, &Published)| {
+        published.open.as_ref().map(|(request, _, _)| Sister {
+            project: work.admitted.grant.key.clone(),
+            word: work.admitted.grant.forge.change_request_word(),
+            url: request.url.clone(),
+        })
+    };
+    work.iter().zip(published.iter()).map(sister).collect()
+}
+
+impl Publishing<'_> {
+    /// Writes the addresses of the others into each change request, and reads every change request back; the first `by_api` of them.
+    pub(super) async fn link(&self, work: &[Arc<Work>], published: &mut [Published], by_api: usize) {
+        let sisters = sisters(work, published);
+        let looks = work
+            .iter()
+            .zip(published.iter())
+            .enumerate()
+            .take(by_api)
+            .map(|(index, (work, published))| {
+                let others: Vec<Sister> = sisters
+                    .iter()
+                    .enumerate()
+                    .filter(|(other, _)| *other != index)
+                    .filter_map(|(_, sister)| sister.clone())
+                    .collect();
+                async move {
+                    let (request, branch, sections) = published.open.as_ref()?;
+                    let description = (!others.is_empty()).then(|| describe(&self.words, sections, branch, &others));
+                    Some(self.look(work, request.number, description.as_deref()).await)
+                }
+            });
+        let looks = join_all(looks).await;
+        for ((work, published), look) in work.iter().zip(published.iter_mut()).zip(looks) {
+            match look {
+                Some(Ok(request)) => published.outcome.change_request = Some(reference(work, &request)),
+                Some(Err(failure)) => {
+                    let word = work.admitted.grant.forge.change_request_word();
+                    let message = format!(
+                        "the {word} of {} is open, but reading it back failed: {}",
+                        work.admitted.grant.key, failure.message
+                    );
+                    let code = "read_back_failed".into();
+                    self.progress.state(EventBody::Warning { code, message }).await;
+                }
+                None => {}
+            }
+        }
+    }
+
+    async fn look(&self, work: &Work, number: u64, description: Option<&str>) -> Result<ChangeRequest, Failure> {
+        let connected = work.admitted.connection.current()?;
+        let read = retry(|| {
+            connected
+                .forge
+                .change_request(&work.admitted.facts, number, description)
+        });
+        check(work, self.words.session, read.await?)
+    }
+}
+
+/// Whether what the forge stores is what was asked for.
+fn check(work: &Work, session: SessionId, request: ChangeRequest) -> Result<ChangeRequest, Failure> {
+    let grant = &work.admitted.grant;
+    let as_asked = request.open
+        && request.source_branch == grant.branch.as_str()
+        && request.target_branch == grant.base.as_str()
+        && request.description.contains(&session.to_string());
+    if as_asked {
+        Ok(request)
+    } else {
+        Err(Failure::new(
+            Reason::ChangeRequestFailed,
+            "the forge stores something else than was asked for",
+        ))
+    }
+}

@@ -1,0 +1,115 @@
+//! Opens one project's change request: by the forge's API, or by push options where the API is closed to the token.
+//!
+//! Looks for what exists first, so that a repetition leaves one. Believes an address that a push printed only when the forge's references
+//! show the commit there.
+
+use std::time::Duration;
+
+use super::{Work, retry};
+use crate::forge::{ChangeRequest, ChangeRequestText, Opened};
+use crate::message::{CommitId, Reason};
+use crate::session::Rooms;
+use crate::session::connections::Connected;
+use crate::session::failure::Failure;
+use crate::session::push_options;
+
+/// Looks at the references of merge requests after a push; GitLab makes them a moment later.
+const LOOKS: u32 = 6;
+
+/// By the forge's API.
+pub(super) async fn by_api(work: &Work, connected: &Connected, text: &ChangeRequestText) -> Result<Opened, Failure> {
+    let (grant, facts) = (&work.admitted.grant, &work.admitted.facts);
+    let open = || {
+        connected
+            .forge
+            .open_change_request(facts, &grant.branch, &grant.base, text)
+    };
+    Ok(retry(open).await?)
+}
+
+/// The options that make the push open the merge request, and whether there is one already.
+pub(super) async fn options(
+    rooms: &Rooms,
+    work: &Work,
+    connected: &Connected,
+    text: &ChangeRequestText,
+) -> Result<(Vec<String>, bool), Failure> {
+    let exists = match &work.expected {
+        Some(head) => !numbers(rooms, work, connected, head).await?.is_empty(),
+        None => false,
+    };
+    let base = &work.admitted.grant.base;
+    let options = push_options::options(exists, base, &text.title, &text.description, text.draft);
+    Ok((options, exists))
+}
+
+/// The merge request that a push with options opened: the one that the forge named, if its references show it, else the newest that they show.
+pub(super) async fn by_push(
+    rooms: &Rooms,
+    work: &Work,
+    connected: &Connected,
+    (head, text): (&CommitId, &ChangeRequestText),
+    exists: bool,
+    said: &[String],
+) -> Result<Opened, Failure> {
+    let grant = &work.admitted.grant;
+    let named = push_options::number_in(said);
+    let mut wait = Duration::from_millis(200);
+    for _ in 0..LOOKS {
+        let shown = numbers(rooms, work, connected, head).await?;
+        if let Some(number) = named.filter(|named| shown.contains(named)).or(shown.first().copied()) {
+            let request = ChangeRequest {
+                number,
+                url: format!("{}/-/merge_requests/{number}", grant.web_url),
+                source_branch: grant.branch.to_string(),
+                target_branch: grant.base.to_string(),
+                head: Some(head.clone()),
+                title: text.title.clone(),
+                description: text.description.clone(),
+                open: true,
+                draft: text.draft,
+            };
+            return Ok(if exists {
+                Opened::Adopted(request)
+            } else {
+                Opened::New(request)
+            });
+        }
+        tokio::time::sleep(wait).await;
+        wait *= 2;
+    }
+    // Options act only when the push changes something, and GitLab takes a push whose options it does not like.
+    let words = said
+        .iter()
+        .filter(|line| !line.contains("===="))
+        .map(String::as_str)
+        .collect::<Vec<_>>();
+    // The box repeats the options first; what is wrong comes at its end.
+    let words = words.join(" ");
+    let words: String = words.chars().skip(words.chars().count().saturating_sub(300)).collect();
+    let message = format!(
+        "GitLab took the push and made no merge request of its options ({}): open it at {}/-/merge_requests/new?merge_request%5Bsource_branch%5D={}, \
+         or use a token with the scope api",
+        if words.is_empty() {
+            "it said nothing"
+        } else {
+            words.trim()
+        },
+        grant.web_url,
+        grant.branch
+    );
+    Err(Failure::new(Reason::ChangeRequestFailed, message))
+}
+
+/// The numbers of the merge requests whose head is that commit.
+async fn numbers(rooms: &Rooms, work: &Work, connected: &Connected, head: &CommitId) -> Result<Vec<u64>, Failure> {
+    let refs = rooms
+        .repositories
+        .remote_refs(
+            &work.admitted.grant.clone_url,
+            &connected.access,
+            "refs/merge-requests/*/head",
+        )
+        .await?;
+    Ok(push_options::numbers_at(&refs, head))
+}

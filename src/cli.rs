@@ -6,12 +6,15 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod compose;
+mod connection;
 mod doctor;
 mod exec;
 mod run;
 mod schema;
 mod show;
 mod submit;
+
+use crate::message::ConnectionName;
 
 /// How a command ended. The numbers are part of the contract; those from 64 on are the system's own (sysexits).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,11 +102,49 @@ enum Command {
         #[arg(long, value_name = "TASK")]
         task: Option<PathBuf>,
     },
+    /// Look at connections: users' tokens on their forges.
+    Connection {
+        #[command(subcommand)]
+        command: ConnectionCommand,
+    },
+    /// List the projects that a connection's token sees.
+    Projects {
+        /// Which connection, of the configuration's or the task's.
+        #[arg(long, value_name = "NAME")]
+        connection: ConnectionName,
+        /// Only those with this in name or path.
+        #[arg(long, value_name = "TEXT")]
+        search: Option<String>,
+        /// At most so many.
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: usize,
+        /// Take connections from this task too.
+        #[arg(long, value_name = "TASK")]
+        task: Option<PathBuf>,
+        /// Print one project per line as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// The worker's own child processes; not for people.
     #[command(hide = true, disable_help_flag = true)]
     Internal {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConnectionCommand {
+    /// Ask the forges whose the tokens are, what they may do, and until when.
+    Check {
+        /// Which ones, of the configuration's or the task's; all when none is named.
+        names: Vec<ConnectionName>,
+        /// Take connections from this task too.
+        #[arg(long, value_name = "TASK")]
+        task: Option<PathBuf>,
+        /// Print one connection per line as JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -164,6 +205,8 @@ async fn dispatch(cli: Cli) -> Exit {
         | Command::Exec { .. }
         | Command::Submit { .. }
         | Command::Config { .. }
+        | Command::Connection { .. }
+        | Command::Projects { .. }
         | Command::Doctor { .. } => match crate::config::Config::load(cli.config.as_deref(), compose::environment()) {
             Ok(config) => config,
             Err(error) => {
@@ -179,6 +222,24 @@ async fn dispatch(cli: Cli) -> Exit {
         Command::Config {
             command: ConfigCommand::Check,
         } => compose::check(&config),
+        Command::Connection {
+            command: ConnectionCommand::Check { names, task, json },
+        } => connection::check_all(&config, &names, task.as_deref(), json).await,
+        Command::Projects {
+            connection,
+            search,
+            limit,
+            task,
+            json,
+        } => {
+            let wanted = connection::Wanted {
+                connection: &connection,
+                search: search.as_deref(),
+                limit,
+                json,
+            };
+            connection::projects(&config, wanted, task.as_deref()).await
+        }
         Command::Doctor { json, task } => doctor::doctor(config, json, task.as_deref()).await,
         Command::Schema { .. } | Command::Internal { .. } => Exit::Success,
     }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::message::AgentName;
+use crate::message::task::ConnectionRequest;
+use crate::message::{AgentName, ConnectionName};
 use crate::{admin, agent, forge, gateway, progress, queue, repository, sandbox, session};
 
 /// What separates the parts of a variable's name: `COFFERDAM__SANDBOX__CPUS` sets `sandbox.cpus`.
@@ -51,6 +52,8 @@ pub struct Config {
     pub credentials: session::credential::Config,
     /// Health and metrics.
     pub admin: admin::Config,
+    /// Connections that `connection check` and `projects` look at, by name. Sessions get theirs from their tasks.
+    pub connections: BTreeMap<ConnectionName, ConnectionRequest>,
     /// Agents by name.
     pub agents: BTreeMap<AgentName, agent::Config>,
     /// Model endpoints by name.
@@ -73,6 +76,7 @@ impl Default for Config {
             progress: progress::Config::default(),
             credentials: session::credential::Config::default(),
             admin: admin::Config::default(),
+            connections: BTreeMap::new(),
             agents: BTreeMap::new(),
             models: BTreeMap::new(),
         }

@@ -4,6 +4,7 @@
 //! Everything that a forge answers is hostile until parsed.
 
 mod address;
+pub mod check;
 mod clients;
 #[cfg(test)]
 mod fake;

@@ -149,6 +149,13 @@ impl CountModel for Counts {
     }
 }
 
+/// Counts nothing: for commands that end at once.
+pub(super) struct Silent;
+
+impl CountRequests for Silent {
+    fn count(&self, _forge: ForgeKind, _endpoint: &'static str, _status: u16) {}
+}
+
 /// The seams count a missing answer as status 0.
 fn answered(status: u16) -> Option<u16> {
     (status != 0).then_some(status)

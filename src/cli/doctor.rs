@@ -11,7 +11,7 @@ use super::{Exit, run, show};
 use crate::config::Config;
 use crate::message::Task;
 use crate::queue::rabbitmq::RabbitMq;
-use crate::session::{Rooms, admit};
+use crate::session::Rooms;
 
 /// Below this much free space in the state directory a worker is in danger, in bytes.
 const LOW_DISK: u64 = 2 * 1024 * 1024 * 1024;
@@ -202,10 +202,7 @@ async fn forges(rooms: &Rooms, path: &Path, findings: &mut Vec<Finding>) {
             }
         };
         let asked = async {
-            let forge = rooms
-                .connect
-                .connect(connection.forge, connection.url.as_deref(), &secret, None)?;
-            let facts = forge.token().await?;
+            let (forge, facts) = crate::forge::check::check(rooms.connect.as_ref(), connection, &secret).await?;
             let mut seen = Vec::new();
             for project in task.projects.iter().filter(|project| project.connection == *name) {
                 seen.push(forge.project(&project.path).await?.path.to_string());
@@ -235,12 +232,5 @@ async fn forges(rooms: &Rooms, path: &Path, findings: &mut Vec<Finding>) {
                 "make a token with the scope that is named, for a user who sees the project",
             ),
         });
-    }
-    if let Err(failure) = admit::credentials(rooms, &task) {
-        findings.push(problem(
-            "credentials",
-            failure.message,
-            "see [credentials] in the README",
-        ));
     }
 }

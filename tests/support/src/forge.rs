@@ -17,6 +17,7 @@
 mod change_request;
 mod control;
 mod credentials;
+mod faults;
 mod git;
 mod github;
 mod gitlab;
@@ -26,6 +27,7 @@ mod paging;
 mod parameters;
 mod plant;
 mod push;
+mod rates;
 pub mod seed;
 mod smart_http;
 mod state;
@@ -151,15 +153,41 @@ struct Inner {
     url: String,
     address: SocketAddr,
     delay: Duration,
+    /// Where the repositories lie.
+    data: PathBuf,
+    believed: Mutex<Believed>,
     world: Mutex<World>,
     watch: watch::Watch,
+    faults: faults::Faults,
     pushes: push::Pushes,
+    rates: rates::Rates,
+}
+
+/// The addresses that the two instances believe to have.
+pub(crate) struct Believed {
+    pub(crate) gitlab: String,
+    pub(crate) github: String,
 }
 
 impl Forge {
     /// Root of the server, without a slash at the end.
     pub(crate) fn url(&self) -> &str {
         &self.0.url
+    }
+
+    /// The GitLab instance's address as it believes it to be.
+    pub(crate) fn gitlab(&self) -> String {
+        self.believed().gitlab.clone()
+    }
+
+    /// The GitHub instance's address as it believes it to be.
+    pub(crate) fn github(&self) -> String {
+        self.believed().github.clone()
+    }
+
+    /// Has its own lock: addresses are asked for while the world is held.
+    pub(crate) fn believed(&self) -> MutexGuard<'_, Believed> {
+        self.0.believed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -196,15 +224,22 @@ pub async fn start_with(seed: &Seed, data: &Path, options: Options) -> Result<Ru
     let address = listener.local_addr().map_err(failed)?;
     let url = format!("http://{address}");
 
-    let world = plant::plant(seed, data).await?;
     let forge = Forge(Arc::new(Inner {
         url: url.clone(),
         address,
         delay: options.delay,
-        world: Mutex::new(world),
+        data: plant::prepare(data)?,
+        believed: Mutex::new(Believed {
+            gitlab: format!("{url}/gitlab"),
+            github: url.clone(),
+        }),
+        world: Mutex::default(),
         watch: watch::Watch::open(options.request_log.as_deref())?,
+        faults: faults::Faults::default(),
         pushes: push::Pushes::default(),
+        rates: rates::Rates::default(),
     }));
+    plant::grow(&forge, seed).await?;
 
     let (stop, stopped) = oneshot::channel::<()>();
     let router = router(forge);
@@ -231,7 +266,8 @@ fn router(forge: Forge) -> Router {
         .merge(github::router(&forge))
         .merge(pages::router())
         .fallback(smart_http::any)
-        .layer(axum::middleware::from_fn_with_state(forge.clone(), watch::faults))
+        .layer(axum::middleware::from_fn_with_state(forge.clone(), rates::limit))
+        .layer(axum::middleware::from_fn_with_state(forge.clone(), faults::play))
         .layer(axum::middleware::from_fn_with_state(forge.clone(), watch::log));
     Router::new()
         .merge(control::router())

@@ -22,6 +22,7 @@ pub(crate) struct Proposal {
     pub(crate) draft: bool,
     pub(crate) labels: Vec<String>,
     pub(crate) assignees: Vec<u64>,
+    pub(crate) reviewers: Vec<u64>,
     pub(crate) remove_source_branch: Option<bool>,
     pub(crate) squash: bool,
 }
@@ -115,6 +116,9 @@ fn insert(forge: &Forge, project: &Project, proposal: Proposal) -> Opened {
         closed: None,
         merged: None,
         notes: Vec::new(),
+        reviewers: proposal.reviewers,
+        approvals: Vec::new(),
+        reviews: Vec::new(),
         reads: 0,
         checked: None,
     };
@@ -184,18 +188,17 @@ pub(crate) fn add_note(
     body: String,
     system: bool,
 ) -> Option<Note> {
+    let mut note = Note::alone(forge.world().next_id(), author, body);
+    note.system = system;
+    add(forge, project, number, note)
+}
+
+/// Adds a note that is made already.
+pub(crate) fn add(forge: &Forge, project: u64, number: u64, note: Note) -> Option<Note> {
     let mut world = forge.world();
-    let id = world.next_id();
     let one = world.change_request_mut(project, number)?;
-    let note = Note {
-        id,
-        author,
-        body,
-        system,
-        created_at: Timestamp::now(),
-    };
-    one.notes.push(note.clone());
     one.updated_at = note.created_at;
+    one.notes.push(note.clone());
     Some(note)
 }
 

@@ -16,11 +16,12 @@ use serde_json::{Map, Value, json};
 
 use super::Forge;
 use super::change_request;
+use super::faults::Fault;
 use super::git::GitError;
 use super::git::import::NewCommit;
-use super::seed::Side;
+use super::plant;
+use super::seed::{Seed, Side};
 use super::state::{ChangeRequest, Project, Standing};
-use super::watch::Fault;
 
 /// The control routes.
 pub(super) fn router() -> Router<Forge> {
@@ -31,6 +32,7 @@ pub(super) fn router() -> Router<Forge> {
         .route("/_test/state", get(state))
         .route("/_test/commit", post(commit))
         .route("/_test/merge", post(merge))
+        .route("/_test/seed", post(more))
 }
 
 fn no(status: StatusCode, why: impl std::fmt::Display) -> Response {
@@ -38,16 +40,21 @@ fn no(status: StatusCode, why: impl std::fmt::Display) -> Response {
 }
 
 async fn faults(State(forge): State<Forge>) -> Json<Vec<Fault>> {
-    Json(forge.0.watch.faults())
+    Json(forge.0.faults.waiting())
 }
 
-async fn add_fault(State(forge): State<Forge>, Json(fault): Json<Fault>) -> StatusCode {
-    forge.0.watch.add_fault(fault);
-    StatusCode::CREATED
+async fn add_fault(State(forge): State<Forge>, Json(fault): Json<Fault>) -> Response {
+    match fault.judged() {
+        Ok(fault) => {
+            forge.0.faults.add(fault);
+            StatusCode::CREATED.into_response()
+        }
+        Err(why) => no(StatusCode::UNPROCESSABLE_ENTITY, why),
+    }
 }
 
 async fn clear_faults(State(forge): State<Forge>) -> StatusCode {
-    forge.0.watch.clear_faults();
+    forge.0.faults.clear();
     StatusCode::NO_CONTENT
 }
 
@@ -123,7 +130,14 @@ async fn project_state(forge: &Forge, project: &Project) -> Result<Value, GitErr
 }
 
 async fn state(State(forge): State<Forge>) -> Response {
-    let projects = forge.world().projects.clone();
+    // Those of a crowd are left out: asking git for each of thousands would take minutes.
+    let projects: Vec<Project> = forge
+        .world()
+        .projects
+        .iter()
+        .filter(|one| !one.of_a_crowd)
+        .cloned()
+        .collect();
     let (mut gitlab, mut github) = (Map::new(), Map::new());
     for project in projects {
         let shown = match project_state(&forge, &project).await {
@@ -137,6 +151,14 @@ async fn state(State(forge): State<Forge>) -> Response {
         side.insert(project.path.clone(), shown);
     }
     Json(json!({"gitlab": gitlab, "github": github})).into_response()
+}
+
+/// More of what a seed holds, in the same words as JSON. Answers with the numbers of the new issues and change requests.
+async fn more(State(forge): State<Forge>, Json(seed): Json<Seed>) -> Response {
+    match plant::grow(&forge, &seed).await {
+        Ok(grown) => (StatusCode::CREATED, Json(grown)).into_response(),
+        Err(why) => no(StatusCode::UNPROCESSABLE_ENTITY, why),
+    }
 }
 
 #[derive(Debug, Deserialize)]

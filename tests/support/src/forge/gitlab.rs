@@ -3,12 +3,15 @@
 //! Never answers as GitHub would; what both forges share is one level up.
 
 mod access;
+mod discussions;
 mod issues;
+mod members;
 mod merge_request_wire;
 mod merge_requests;
 mod notes;
 mod projects;
 mod repository;
+mod reviews;
 mod users;
 mod wire;
 
@@ -16,6 +19,7 @@ use axum::Router;
 use axum::routing::get;
 
 use super::Forge;
+use notes::Kind;
 
 pub(crate) use merge_request_wire::{is_draft, with_draft_prefix};
 
@@ -59,17 +63,23 @@ pub(super) fn router(forge: &Forge) -> Router<Forge> {
             &under("/merge_requests/{iid}/commits"),
             get(merge_requests::content::commits),
         )
-        .route(
-            &under("/merge_requests/{iid}/notes"),
-            get(notes::of_merge_request).post(notes::on_merge_request),
-        )
-        .route(
-            &under("/merge_requests/{iid}/discussions"),
-            get(notes::discussions).post(notes::discuss),
-        )
-        .route(&under("/issues"), get(issues::list))
-        .route(&under("/issues/{iid}"), get(issues::one))
-        .route(&under("/issues/{iid}/notes"), get(issues::notes).post(issues::note))
+        .route(&under("/merge_requests/{iid}/approvals"), get(reviews::approvals))
+        .route(&under("/merge_requests/{iid}/reviewers"), get(reviews::reviewers))
+        .route(&under("/merge_requests/{iid}/pipelines"), get(reviews::pipelines))
+        .merge(notes::router(&under("/merge_requests/{iid}"), Kind::MergeRequest))
+        .merge(discussions::router(&under("/merge_requests/{iid}"), Kind::MergeRequest))
+        .route(&under("/issues"), get(issues::list).post(issues::create))
+        .route(&under("/issues/{iid}"), get(issues::one).put(issues::update))
+        .merge(notes::router(&under("/issues/{iid}"), Kind::Issue))
+        .merge(discussions::router(&under("/issues/{iid}"), Kind::Issue))
+        .route("/gitlab/api/v4/issues/{id}", get(issues::by_id))
+        .route(&under("/members"), get(members::list))
+        .route(&under("/members/all"), get(members::list))
+        .route(&under("/members/{user}"), get(members::one))
+        .route(&under("/members/all/{user}"), get(members::one))
+        .route(&under("/protected_branches"), get(members::protected))
+        .route(&under("/protected_branches/{name}"), get(members::protected_one))
+        .route("/gitlab/api/v4/users", get(members::users))
         .route("/gitlab/api/v4/{*rest}", axum::routing::any(wire::no_route))
         .method_not_allowed_fallback(wire::no_method)
         .layer(axum::middleware::from_fn(wire::dress))

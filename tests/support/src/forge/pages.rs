@@ -89,7 +89,13 @@ fn state_word(standing: Standing) -> &'static str {
 }
 
 async fn index(State(forge): State<Forge>) -> Response {
-    let projects = forge.world().projects.clone();
+    let projects: Vec<Project> = forge
+        .world()
+        .projects
+        .iter()
+        .filter(|one| !one.of_a_crowd)
+        .cloned()
+        .collect();
     let mut body = "<h1>What this forge holds</h1>".to_owned();
     for project in projects {
         let (side, _, sign) = word(project.side);

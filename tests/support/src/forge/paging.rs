@@ -86,6 +86,32 @@ impl Window {
         headers
     }
 
+    /// GitLab's keyset paging by id: a `Link` to the next page and nothing else.
+    pub(crate) fn gitlab_keyset(
+        self,
+        url: &str,
+        effective: &[(String, String)],
+        parameters: &Parameters,
+        ascending: bool,
+        ids: Vec<u64>,
+    ) -> (HeaderMap, Vec<u64>) {
+        let (after, before) = (parameters.number("id_after"), parameters.number("id_before"));
+        let mut rest = ids
+            .into_iter()
+            .filter(|id| after.is_none_or(|after| *id > after) && before.is_none_or(|before| *id < before));
+        let cut: Vec<u64> = rest.by_ref().take(self.per_page).collect();
+        let mut headers = HeaderMap::new();
+        if let (Some(last), true) = (cut.last(), rest.next().is_some()) {
+            let mut pairs: Vec<(String, String)> = effective.to_vec();
+            pairs.push(("per_page".to_owned(), self.per_page.to_string()));
+            let key = if ascending { "id_after" } else { "id_before" };
+            pairs.push((key.to_owned(), last.to_string()));
+            pairs.sort();
+            set(&mut headers, "link", &format!("<{url}?{}>; rel=\"next\"", join(&pairs)));
+        }
+        (headers, cut)
+    }
+
     /// GitHub: a `Link` only, and none at all if one page holds everything.
     pub(crate) fn github(self, url: &str, query: &[(String, String)], total: usize) -> HeaderMap {
         let pages = self.pages(total);

@@ -1,53 +1,108 @@
 //! From a seed to a world: checks the seed, makes the repositories and the hooks.
 //!
-//! Never runs after the start.
+//! Runs at the start, and again for what a test adds under way. Never removes anything.
+
+mod activity;
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::git::import::NewCommit;
 use super::git::{GitError, Repository};
 use super::push::HOOK;
-use super::seed::{IssueSeed, ProjectSeed, Seed, Side};
-use super::state::{Issue, Note, Project, Standing, Token, User, World};
-use super::{Error, change_request};
+use super::seed::{CrowdSeed, Instance, MemberSeed, ProjectSeed, Role, Seed, Side};
+use super::state::{Project, Token, User, World};
+use super::{Error, Forge};
+
+const HOOKS: &str = "hooks";
 
 /// Date of every seeded commit, so that the same seed gives the same commit ids: 2026-01-02 03:04:05 UTC.
 const FIRST_COMMIT: i64 = 1_767_323_045;
 
-/// Makes everything that the seed names, under `data`.
-pub(crate) async fn plant(seed: &Seed, data: &Path) -> Result<World, Error> {
+/// Makes the directory and the hooks that all repositories share.
+pub(crate) fn prepare(data: &Path) -> Result<PathBuf, Error> {
     let data = std::path::absolute(data).map_err(|source| Error::Write {
         path: data.to_owned(),
         source,
     })?;
-    let hooks = data.join("hooks");
-    write_hooks(&hooks)?;
+    write_hooks(&data.join(HOOKS))?;
+    Ok(data)
+}
 
-    let users: Vec<User> = seed
-        .users
-        .iter()
-        .map(|user| User {
+/// Makes everything that the seed names, beside what is there. Returns the numbers of its issues and of its change requests, in order.
+pub(crate) async fn grow(forge: &Forge, seed: &Seed) -> Result<Grown, Error> {
+    people(&mut forge.world(), seed)?;
+    let outside = |settings: &Option<Instance>| settings.as_ref().and_then(|one| one.external_url.clone());
+    if let Some(url) = outside(&seed.gitlab) {
+        forge.believed().gitlab = url;
+    }
+    if let Some(url) = outside(&seed.github) {
+        forge.believed().github = url;
+    }
+    for project in &seed.projects {
+        let id = {
+            let world = forge.world();
+            project.id.unwrap_or_else(|| free_id(&world))
+        };
+        let planted = plant_project(forge, id, project).await?;
+        forge.world().projects.push(planted);
+    }
+    for crowd in &seed.crowds {
+        plant_crowd(forge, crowd).await?;
+    }
+    let mut grown = Grown::default();
+    for issue in &seed.issues {
+        grown.issues.push(activity::issue(forge, issue)?);
+    }
+    for one in &seed.change_requests {
+        grown.change_requests.push(activity::change_request(forge, one).await?);
+    }
+    for one in &seed.activities {
+        let project = forge.world().project(one.forge, &one.project).cloned();
+        let project = project.ok_or_else(|| Error::JudgeSeed(format!("no project {}", one.project)))?;
+        activity::activity(forge, &project, one.number, &one.activity).await?;
+    }
+    Ok(grown)
+}
+
+/// What a seed made.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Grown {
+    pub(crate) issues: Vec<u64>,
+    pub(crate) change_requests: Vec<u64>,
+}
+
+fn free_id(world: &World) -> u64 {
+    world.projects.iter().map(|project| project.id).max().unwrap_or(100) + 1
+}
+
+/// Users, tokens, settings: all that needs no repository.
+fn people(world: &mut World, seed: &Seed) -> Result<(), Error> {
+    for user in &seed.users {
+        if world.person(&user.username).is_some() || world.user(user.id).is_some() {
+            return Err(Error::JudgeSeed(format!("the user {} is there already", user.username)));
+        }
+        world.users.push(User {
             id: user.id,
             username: user.username.clone(),
             name: user.name.clone(),
             email: user.email.clone(),
             commit_email: user.commit_email.clone().unwrap_or_else(|| user.email.clone()),
             public_email: user.public_email.clone(),
-        })
-        .collect();
-    let mut world = World {
-        users,
-        tokens: Vec::new(),
-        projects: Vec::new(),
-        last_id: 5000,
-    };
-
+        });
+    }
+    if let Some(settings) = &seed.gitlab {
+        world.gitlab = settings.clone();
+    }
+    if let Some(settings) = &seed.github {
+        world.github = settings.clone();
+    }
     for token in &seed.tokens {
-        let user = user_id(&world, &token.user)?;
+        let user = person(world, &token.user)?;
         let twice = world
             .tokens
             .iter()
@@ -67,20 +122,13 @@ pub(crate) async fn plant(seed: &Seed, data: &Path) -> Result<World, Error> {
             side: token.forge,
             scopes: token.scopes.clone(),
             fine_grained: token.fine_grained.clone(),
+            installation: token.installation,
             expires_at: token.expires_at,
             revoked: token.revoked,
             created_at: Timestamp::now(),
         });
     }
-    for (index, project) in seed.projects.iter().enumerate() {
-        let id = project.id.unwrap_or(101 + index as u64);
-        let planted = plant_project(&world, id, project, &data, &hooks).await?;
-        world.projects.push(planted);
-    }
-    for issue in &seed.issues {
-        plant_issue(&mut world, issue)?;
-    }
-    Ok(world)
+    Ok(())
 }
 
 fn write_hooks(hooks: &Path) -> Result<(), Error> {
@@ -99,31 +147,34 @@ fn write_hooks(hooks: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-fn user_id(world: &World, username: &str) -> Result<u64, Error> {
-    let found = world.users.iter().find(|user| user.username == username);
+fn person(world: &World, username: &str) -> Result<u64, Error> {
+    let found = world.person(username);
     found
         .map(|user| user.id)
         .ok_or_else(|| Error::JudgeSeed(format!("no user {username}")))
 }
 
-async fn plant_project(
-    world: &World,
-    id: u64,
-    seed: &ProjectSeed,
-    data: &Path,
-    hooks: &Path,
-) -> Result<Project, Error> {
-    judge_project(world, id, seed)?;
-    let mut members = BTreeMap::new();
-    for member in &seed.members {
-        members.insert(user_id(world, &member.user)?, member.role);
-    }
-    let name = match seed.forge {
+fn members(world: &World, seeds: &[MemberSeed]) -> Result<BTreeMap<u64, Role>, Error> {
+    let one = |member: &MemberSeed| Ok((person(world, &member.user)?, member.role));
+    seeds.iter().map(one).collect()
+}
+
+fn directory(forge: &Forge, side: Side, name: &str) -> PathBuf {
+    let word = match side {
         Side::Gitlab => "gitlab",
         Side::Github => "github",
     };
-    let directory = data.join(name).join(format!("{id}.git"));
-    let planted = plant_repository(world, seed, &directory, hooks).await;
+    forge.0.data.join(word).join(format!("{name}.git"))
+}
+
+async fn plant_project(forge: &Forge, id: u64, seed: &ProjectSeed) -> Result<Project, Error> {
+    let (members, author) = {
+        let world = forge.world();
+        judge_project(&world, id, seed)?;
+        (members(&world, &seed.members)?, first_author(&world))
+    };
+    let directory = directory(forge, seed.forge, &id.to_string());
+    let planted = plant_repository(&author, seed, &directory, &forge.0.data.join(HOOKS)).await;
     let repository = planted.map_err(|source| Error::PlantProject {
         project: seed.path.clone(),
         source,
@@ -144,13 +195,50 @@ async fn plant_project(
         change_requests_enabled: seed.change_requests_enabled,
         issues_enabled: seed.issues_enabled,
         branch_delay_ms: seed.branch_delay_ms,
+        archived: seed.archived,
+        of_a_crowd: false,
+        limits: seed.diff_limits,
         repository,
         created_at: now,
         last_activity: now,
         change_requests: Vec::new(),
         issues: Vec::new(),
+        pipelines: Vec::new(),
+        checks: Vec::new(),
+        statuses: Vec::new(),
         unseen: HashMap::new(),
     })
+}
+
+/// Many projects with the repository of the first.
+async fn plant_crowd(forge: &Forge, seed: &CrowdSeed) -> Result<(), Error> {
+    let path = |number: u32| format!("{}/{}{number:05}", seed.group, seed.prefix);
+    let one = ProjectSeed {
+        visibility: seed.visibility,
+        members: seed.members.clone(),
+        ..ProjectSeed::plain(seed.forge, &path(1))
+    };
+    let id = free_id(&forge.world());
+    let planted = plant_project(forge, id, &one).await?;
+    let mut world = forge.world();
+    world.projects.reserve(seed.count as usize);
+    for number in 1..=seed.count {
+        world.projects.push(Project {
+            id: id + u64::from(number) - 1,
+            path: path(number),
+            of_a_crowd: true,
+            ..planted.clone()
+        });
+    }
+    Ok(())
+}
+
+fn first_author(world: &World) -> (String, String) {
+    let first = world.users.first();
+    first.map_or_else(
+        || ("Test Forge".to_owned(), "forge@example.org".to_owned()),
+        |user| (user.name.clone(), user.email.clone()),
+    )
 }
 
 fn judge_project(world: &World, id: u64, seed: &ProjectSeed) -> Result<(), Error> {
@@ -178,7 +266,7 @@ fn judge_project(world: &World, id: u64, seed: &ProjectSeed) -> Result<(), Error
 }
 
 async fn plant_repository(
-    world: &World,
+    (name, email): &(String, String),
     seed: &ProjectSeed,
     directory: &Path,
     hooks: &Path,
@@ -188,10 +276,7 @@ async fn plant_repository(
     }
     let branch = &seed.default_branch;
     let repository = Repository::create(directory.to_owned(), seed.forge, branch, hooks).await?;
-    let author = world
-        .users
-        .first()
-        .map_or(("Test Forge", "forge@example.org"), |user| (&user.name, &user.email));
+    let author = (name.as_str(), email.as_str());
     if let Some(size) = seed.generate {
         repository.generate(branch, size, author, FIRST_COMMIT).await?;
     } else if !seed.empty {
@@ -215,37 +300,4 @@ async fn plant_repository(
         repository.import(&first).await?;
     }
     Ok(repository)
-}
-
-fn plant_issue(world: &mut World, seed: &IssueSeed) -> Result<(), Error> {
-    let author = user_id(world, &seed.author)?;
-    let (id, first_note) = (world.next_id(), world.last_id + 1);
-    world.last_id += seed.comments.len() as u64;
-    let missing = || Error::JudgeSeed(format!("issue of unknown project {}", seed.project));
-    let project = world.project(seed.forge, &seed.project).ok_or_else(missing)?.id;
-    let project = world.project_mut(project).ok_or_else(missing)?;
-    let now = Timestamp::now();
-    let comments = seed.comments.iter().zip(first_note..);
-    let notes = comments.map(|(body, id)| Note {
-        id,
-        author,
-        body: body.clone(),
-        system: false,
-        created_at: now,
-    });
-    let issue = Issue {
-        id,
-        number: project.next_number(true),
-        title: seed.title.clone(),
-        description: seed.description.clone(),
-        author,
-        standing: if seed.closed { Standing::Closed } else { Standing::Open },
-        labels: seed.labels.clone(),
-        created_at: now,
-        updated_at: now,
-        notes: notes.collect(),
-    };
-    project.issues.push(issue);
-    change_request::touch(project);
-    Ok(())
 }

@@ -243,7 +243,7 @@ async fn after(forge: &Forge, told: &Told, project: &Project, caller: &Caller) -
     }
     let used = forge.0.pushes.lock().get(&told.ticket).map(|push| push.path.clone());
     if let Some(old) = used.filter(|used| project.side == Side::Gitlab && project.moved_from.contains(used)) {
-        let url = format!("{}/gitlab/{}.git", forge.url(), project.path);
+        let url = format!("{}/{}.git", forge.gitlab(), project.path);
         let hint = format!("Please update your Git remote:\n\n  git remote set-url origin {url}");
         text.push_str(&format!(
             "\nProject '{old}' was moved to '{}'.\n\n{hint}\n\n",
@@ -266,21 +266,16 @@ fn greeting(forge: &Forge, project: &Project, update: &Update) -> String {
     let open = project.open_from(branch).next();
     match (project.side, open) {
         (Side::Gitlab, Some(one)) => {
-            let url = format!(
-                "{}/gitlab/{}/-/merge_requests/{}",
-                forge.url(),
-                project.path,
-                one.number
-            );
+            let url = format!("{}/{}/-/merge_requests/{}", forge.gitlab(), project.path, one.number);
             format!("\nView merge request for {branch}:\n  {url}\n\n")
         }
         (Side::Gitlab, None) => {
-            let url = format!("{}/gitlab/{}/-/merge_requests/new", forge.url(), project.path);
+            let url = format!("{}/{}/-/merge_requests/new", forge.gitlab(), project.path);
             let query = format!("merge_request%5Bsource_branch%5D={encoded}");
             format!("\nTo create a merge request for {branch}, visit:\n  {url}?{query}\n\n")
         }
         (Side::Github, None) if update.creates() => {
-            let url = format!("{}/{}/pull/new/{branch}", forge.url(), project.path);
+            let url = format!("{}/{}/pull/new/{branch}", forge.github(), project.path);
             format!("\nCreate a pull request for '{branch}' on GitHub by visiting:\n     {url}\n\n")
         }
         (Side::Github, Some(_) | None) => String::new(),

@@ -2,6 +2,13 @@
 //!
 //! Never read again after the start: what changes later lives in `state`.
 
+mod activity;
+
+pub use activity::{
+    ActivityOn, ActivitySeed, ChangeRequestSeed, CheckSeed, CommentSeed, DiscussionSeed, LineCommentSeed, PipelineSeed,
+    ReviewSeed, StandingSeed, StatusSeed, Verdict,
+};
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -33,9 +40,77 @@ pub struct Seed {
     /// Projects and repositories.
     #[serde(default)]
     pub projects: Vec<ProjectSeed>,
+    /// Many projects at once, which nothing but lists is asked of.
+    #[serde(default)]
+    pub crowds: Vec<CrowdSeed>,
     /// Issues of those projects.
     #[serde(default)]
     pub issues: Vec<IssueSeed>,
+    /// Merge requests and pull requests of those projects.
+    #[serde(default)]
+    pub change_requests: Vec<ChangeRequestSeed>,
+    /// What happens at change requests that are there already.
+    #[serde(default)]
+    pub activities: Vec<ActivityOn>,
+    /// Settings of the GitLab instance.
+    pub gitlab: Option<Instance>,
+    /// Settings of the GitHub instance.
+    pub github: Option<Instance>,
+}
+
+/// Settings of one instance.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Instance {
+    /// Requests of one token in one minute (GitLab) or hour (GitHub). With it every answer says how many are left, as on gitlab.com and
+    /// github.com; without it nothing is limited or said, as on self-managed ones by default.
+    pub rate_limit: Option<u32>,
+    /// What the instance believes its own address to be, where that is not how it is reached: in links, clone and web addresses.
+    pub external_url: Option<String>,
+}
+
+/// Many projects of one group that share one repository with one commit: cheap to make, and made to be listed.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CrowdSeed {
+    /// Their forge.
+    pub forge: Side,
+    /// Their group or owner.
+    pub group: String,
+    /// How their names begin; a number follows.
+    #[serde(default = "crowd_prefix")]
+    pub prefix: String,
+    /// How many.
+    pub count: u32,
+    /// Who sees them.
+    #[serde(default)]
+    pub visibility: Visibility,
+    /// Members of each.
+    #[serde(default)]
+    pub members: Vec<MemberSeed>,
+}
+
+/// When a difference is not shown whole. GitLab: the administrator's limits. GitHub: fixed ones, made small here for tests.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiffLimits {
+    /// Most files; what is over is not shown and the count ends in `+`.
+    pub files: Option<usize>,
+    /// Most bytes of one file's patch that are shown unasked; a longer one is collapsed.
+    pub collapse_bytes: Option<usize>,
+}
+
+/// Kinds of GitLab issues. GitHub has one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IssueKind {
+    /// An issue.
+    #[default]
+    Issue,
+    /// An incident.
+    Incident,
+    /// A task, whose page lies elsewhere.
+    Task,
 }
 
 /// One person.
@@ -74,6 +149,9 @@ pub struct TokenSeed {
     pub scopes: Vec<String>,
     /// GitHub's fine-grained token: what it may do where. A classic token has none.
     pub fine_grained: Option<FineGrained>,
+    /// GitHub: the token of an App's installation; `fine_grained` says what it may do.
+    #[serde(default)]
+    pub installation: bool,
     /// First day on which the token is dead.
     pub expires_at: Option<Date>,
     /// Revoked from the start.
@@ -178,6 +256,41 @@ pub struct ProjectSeed {
     /// For so long after a push the REST side does not know a new branch.
     #[serde(default)]
     pub branch_delay_ms: u64,
+    /// Whether it is archived: read only.
+    #[serde(default)]
+    pub archived: bool,
+    /// How much of a difference the API shows.
+    #[serde(default)]
+    pub diff_limits: DiffLimits,
+}
+
+impl ProjectSeed {
+    /// A private project with one commit and nothing special.
+    #[must_use]
+    pub fn plain(forge: Side, path: &str) -> Self {
+        Self {
+            id: None,
+            forge,
+            path: path.to_owned(),
+            moved_from: Vec::new(),
+            description: None,
+            visibility: Visibility::default(),
+            default_branch: main_branch(),
+            files: BTreeMap::new(),
+            empty: false,
+            from_bare: None,
+            generate: None,
+            members: Vec::new(),
+            protected: Vec::new(),
+            push_rules: PushRules::default(),
+            drafts_supported: true,
+            change_requests_enabled: true,
+            issues_enabled: true,
+            branch_delay_ms: 0,
+            archived: false,
+            diff_limits: DiffLimits::default(),
+        }
+    }
 }
 
 /// A made-up history.
@@ -261,15 +374,28 @@ pub struct IssueSeed {
     pub description: String,
     /// Author's user name.
     pub author: String,
+    /// GitLab: what kind of issue.
+    #[serde(default)]
+    pub kind: IssueKind,
     /// Labels.
     #[serde(default)]
     pub labels: Vec<String>,
+    /// User names of who it is assigned to.
+    #[serde(default)]
+    pub assignees: Vec<String>,
     /// Whether it is closed.
     #[serde(default)]
     pub closed: bool,
-    /// Comments: text by the issue's author.
+    /// Comments: text by the issue's author, or by somebody else.
     #[serde(default)]
-    pub comments: Vec<String>,
+    pub comments: Vec<CommentSeed>,
+    /// GitLab: what the forge itself noted.
+    #[serde(default)]
+    pub system_notes: Vec<String>,
+}
+
+fn crowd_prefix() -> String {
+    "project-".to_owned()
 }
 
 fn main_branch() -> String {

@@ -10,7 +10,9 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
 use super::git::Repository;
-use super::seed::{FineGrained, Protection, PushAccess, PushRules, Role, Side, Visibility};
+use super::seed::{
+    DiffLimits, FineGrained, Instance, IssueKind, Protection, PushAccess, PushRules, Role, Side, Verdict, Visibility,
+};
 
 /// One person, on both forges.
 #[derive(Debug, Clone)]
@@ -33,6 +35,8 @@ pub(crate) struct Token {
     pub(crate) side: Side,
     pub(crate) scopes: Vec<String>,
     pub(crate) fine_grained: Option<FineGrained>,
+    /// GitHub: of an App's installation, not of a person.
+    pub(crate) installation: bool,
     pub(crate) expires_at: Option<Date>,
     pub(crate) revoked: bool,
     pub(crate) created_at: Timestamp,
@@ -77,6 +81,94 @@ pub(crate) struct Note {
     pub(crate) body: String,
     pub(crate) system: bool,
     pub(crate) created_at: Timestamp,
+    pub(crate) updated_at: Timestamp,
+    /// Id of the first note of its thread; its own, if it is the first or stands alone.
+    pub(crate) thread: u64,
+    /// Whether it stands alone: no thread, so nothing to resolve.
+    pub(crate) individual: bool,
+    /// The line it is about.
+    pub(crate) position: Option<Position>,
+    pub(crate) resolved: Option<(Timestamp, u64)>,
+    /// GitHub: the review that it came with.
+    pub(crate) review: Option<u64>,
+}
+
+impl Note {
+    /// A comment that stands alone.
+    pub(crate) fn alone(id: u64, author: u64, body: String) -> Self {
+        let now = Timestamp::now();
+        Self {
+            id,
+            author,
+            body,
+            system: false,
+            created_at: now,
+            updated_at: now,
+            thread: id,
+            individual: true,
+            position: None,
+            resolved: None,
+            review: None,
+        }
+    }
+}
+
+/// A line of a difference.
+#[derive(Debug, Clone)]
+pub(crate) struct Position {
+    pub(crate) base: String,
+    pub(crate) start: String,
+    pub(crate) head: String,
+    pub(crate) old_path: String,
+    pub(crate) new_path: String,
+    pub(crate) old_line: Option<u64>,
+    pub(crate) new_line: Option<u64>,
+}
+
+/// A review of a pull request; GitLab has none.
+#[derive(Debug, Clone)]
+pub(crate) struct Review {
+    pub(crate) id: u64,
+    pub(crate) author: u64,
+    pub(crate) verdict: Verdict,
+    pub(crate) body: String,
+    pub(crate) commit: Option<String>,
+    pub(crate) submitted_at: Timestamp,
+}
+
+/// A GitLab pipeline.
+#[derive(Debug, Clone)]
+pub(crate) struct Pipeline {
+    pub(crate) id: u64,
+    pub(crate) number: u64,
+    pub(crate) sha: String,
+    pub(crate) branch: String,
+    pub(crate) status: String,
+    pub(crate) source: String,
+    pub(crate) user: u64,
+    pub(crate) created_at: Timestamp,
+}
+
+/// A GitHub check run (with a conclusion once it is completed).
+#[derive(Debug, Clone)]
+pub(crate) struct Check {
+    pub(crate) id: u64,
+    pub(crate) sha: String,
+    pub(crate) name: String,
+    pub(crate) status: String,
+    pub(crate) conclusion: Option<String>,
+    pub(crate) started_at: Timestamp,
+}
+
+/// A GitHub commit status.
+#[derive(Debug, Clone)]
+pub(crate) struct Status {
+    pub(crate) id: u64,
+    pub(crate) sha: String,
+    pub(crate) context: String,
+    pub(crate) state: String,
+    pub(crate) description: String,
+    pub(crate) created_at: Timestamp,
 }
 
 /// How a change request was merged.
@@ -112,6 +204,12 @@ pub(crate) struct ChangeRequest {
     pub(crate) closed: Option<(Timestamp, u64)>,
     pub(crate) merged: Option<Merged>,
     pub(crate) notes: Vec<Note>,
+    /// Asked to review.
+    pub(crate) reviewers: Vec<u64>,
+    /// GitLab: who approved, and when.
+    pub(crate) approvals: Vec<(u64, Timestamp)>,
+    /// GitHub.
+    pub(crate) reviews: Vec<Review>,
     /// How often it was read since its head last moved: the forge "computes" mergeability in the background, so the
     /// first reader is told that it is not known yet.
     pub(crate) reads: u32,
@@ -128,7 +226,10 @@ pub(crate) struct Issue {
     pub(crate) description: String,
     pub(crate) author: u64,
     pub(crate) standing: Standing,
+    pub(crate) kind: IssueKind,
     pub(crate) labels: Vec<String>,
+    pub(crate) assignees: Vec<u64>,
+    pub(crate) closed: Option<(Timestamp, u64)>,
     pub(crate) created_at: Timestamp,
     pub(crate) updated_at: Timestamp,
     pub(crate) notes: Vec<Note>,
@@ -151,11 +252,18 @@ pub(crate) struct Project {
     pub(crate) change_requests_enabled: bool,
     pub(crate) issues_enabled: bool,
     pub(crate) branch_delay_ms: u64,
+    pub(crate) archived: bool,
+    /// Its repository is one of many projects' that nothing is done with.
+    pub(crate) of_a_crowd: bool,
+    pub(crate) limits: DiffLimits,
     pub(crate) repository: Repository,
     pub(crate) created_at: Timestamp,
     pub(crate) last_activity: Timestamp,
     pub(crate) change_requests: Vec<ChangeRequest>,
     pub(crate) issues: Vec<Issue>,
+    pub(crate) pipelines: Vec<Pipeline>,
+    pub(crate) checks: Vec<Check>,
+    pub(crate) statuses: Vec<Status>,
     /// New branches that the REST side does not know yet.
     pub(crate) unseen: HashMap<String, Instant>,
 }
@@ -243,7 +351,23 @@ pub(crate) struct World {
     pub(crate) users: Vec<User>,
     pub(crate) tokens: Vec<Token>,
     pub(crate) projects: Vec<Project>,
+    pub(crate) gitlab: Instance,
+    pub(crate) github: Instance,
     pub(crate) last_id: u64,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            users: Vec::new(),
+            tokens: Vec::new(),
+            projects: Vec::new(),
+            gitlab: Instance::default(),
+            github: Instance::default(),
+            // Higher than any id that a seed gives by hand, so that no two kinds of things share one by accident.
+            last_id: 5000,
+        }
+    }
 }
 
 impl World {
@@ -276,6 +400,20 @@ impl World {
 
     pub(crate) fn project_mut(&mut self, id: u64) -> Option<&mut Project> {
         self.projects.iter_mut().find(|project| project.id == id)
+    }
+
+    /// A person by user name.
+    pub(crate) fn person(&self, username: &str) -> Option<&User> {
+        self.users
+            .iter()
+            .find(|user| user.username.eq_ignore_ascii_case(username))
+    }
+
+    pub(crate) fn instance(&self, side: Side) -> &Instance {
+        match side {
+            Side::Gitlab => &self.gitlab,
+            Side::Github => &self.github,
+        }
     }
 
     pub(crate) fn change_request_mut(&mut self, project: u64, number: u64) -> Option<&mut ChangeRequest> {

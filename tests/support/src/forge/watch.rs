@@ -1,20 +1,18 @@
-//! What stands before every handler: the signature, the request log, the global delay, and faults on demand.
+//! What stands before every handler: the signature and the request log.
 //!
 //! Never stores or prints a credential: a request is logged with the name of its token.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::credentials::{Presented, presented};
 use super::seed::Side;
@@ -35,48 +33,9 @@ pub(crate) struct Seen {
     user_agent: Option<String>,
 }
 
-/// A fault to play on requests that match.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Fault {
-    #[serde(default)]
-    r#match: Match,
-    /// Answer with this status in place of the real answer.
-    status: Option<u16>,
-    #[serde(default)]
-    body: String,
-    content_type: Option<String>,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-    #[serde(default)]
-    delay_ms: u64,
-    /// Break the connection off inside the answer.
-    #[serde(default)]
-    cut: bool,
-    /// Do what the request asks first; only the answer is then replaced or cut.
-    #[serde(default)]
-    after: bool,
-    /// How many requests it hits.
-    #[serde(default = "once")]
-    times: u32,
-}
-
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct Match {
-    method: Option<String>,
-    /// A part of path and query.
-    path_contains: Option<String>,
-}
-
-fn once() -> u32 {
-    1
-}
-
-/// The log and the faults.
+/// The log.
 pub(crate) struct Watch {
     seen: Mutex<Vec<Seen>>,
-    faults: Mutex<Vec<Fault>>,
     file: Mutex<Option<File>>,
 }
 
@@ -96,7 +55,6 @@ impl Watch {
         let file = path.map(open).transpose()?;
         Ok(Self {
             seen: Mutex::default(),
-            faults: Mutex::default(),
             file: Mutex::new(file),
         })
     }
@@ -109,18 +67,6 @@ impl Watch {
         lock(&self.seen).clear();
     }
 
-    pub(crate) fn add_fault(&self, fault: Fault) {
-        lock(&self.faults).push(fault);
-    }
-
-    pub(crate) fn faults(&self) -> Vec<Fault> {
-        lock(&self.faults).clone()
-    }
-
-    pub(crate) fn clear_faults(&self) {
-        lock(&self.faults).clear();
-    }
-
     fn record(&self, one: Seen) {
         if let Some(file) = lock(&self.file).as_mut() {
             // A log that cannot be written must not change what the forge answers.
@@ -129,27 +75,6 @@ impl Watch {
             }
         }
         lock(&self.seen).push(one);
-    }
-
-    fn take_fault(&self, method: &str, path: &str) -> Option<Fault> {
-        let mut faults = lock(&self.faults);
-        let hit = faults.iter_mut().find(|fault| {
-            fault.times > 0
-                && fault
-                    .r#match
-                    .method
-                    .as_deref()
-                    .is_none_or(|wanted| wanted.eq_ignore_ascii_case(method))
-                && fault
-                    .r#match
-                    .path_contains
-                    .as_deref()
-                    .is_none_or(|part| path.contains(part))
-        })?;
-        hit.times -= 1;
-        let fault = hit.clone();
-        faults.retain(|fault| fault.times > 0);
-        Some(fault)
     }
 }
 
@@ -162,7 +87,7 @@ pub(crate) async fn sign(request: Request, next: Next) -> Response {
     response
 }
 
-fn token_name(forge: &Forge, side: Side, request: &Request) -> Option<String> {
+pub(crate) fn token_name(forge: &Forge, side: Side, request: &Request) -> Option<String> {
     match presented(forge, side, request.headers(), request.uri().query()) {
         Presented::Nothing => None,
         Presented::Unknown => Some("?".to_owned()),
@@ -217,59 +142,4 @@ pub(crate) async fn log(State(forge): State<Forge>, request: Request, next: Next
     one.ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     forge.0.watch.record(one);
     response
-}
-
-/// Waits the global delay, then plays a fault if one is set for this request.
-pub(crate) async fn faults(State(forge): State<Forge>, request: Request, next: Next) -> Response {
-    if !forge.0.delay.is_zero() {
-        tokio::time::sleep(forge.0.delay).await;
-    }
-    let path = request
-        .uri()
-        .path_and_query()
-        .map(ToString::to_string)
-        .unwrap_or_default();
-    let Some(fault) = forge.0.watch.take_fault(request.method().as_str(), &path) else {
-        return next.run(request).await;
-    };
-    if fault.delay_ms > 0 {
-        tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
-    }
-    let pass = fault.after || (fault.status.is_none() && !fault.cut);
-    let real = if pass { Some(next.run(request).await) } else { None };
-    let mut response = match (fault.status, real) {
-        (Some(status), _) => replaced(&fault, status),
-        (None, Some(real)) => real,
-        (None, None) => Response::new(Body::empty()),
-    };
-    for (name, value) in &fault.headers {
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-            response.headers_mut().insert(name, value);
-        }
-    }
-    if fault.cut { cut(response) } else { response }
-}
-
-fn replaced(fault: &Fault, status: u16) -> Response {
-    let mut response = Response::new(Body::from(fault.body.clone()));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let json = fault.body.starts_with(['{', '[']);
-    let guess = if json {
-        "application/json"
-    } else {
-        "text/plain; charset=utf-8"
-    };
-    let kind = fault.content_type.as_deref().unwrap_or(guess);
-    if let Ok(kind) = HeaderValue::from_str(kind) {
-        response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    }
-    response
-}
-
-/// The same head, and a body that ends in a broken connection before its first byte.
-fn cut(response: Response) -> Response {
-    let (mut parts, _) = response.into_parts();
-    parts.headers.remove(header::CONTENT_LENGTH);
-    let broken: Result<Bytes, std::io::Error> = Err(std::io::Error::other("cut by the test forge"));
-    Response::from_parts(parts, Body::from_stream(futures::stream::iter([broken])))
 }

@@ -22,7 +22,8 @@ pub(crate) fn sees(caller: &Caller, project: &Project) -> bool {
         Some(limits) => limits.repositories.contains(&project.path),
         None => caller.token.has("repo"),
     };
-    covered && project.visible_to(Some(caller.user.id))
+    // An installation is given repositories; no person stands behind it.
+    covered && (caller.token.installation || project.visible_to(Some(caller.user.id)))
 }
 
 /// Whether a token may read or write one area of a repository that it sees. Says nothing about the person's role.
@@ -85,7 +86,7 @@ impl FromRequestParts<Forge> for Entry {
                     let path = format!("{owner}/{repo}");
                     let moved = world.moved(Side::Github, &path).filter(|project| visible(project));
                     if let Some(project) = moved {
-                        let url = format!("{}/api/v3/repositories/{}", forge.url(), project.id);
+                        let url = format!("{}/api/v3/repositories/{}", forge.github(), project.id);
                         return Err(Refusal::Moved(url));
                     }
                     world.project(Side::Github, &path)
@@ -121,7 +122,9 @@ impl Entry {
     pub(crate) fn needs(&self, area: &str, write: bool, header: &'static str) -> Result<(), Refusal> {
         match &self.caller {
             Some(caller) if permits(caller, &self.project, area, write) => Ok(()),
-            Some(caller) if caller.token.fine_grained.is_some() => Err(Refusal::NotAccessible(header)),
+            Some(caller) if caller.token.fine_grained.is_some() => {
+                Err(Refusal::NotAccessible(header, caller.token.installation))
+            }
             None if !write && self.project.visibility == Visibility::Public => Ok(()),
             None if write => Err(Refusal::NeedsToken),
             Some(_) | None => Err(Refusal::NotFound("")),

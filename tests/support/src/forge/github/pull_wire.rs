@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::labels::labels;
 use super::repository_wire::{repository, rest_url, web_url};
+use super::reviews::{on_lines, waiting};
 use super::users::{basic, owner};
 use super::wire::{node, time};
 use crate::forge::Forge;
@@ -74,9 +76,9 @@ pub(crate) fn listed(
         "merge_commit_sha": one.merged.as_ref().map(|merged| &merged.commit),
         "assignee": assignees.first(),
         "assignees": assignees,
-        "requested_reviewers": [],
+        "requested_reviewers": waiting(forge, one),
         "requested_teams": [],
-        "labels": [],
+        "labels": labels(forge, project, &one.labels),
         "milestone": null,
         "draft": one.draft,
         "commits_url": format!("{pull}/commits"),
@@ -135,8 +137,8 @@ pub(crate) fn full(
         "rebaseable": mergeable,
         "mergeable_state": state,
         "merged_by": one.merged.as_ref().map(|merged| basic(forge, merged.by)),
-        "comments": one.notes.len(),
-        "review_comments": 0,
+        "comments": one.notes.iter().filter(|note| !note.system && note.position.is_none()).count(),
+        "review_comments": on_lines(one).count(),
         "maintainer_can_modify": false,
         "commits": size.commits,
         "additions": size.additions,

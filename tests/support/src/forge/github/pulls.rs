@@ -1,6 +1,6 @@
 //! Pull requests: list, read, open, change, commits and files.
 //!
-//! Never merges; has no reviews.
+//! Never merges. Reviews are in `reviews`.
 
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -31,7 +31,7 @@ fn custom(message: String) -> Refusal {
     invalid(json!({"resource": "PullRequest", "code": "custom", "message": message}))
 }
 
-fn pull(entry: &Entry) -> Result<&ChangeRequest, Refusal> {
+pub(super) fn pull(entry: &Entry) -> Result<&ChangeRequest, Refusal> {
     let number = entry.number()?;
     let one = entry.project.change_requests.iter().find(|one| one.number == number);
     one.ok_or(Refusal::NotFound("/pulls/pulls#get-a-pull-request"))
@@ -359,11 +359,4 @@ pub(crate) async fn merged(entry: Entry) -> Answer {
         Standing::Merged => Ok(StatusCode::NO_CONTENT.into_response()),
         Standing::Open | Standing::Closed => Err(Refusal::NotFound("")),
     }
-}
-
-/// Reviews and review comments: there are none.
-pub(crate) async fn nothing(entry: Entry) -> Answer {
-    entry.needs("pull_requests", false, READ)?;
-    pull(&entry)?;
-    found(json!([]))
 }

@@ -1,33 +1,124 @@
 //! Repositories, branches, refs and commits. Read only.
 
 use axum::extract::{RawQuery, State};
+use axum::http::HeaderMap;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::access::{Account, Entry, sees};
+use super::checks;
 use super::commit_wire::{commit as commit_wire, file};
 use super::repository_wire::{repository, rest_url, web_url};
 use super::wire::{Answer, Refusal, found, node, page};
 use crate::forge::Forge;
-use crate::forge::seed::Side;
-use crate::forge::state::Project;
+use crate::forge::paging::Window;
+use crate::forge::parameters::{Parameters, pairs};
+use crate::forge::seed::{Side, Visibility};
+use crate::forge::state::{Caller, Project};
 
 const CODE: &str = "contents=read";
 
 /// `GET /user/repos`: what the token's owner is a member of.
 pub(crate) async fn list(State(forge): State<Forge>, Account(caller): Account, RawQuery(query): RawQuery) -> Answer {
-    let mut all: Vec<Project> = {
+    if caller.token.installation {
+        return Err(Refusal::NotByIntegration);
+    }
+    let parameters = Parameters::from_query(query.as_deref());
+    let affiliation = parameters.list("affiliation");
+    let kind = |name: &str| affiliation.as_ref().is_none_or(|all| all.iter().any(|one| one == name));
+    let visibility = parameters.text("visibility");
+    let mut all: Vec<(String, Timestamp, u64)> = {
         let world = forge.world();
         let own = world
             .projects
             .iter()
-            .filter(|one| one.side == Side::Github && one.role(Some(caller.user.id)).is_some());
-        own.filter(|one| sees(&caller, one)).cloned().collect()
+            .filter(|one| one.side == Side::Github && one.role(Some(caller.user.id)).is_some())
+            .filter(|one| sees(&caller, one));
+        own.filter(|one| match one.namespace() == caller.user.username {
+            true => kind("owner"),
+            false => kind("collaborator") || kind("organization_member"),
+        })
+        .filter(|one| match visibility.as_deref() {
+            Some("public") => one.visibility == Visibility::Public,
+            Some("private") => one.visibility != Visibility::Public,
+            Some(_) | None => true,
+        })
+        .map(|one| (one.path.to_lowercase(), one.last_activity, one.id))
+        .collect()
     };
-    all.sort_by(|a, b| a.path.cmp(&b.path));
-    let url = format!("{}/api/v3/user/repos", forge.url());
-    page(&url, query.as_deref(), all, |one| {
-        repository(&forge, &one, Some(&caller), false)
-    })
+    // By name upwards; by time downwards.
+    let by_time = matches!(
+        parameters.text("sort").as_deref(),
+        Some("created" | "updated" | "pushed")
+    );
+    if by_time {
+        all.sort_by_key(|(_, at, id)| (*at, *id));
+    } else {
+        all.sort();
+    }
+    let down = parameters
+        .text("direction")
+        .map_or(by_time, |direction| direction == "desc");
+    if down {
+        all.reverse();
+    }
+    let ids = all.into_iter().map(|(_, _, id)| id).collect();
+    let url = format!("{}/api/v3/user/repos", forge.github());
+    let (headers, rows, _) = rows(&forge, &caller, &url, query.as_deref(), ids);
+    let mut answer = found(Value::Array(rows))?;
+    answer.headers_mut().extend(headers);
+    Ok(answer)
+}
+
+/// `GET /installation/repositories`: what an App's installation was given.
+pub(crate) async fn of_installation(
+    State(forge): State<Forge>,
+    Account(caller): Account,
+    RawQuery(query): RawQuery,
+) -> Answer {
+    if !caller.token.installation {
+        return Err(Refusal::Forbidden(
+            "You must authenticate with an installation access token in order to list repositories for an installation.",
+        ));
+    }
+    let ids = {
+        let world = forge.world();
+        let given = world.projects.iter().filter(|one| {
+            one.side == Side::Github
+                && caller
+                    .token
+                    .fine_grained
+                    .as_ref()
+                    .is_some_and(|limits| limits.repositories.contains(&one.path))
+        });
+        given.map(|one| one.id).collect()
+    };
+    let url = format!("{}/api/v3/installation/repositories", forge.github());
+    let (headers, rows, total) = rows(&forge, &caller, &url, query.as_deref(), ids);
+    let mut answer = found(json!({"total_count": total, "repository_selection": "selected", "repositories": rows}))?;
+    answer.headers_mut().extend(headers);
+    Ok(answer)
+}
+
+/// One page of repositories: cut first, since each is long.
+fn rows(
+    forge: &Forge,
+    caller: &Caller,
+    url: &str,
+    query: Option<&str>,
+    ids: Vec<u64>,
+) -> (HeaderMap, Vec<Value>, usize) {
+    let window = Window::of(&Parameters::from_query(query), 30);
+    let given: Vec<(String, String)> = pairs(query.unwrap_or_default()).collect();
+    let total = ids.len();
+    let headers = window.github(url, &given, total);
+    let find = |id: u64| forge.world().projects.iter().find(|one| one.id == id).cloned();
+    let cut: Vec<Project> = window.cut(ids).into_iter().filter_map(find).collect();
+    let rows = cut
+        .iter()
+        .map(|one| repository(forge, one, Some(caller), false))
+        .collect();
+    (headers, rows, total)
 }
 
 /// `GET /repos/:owner/:repo`
@@ -43,7 +134,7 @@ fn protection(project: &Project, name: &str) -> Value {
 
 /// Address of a list under a repository, by number as GitHub's own links have it.
 pub(crate) fn numbered(forge: &Forge, project: &Project, rest: &str) -> String {
-    format!("{}/api/v3/repositories/{}{rest}", forge.url(), project.id)
+    format!("{}/api/v3/repositories/{}{rest}", forge.github(), project.id)
 }
 
 /// `GET …/branches`
@@ -112,9 +203,16 @@ pub(crate) async fn reference(State(forge): State<Forge>, entry: Entry) -> Answe
 }
 
 /// `GET …/commits/:ref`
-pub(crate) async fn commit(State(forge): State<Forge>, entry: Entry) -> Answer {
-    entry.needs("contents", false, CODE)?;
+pub(crate) async fn commit(State(forge): State<Forge>, entry: Entry, RawQuery(query): RawQuery) -> Answer {
     let (project, name) = (&entry.project, entry.part("name"));
+    // A ref may have slashes, so what follows it is known by its end only.
+    if let Some(name) = name.strip_suffix("/check-runs") {
+        return checks::check_runs(&forge, &entry, name, query.as_deref()).await;
+    }
+    if let Some(name) = name.strip_suffix("/status") {
+        return checks::combined(&forge, &entry, name).await;
+    }
+    entry.needs("contents", false, CODE)?;
     let Some(sha) = project.repository.resolve(name).await? else {
         return Err(Refusal::Unprocessable(format!("No commit found for SHA: {name}")));
     };

@@ -52,12 +52,12 @@ const ADDRESSES: [(&str, &str); 37] = [
 
 /// Address of a repository in the REST API.
 pub(crate) fn rest_url(forge: &Forge, project: &Project) -> String {
-    format!("{}/api/v3/repos/{}", forge.url(), project.path)
+    format!("{}/api/v3/repos/{}", forge.github(), project.path)
 }
 
 /// Address of a repository for people.
 pub(crate) fn web_url(forge: &Forge, project: &Project) -> String {
-    format!("{}/{}", forge.url(), project.path)
+    format!("{}/{}", forge.github(), project.path)
 }
 
 fn visibility(project: &Project) -> &'static str {

@@ -5,23 +5,23 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::access::Account;
-use super::wire::{Answer, found, node, time};
+use super::wire::{Answer, Refusal, found, node, time};
 use crate::forge::Forge;
 use crate::forge::json::extend;
-use crate::forge::seed::Side;
+use crate::forge::seed::{Role, Side, Visibility};
 use crate::forge::state::{Project, User};
 
 /// The short form of an account.
 fn account(forge: &Forge, id: u64, login: &str, kind: &str) -> Value {
-    let rest = format!("{}/api/v3/users/{login}", forge.url());
+    let rest = format!("{}/api/v3/users/{login}", forge.github());
     json!({
         "login": login,
         "id": id,
         "node_id": node(kind, id),
-        "avatar_url": format!("{}/avatars/u/{id}?v=4", forge.url()),
+        "avatar_url": format!("{}/avatars/u/{id}?v=4", forge.github()),
         "gravatar_id": "",
         "url": rest,
-        "html_url": format!("{}/{login}", forge.url()),
+        "html_url": format!("{}/{login}", forge.github()),
         "followers_url": format!("{rest}/followers"),
         "following_url": format!("{rest}/following{{/other_user}}"),
         "gists_url": format!("{rest}/gists{{/gist_id}}"),
@@ -75,6 +75,9 @@ pub(crate) fn owner(forge: &Forge, project: &Project) -> Value {
 
 /// `GET /user`
 pub(crate) async fn user(State(forge): State<Forge>, Account(caller): Account) -> Answer {
+    if caller.token.installation {
+        return Err(Refusal::NotByIntegration);
+    }
     let user = &caller.user;
     let mut body = basic(&forge, user.id);
     let since = time(caller.token.created_at);
@@ -106,6 +109,66 @@ pub(crate) async fn user(State(forge): State<Forge>, Account(caller): Account) -
     found(body)
 }
 
+/// `GET /users/:login`
+pub(crate) async fn by_login(
+    State(forge): State<Forge>,
+    axum::extract::Path(login): axum::extract::Path<String>,
+) -> Answer {
+    let user = forge.world().person(&login).cloned();
+    let user = user.ok_or(Refusal::NotFound("/users/users#get-a-user"))?;
+    let mut body = basic(&forge, user.id);
+    let public = (!user.public_email.is_empty()).then_some(&user.public_email);
+    let more = json!({
+        "name": user.name,
+        "company": null,
+        "blog": "",
+        "location": null,
+        "email": public,
+        "hireable": null,
+        "bio": null,
+        "twitter_username": null,
+        "public_repos": 0,
+        "public_gists": 0,
+        "followers": 0,
+        "following": 0,
+        "created_at": "2026-01-02T03:04:05Z",
+        "updated_at": "2026-01-02T03:04:05Z",
+    });
+    extend(&mut body, more);
+    found(body)
+}
+
+/// `GET …/collaborators/:login/permission`: for those who may push.
+pub(crate) async fn permission(State(forge): State<Forge>, entry: super::access::Entry) -> Answer {
+    let caller = entry.caller()?;
+    if !entry.project.writable_by(Some(caller.user.id)) {
+        return Err(Refusal::Forbidden(
+            "Must have push access to view collaborator permission.",
+        ));
+    }
+    let user = forge.world().person(entry.part("login")).map(|user| user.id);
+    let user = user.ok_or(Refusal::NotFound(""))?;
+    let role = entry.project.role(Some(user));
+    let word = match role {
+        Some(Role::Owner) => "admin",
+        Some(Role::Developer | Role::Maintainer) => "write",
+        Some(Role::Guest | Role::Reporter) => "read",
+        None if entry.project.visibility == Visibility::Public => "read",
+        None => "none",
+    };
+    let at_least = |least: Role| role.is_some_and(|role| role >= least);
+    let mut body = basic(&forge, user);
+    body["role_name"] = json!(word);
+    body["permissions"] = json!({
+        "admin": at_least(Role::Owner),
+        "maintain": at_least(Role::Maintainer),
+        "push": at_least(Role::Developer),
+        "triage": at_least(Role::Reporter),
+        "pull": role.is_some() || word == "read",
+    });
+    found(json!({"permission": word, "user": body, "role_name": word}))
+}
+
 /// `GET /user/emails`
 pub(crate) async fn emails(Account(caller): Account) -> Answer {
     found(json!([{"email": caller.user.email, "primary": true, "verified": true, "visibility": "private"}]))
@@ -127,7 +190,7 @@ pub(crate) async fn meta() -> Answer {
 
 /// `GET /`
 pub(crate) async fn root(State(forge): State<Forge>) -> Answer {
-    let rest = format!("{}/api/v3", forge.url());
+    let rest = format!("{}/api/v3", forge.github());
     let count = forge
         .world()
         .projects

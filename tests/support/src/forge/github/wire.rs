@@ -33,8 +33,10 @@ pub(crate) enum Refusal {
     Moved(String),
     /// 404 of a branch.
     BranchNotFound,
-    /// 403: a fine-grained token without the permission, named in a header.
-    NotAccessible(&'static str),
+    /// 403: a fine-grained token, or an App's installation, without the permission, named in a header.
+    NotAccessible(&'static str, bool),
+    /// 403: an App's installation is no person.
+    NotByIntegration,
     /// 403: the person may not.
     Forbidden(&'static str),
     /// 422 with errors by field.
@@ -75,15 +77,16 @@ impl IntoResponse for Refusal {
                 page("/branches/branches#get-a-branch"),
                 None,
             ),
-            Self::NotAccessible(permission) => {
+            Self::NotAccessible(permission, installation) => {
                 needed = Some(permission);
-                (
-                    403,
-                    "Resource not accessible by personal access token".to_owned(),
-                    page(""),
-                    None,
-                )
+                let by = if installation {
+                    "integration"
+                } else {
+                    "personal access token"
+                };
+                (403, format!("Resource not accessible by {by}"), page(""), None)
             }
+            Self::NotByIntegration => (403, "Resource not accessible by integration".to_owned(), page(""), None),
             Self::Forbidden(text) => (403, text.to_owned(), page(""), None),
             Self::Invalid(errors) => (
                 422,

@@ -95,8 +95,8 @@ pub(crate) fn project(forge: &Forge, key: &str, user: Option<&User>) -> Result<P
         .filter(|project| project.visible_to(user))
     {
         Some(project) => Err(Refusal::Moved(format!(
-            "{}/gitlab/api/v4/projects/{}",
-            forge.url(),
+            "{}/api/v4/projects/{}",
+            forge.gitlab(),
             project.id
         ))),
         None => Err(Refusal::Missing("Project")),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::reviews::{newest, pipeline_full, pipeline_wire};
 use super::users::basic;
 use super::wire::time;
 use crate::forge::Forge;
@@ -105,7 +106,7 @@ pub(crate) fn listed(
     let more = json!({
         "assignees": assignees,
         "assignee": assignees.first(),
-        "reviewers": [],
+        "reviewers": one.reviewers.iter().take(1).map(|id| basic(forge, *id)).collect::<Vec<_>>(),
         "source_project_id": project.id,
         "target_project_id": project.id,
         "labels": one.labels,
@@ -131,7 +132,7 @@ pub(crate) fn listed(
             "relative": format!("!{}", one.number),
             "full": format!("{}!{}", project.path, one.number),
         },
-        "web_url": format!("{}/gitlab/{}/-/merge_requests/{}", forge.url(), project.path, one.number),
+        "web_url": format!("{}/{}/-/merge_requests/{}", forge.gitlab(), project.path, one.number),
         "time_stats": time_stats(),
         "squash": one.squash,
         "squash_on_merge": one.squash,
@@ -160,19 +161,20 @@ pub(crate) fn full(
     one: &ChangeRequest,
     facts: &Facts,
     progress: Progress,
-    changes: Option<usize>,
+    changes: Option<String>,
     may_merge: bool,
 ) -> Value {
     let mut body = listed(forge, project, one, facts, progress);
+    let pipeline = newest(project, facts.head.as_deref());
     // GitLab's start_sha is the head of the target branch when the diff was made; the base is where they parted.
     let more = json!({
         "subscribed": true,
-        "changes_count": changes.map(|count| count.to_string()),
+        "changes_count": changes,
         "latest_build_started_at": null,
         "latest_build_finished_at": null,
         "first_deployed_to_production_at": null,
-        "pipeline": null,
-        "head_pipeline": null,
+        "pipeline": pipeline.map(|one| pipeline_wire(forge, project, one)),
+        "head_pipeline": pipeline.map(|one| pipeline_full(forge, project, one)),
         "diff_refs": {
             "base_sha": facts.base,
             "head_sha": facts.head,
@@ -186,11 +188,20 @@ pub(crate) fn full(
     body
 }
 
+/// Whether a patch is longer than what is shown unasked.
+pub(crate) fn collapsed(project: &Project, diff: &FileDiff) -> bool {
+    project
+        .limits
+        .collapse_bytes
+        .is_some_and(|limit| diff.patch.len() > limit)
+}
+
 /// One file of `/diffs` and `/changes`.
-pub(crate) fn file(diff: &FileDiff) -> Value {
+pub(crate) fn file(project: &Project, diff: &FileDiff) -> Value {
+    let collapsed = collapsed(project, diff);
     json!({
-        "diff": diff.patch,
-        "collapsed": false,
+        "diff": if collapsed { "" } else { &diff.patch },
+        "collapsed": collapsed,
         "too_large": diff.too_large,
         "new_path": diff.new_path,
         "old_path": diff.old_path,

@@ -41,10 +41,14 @@ fn may_merge(project: &Project, one: &ChangeRequest, caller: Option<&Caller>) ->
     project.pushable_by(caller.map(|caller| caller.user.id), &one.target)
 }
 
-/// Number of changed files.
-async fn count(project: &Project, facts: &Facts) -> Result<Option<usize>, Refusal> {
+/// Number of changed files, as GitLab writes it: a `+` says that there are more.
+async fn count(project: &Project, facts: &Facts) -> Result<Option<String>, Refusal> {
     Ok(match (&facts.base, &facts.head) {
-        (Some(base), Some(head)) => Some(project.repository.diff(base, head).await?.len()),
+        (Some(base), Some(head)) => {
+            let all = project.repository.diff(base, head).await?.len();
+            let limit = project.limits.files.filter(|limit| *limit < all);
+            Some(limit.map_or_else(|| all.to_string(), |limit| format!("{limit}+")))
+        }
         _ => None,
     })
 }
@@ -88,7 +92,7 @@ pub(crate) async fn list(
         "created_at",
     )?;
     let sort = one_of(&parameters, "sort", &["asc", "desc"], "desc")?;
-    one_of(
+    let scope = one_of(
         &parameters,
         "scope",
         &[
@@ -100,7 +104,11 @@ pub(crate) async fn list(
             "all",
         ],
         "all",
-    )?;
+    )?
+    .replace('-', "_");
+    let me = caller.as_ref().map(|caller| caller.user.id);
+    let among = |ids: &[u64]| me.is_some_and(|me| ids.contains(&me));
+    let author_id = parameters.number("author_id");
     let author = parameters.text("author_username").map(|name| {
         let world = forge.world();
         world
@@ -118,6 +126,13 @@ pub(crate) async fn list(
         .filter(|one| state == "all" || state == standing_word(one.standing))
         .filter(|one| same("source_branch", &one.source) && same("target_branch", &one.target))
         .filter(|one| author.is_none_or(|author| author == Some(one.author)))
+        .filter(|one| author_id.is_none_or(|author| author == one.author))
+        .filter(|one| match scope.as_str() {
+            "created_by_me" => among(&[one.author]),
+            "assigned_to_me" => among(&one.assignees),
+            "reviews_for_me" => among(&one.reviewers),
+            _ => true,
+        })
         .filter(|one| iids.as_ref().is_none_or(|iids| iids.contains(&one.number.to_string())))
         .filter(|one| {
             parameters
@@ -147,6 +162,9 @@ pub(crate) async fn list(
             one.number,
         )
     });
+    if order == "title" {
+        all.sort_by(|a, b| a.title.cmp(&b.title));
+    }
     if sort == "desc" {
         all.reverse();
     }
@@ -156,7 +174,7 @@ pub(crate) async fn list(
         let facts = change_request::facts(&forge, &project, &one, &refs, false).await?;
         with_facts.push((one, facts));
     }
-    let url = format!("{}/gitlab/api/v4/projects/{}/merge_requests", forge.url(), project.id);
+    let url = format!("{}/api/v4/projects/{}/merge_requests", forge.gitlab(), project.id);
     let id = project.id.to_string();
     let defaults = [
         ("id", id.as_str()),
@@ -271,6 +289,7 @@ pub(crate) async fn create(
         draft: false,
         labels: parameters.list("labels").unwrap_or_default(),
         assignees: assignees(&project, &parameters).unwrap_or_default(),
+        reviewers: people(&project, &parameters, "reviewer_ids").unwrap_or_default(),
         remove_source_branch: parameters.flag("remove_source_branch"),
         squash: parameters.flag("squash").unwrap_or(false),
     };
@@ -297,22 +316,28 @@ pub(crate) async fn create(
 }
 
 /// The assignees given, those without access dropped, as GitLab does.
-fn assignees(project: &Project, parameters: &Parameters) -> Option<Vec<u64>> {
+pub(crate) fn assignees(project: &Project, parameters: &Parameters) -> Option<Vec<u64>> {
     let single = parameters.number("assignee_id").map(|id| vec![id]);
-    let many = parameters.value("assignee_ids").and_then(Value::as_array).map(|ids| {
+    people(project, parameters, "assignee_ids")
+        .or(single)
+        .map(|ids| ids.into_iter().filter(|id| project.members.contains_key(id)).collect())
+}
+
+/// The ids of a list, those without access dropped.
+fn people(project: &Project, parameters: &Parameters, key: &str) -> Option<Vec<u64>> {
+    let many = parameters.value(key).and_then(Value::as_array).map(|ids| {
         ids.iter()
             .filter_map(|id| id.as_u64().or_else(|| id.as_str()?.parse().ok()))
             .collect::<Vec<u64>>()
     });
-    many.or(single)
-        .map(|ids| ids.into_iter().filter(|id| project.members.contains_key(id)).collect())
+    many.map(|ids| ids.into_iter().filter(|id| project.members.contains_key(id)).collect())
 }
 
 /// Address of a list under a merge request.
 pub(crate) fn sub_url(forge: &Forge, project: &Project, one: &ChangeRequest, rest: &str) -> String {
     format!(
-        "{}/gitlab/api/v4/projects/{}/merge_requests/{}/{rest}",
-        forge.url(),
+        "{}/api/v4/projects/{}/merge_requests/{}/{rest}",
+        forge.gitlab(),
         project.id,
         one.number
     )

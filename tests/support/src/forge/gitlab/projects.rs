@@ -1,18 +1,22 @@
 //! Projects: the list and one of them. Read only.
 
+use axum::Json;
 use axum::extract::{Path, State};
+use axum::response::IntoResponse as _;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::access::{self, Visitor};
-use super::wire::{Answer, Refusal, found, page, time};
+use super::wire::{Answer, Refusal, effective, found, time};
 use crate::forge::Forge;
 use crate::forge::json::extend;
+use crate::forge::paging::Window;
 use crate::forge::parameters::Parameters;
 use crate::forge::seed::{Role, Side, Visibility};
 use crate::forge::state::{Caller, Project, Standing};
 
 fn project_wire(forge: &Forge, project: &Project, caller: Option<&Caller>, empty: bool) -> Value {
-    let root = format!("{}/gitlab", forge.url());
+    let root = forge.gitlab();
     let web = format!("{root}/{}", project.path);
     let rest = format!("{root}/api/v4/projects/{}", project.id);
     let namespace = project.namespace();
@@ -65,7 +69,7 @@ fn project_wire(forge: &Forge, project: &Project, caller: Option<&Caller>, empty
             "members": format!("{rest}/members"),
         },
         "empty_repo": empty,
-        "archived": false,
+        "archived": project.archived,
         "issues_enabled": project.issues_enabled,
         "merge_requests_enabled": project.change_requests_enabled,
         "wiki_enabled": false,
@@ -111,13 +115,93 @@ fn least_role(parameters: &Parameters) -> Result<Option<Role>, Refusal> {
     }
 }
 
+/// By what a list may be ordered.
+const ORDERS: [&str; 8] = [
+    "id",
+    "name",
+    "path",
+    "created_at",
+    "updated_at",
+    "last_activity_at",
+    "star_count",
+    "similarity",
+];
+
 /// `GET /projects`
 pub(crate) async fn list(State(forge): State<Forge>, visitor: Visitor, parameters: Parameters) -> Answer {
     let caller = visitor.anyone()?;
     let user = caller.as_ref().map(|caller| caller.user.id);
+    let order = parameters.text("order_by").unwrap_or_else(|| "created_at".to_owned());
+    if !ORDERS.contains(&order.as_str()) {
+        return Err(Refusal::Parameter("order_by does not have a valid value".to_owned()));
+    }
+    let ascending = match parameters.text("sort").as_deref() {
+        None | Some("desc") => false,
+        Some("asc") => true,
+        Some(_) => return Err(Refusal::Parameter("sort does not have a valid value".to_owned())),
+    };
+    let keyset = parameters.text("pagination").as_deref() == Some("keyset");
+    if keyset && order != "id" {
+        return Err(Refusal::NoKeyset);
+    }
+    let mut keys = selected(&forge, user, &parameters)?;
+    keys.sort_by(|a, b| match order.as_str() {
+        "name" => (&a.name, a.id).cmp(&(&b.name, b.id)),
+        "path" => (&a.path, a.id).cmp(&(&b.path, b.id)),
+        "last_activity_at" | "updated_at" => (a.last_activity, a.id).cmp(&(b.last_activity, b.id)),
+        _ => a.id.cmp(&b.id),
+    });
+    if !ascending {
+        keys.reverse();
+    }
+    let ids: Vec<u64> = keys.into_iter().map(|key| key.id).collect();
+    let url = format!("{}/api/v4/projects", forge.gitlab());
+    let sort = if ascending { "asc" } else { "desc" };
+    let defaults = [
+        ("archived", "false"),
+        ("membership", "false"),
+        ("order_by", &order),
+        ("owned", "false"),
+        ("simple", "false"),
+        ("sort", sort),
+        ("starred", "false"),
+        ("statistics", "false"),
+    ];
+    let effective = effective(&parameters, &defaults);
+    let window = Window::of(&parameters, 20);
+    let (headers, cut) = if keyset {
+        window.gitlab_keyset(&url, &effective, &parameters, ascending, ids)
+    } else {
+        (window.gitlab(&url, &effective, ids.len()), window.cut(ids))
+    };
+    let simple = parameters.flag("simple") == Some(true);
+    let mut rows = Vec::new();
+    for id in cut {
+        let project = forge.world().projects.iter().find(|one| one.id == id).cloned();
+        let Some(project) = project else { continue };
+        // All of a crowd have the same commit: git need not be asked for each.
+        let empty = !project.of_a_crowd && project.repository.branches().await?.is_empty();
+        let shown = caller.as_ref().filter(|_| !simple);
+        rows.push(project_wire(&forge, &project, shown, empty));
+    }
+    Ok((headers, Json(rows)).into_response())
+}
+
+/// What lists are sorted by.
+struct Key {
+    id: u64,
+    name: String,
+    path: String,
+    last_activity: Timestamp,
+}
+
+/// The projects that a list is asked for.
+fn selected(forge: &Forge, user: Option<u64>, parameters: &Parameters) -> Result<Vec<Key>, Refusal> {
     let member = parameters.flag("membership") == Some(true);
-    let least = least_role(&parameters)?;
+    let archived = parameters.flag("archived");
+    let least = least_role(parameters)?;
     let search = parameters.text("search").unwrap_or_default().to_lowercase();
+    let with_namespace = parameters.flag("search_namespaces") == Some(true);
     let wanted: Option<Visibility> = match parameters.text("visibility").as_deref() {
         None => None,
         Some("private") => Some(Visibility::Private),
@@ -125,42 +209,28 @@ pub(crate) async fn list(State(forge): State<Forge>, visitor: Visitor, parameter
         Some("public") => Some(Visibility::Public),
         Some(_) => return Err(Refusal::Parameter("visibility does not have a valid value".to_owned())),
     };
-    let mut found: Vec<Project> = {
-        let world = forge.world();
-        let all = world
-            .projects
-            .iter()
-            .filter(|project| project.side == Side::Gitlab && project.visible_to(user));
-        all.filter(|project| !member || project.role(user).is_some())
-            .filter(|project| least.is_none_or(|least| project.role(user).is_some_and(|role| role >= least)))
-            .filter(|project| wanted.is_none_or(|wanted| project.visibility == wanted))
-            .filter(|project| project.path.to_lowercase().contains(&search))
-            .cloned()
-            .collect()
+    let world = forge.world();
+    let all = world
+        .projects
+        .iter()
+        .filter(|project| project.side == Side::Gitlab && project.visible_to(user));
+    let found = all
+        .filter(|project| !member || project.role(user).is_some())
+        .filter(|project| archived.is_none_or(|archived| project.archived == archived))
+        .filter(|project| least.is_none_or(|least| project.role(user).is_some_and(|role| role >= least)))
+        .filter(|project| wanted.is_none_or(|wanted| project.visibility == wanted))
+        .filter(|project| {
+            let text = if with_namespace { &project.path } else { project.name() };
+            let description = project.description.as_deref().unwrap_or_default();
+            text.to_lowercase().contains(&search) || description.to_lowercase().contains(&search)
+        });
+    let key = |project: &Project| Key {
+        id: project.id,
+        name: project.name().to_lowercase(),
+        path: project.path.clone(),
+        last_activity: project.last_activity,
     };
-    found.sort_by_key(|project| std::cmp::Reverse(project.id));
-    if parameters.text("sort").as_deref() == Some("asc") {
-        found.reverse();
-    }
-    let mut with_state = Vec::new();
-    for project in found {
-        let empty = project.repository.branches().await?.is_empty();
-        with_state.push((project, empty));
-    }
-    let url = format!("{}/gitlab/api/v4/projects", forge.url());
-    let defaults = [
-        ("archived", "false"),
-        ("membership", "false"),
-        ("order_by", "created_at"),
-        ("owned", "false"),
-        ("simple", "false"),
-        ("sort", "desc"),
-        ("starred", "false"),
-        ("statistics", "false"),
-    ];
-    page(&url, &parameters, &defaults, with_state, |(project, empty)| {
-        project_wire(&forge, &project, caller.as_ref(), empty)
-    })
+    Ok(found.map(key).collect())
 }
 
 /// `GET /projects/:id`

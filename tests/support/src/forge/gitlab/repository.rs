@@ -42,7 +42,7 @@ pub(crate) fn commit_wire(forge: &Forge, project: &Project, commit: &Commit) -> 
         "committed_date": date(&commit.committer.date),
         "trailers": trailers,
         "extended_trailers": extended,
-        "web_url": format!("{}/gitlab/{}/-/commit/{}", forge.url(), project.path, commit.sha),
+        "web_url": format!("{}/{}/-/commit/{}", forge.gitlab(), project.path, commit.sha),
     })
 }
 
@@ -70,7 +70,7 @@ async fn branch_wire(
         "developers_can_merge": false,
         "can_push": project.pushable_by(user, name),
         "default": is_default,
-        "web_url": format!("{}/gitlab/{}/-/tree/{name}", forge.url(), project.path),
+        "web_url": format!("{}/{}/-/tree/{name}", forge.gitlab(), project.path),
     }))
 }
 
@@ -93,11 +93,7 @@ pub(crate) async fn branches(
     for (name, head) in heads {
         all.push(branch_wire(&forge, &project, caller.as_ref(), &name, &head, default_head.as_deref()).await?);
     }
-    let url = format!(
-        "{}/gitlab/api/v4/projects/{}/repository/branches",
-        forge.url(),
-        project.id
-    );
+    let url = format!("{}/api/v4/projects/{}/repository/branches", forge.gitlab(), project.id);
     let id = project.id.to_string();
     page(&url, &parameters, &[("id", &id)], all, |one| one)
 }
@@ -137,11 +133,7 @@ pub(crate) async fn commits(
         .await?
         .ok_or(Refusal::Missing("Tree"))?;
     let history = project.repository.history(&head).await?;
-    let url = format!(
-        "{}/gitlab/api/v4/projects/{}/repository/commits",
-        forge.url(),
-        project.id
-    );
+    let url = format!("{}/api/v4/projects/{}/repository/commits", forge.gitlab(), project.id);
     let id = project.id.to_string();
     page(&url, &parameters, &[("id", &id), ("ref_name", &name)], history, |one| {
         commit_wire(&forge, &project, &one)

@@ -27,8 +27,8 @@ pub(crate) fn basic_of(forge: &Forge, user: &User) -> Value {
         "name": user.name,
         "state": "active",
         "locked": false,
-        "avatar_url": format!("{}/gitlab/uploads/-/system/user/avatar/{}/avatar.png", forge.url(), user.id),
-        "web_url": format!("{}/gitlab/{}", forge.url(), user.username),
+        "avatar_url": format!("{}/uploads/-/system/user/avatar/{}/avatar.png", forge.gitlab(), user.id),
+        "web_url": format!("{}/{}", forge.gitlab(), user.username),
     })
 }
 

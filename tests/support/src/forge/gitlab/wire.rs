@@ -42,6 +42,8 @@ pub(crate) enum Refusal {
     BadRequest(String),
     /// 400 with errors by field.
     Invalid(Value),
+    /// 405 of keyset paging in an order that has none.
+    NoKeyset,
     /// 409 with a list of messages.
     Conflict(String),
     /// 422 with a list of messages.
@@ -98,6 +100,10 @@ impl IntoResponse for Refusal {
             Self::Parameter(text) => (400, json!({"error": text})),
             Self::BadRequest(text) => message(400, format!("400 Bad request - {text}")),
             Self::Invalid(fields) => (400, json!({"message": fields})),
+            Self::NoKeyset => {
+                let text = "Keyset pagination is not yet available for this type of request";
+                (405, json!({"error": text}))
+            }
             Self::Conflict(text) => (409, json!({"message": [text]})),
             Self::Unprocessable(text) => (422, json!({"message": [text]})),
             Self::Broken(source) => message(500, format!("500 Internal Server Error (test forge: {source})")),
@@ -150,7 +156,15 @@ pub(crate) fn effective(parameters: &Parameters, defaults: &[(&str, &str)]) -> V
         "source_branch",
         "target_branch",
         "author_username",
-        "membership",
+        "author_id",
+        "assignee_username",
+        "iids",
+        "issue_type",
+        "scope",
+        "min_access_level",
+        "search_namespaces",
+        "visibility",
+        "pagination",
         "labels",
         "regex",
     ] {

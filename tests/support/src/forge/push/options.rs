@@ -131,6 +131,7 @@ async fn one_branch(
         remove_source_branch: wishes.remove_source_branch.then_some(true),
         squash: wishes.squash,
         draft: false,
+        reviewers: Vec::new(),
     };
     match change_request::open(forge, project, proposal, &update.new).await? {
         Opened::New(_) => Ok(None),

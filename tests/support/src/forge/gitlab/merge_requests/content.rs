@@ -8,8 +8,9 @@ use serde_json::json;
 use super::{answer_one, entry, sub_url};
 use crate::forge::Forge;
 use crate::forge::change_request;
+use crate::forge::git::diff::FileDiff;
 use crate::forge::gitlab::access::Visitor;
-use crate::forge::gitlab::merge_request_wire::file;
+use crate::forge::gitlab::merge_request_wire::{collapsed, file};
 use crate::forge::gitlab::repository::commit_wire;
 use crate::forge::gitlab::wire::{Answer, Refusal, found, page};
 use crate::forge::parameters::Parameters;
@@ -30,14 +31,26 @@ pub(crate) async fn changes(
     State(forge): State<Forge>,
     Path((key, number)): Path<(String, String)>,
     visitor: Visitor,
+    parameters: Parameters,
 ) -> Answer {
     let (project, one, caller) = entry(&forge, &key, &number, visitor)?;
     let refs = project.repository.refs().await?;
     let mut body = answer_one(&forge, &project, &one, caller.as_ref(), &refs).await?;
     let (base, head) = ends(&forge, &project, &one).await?;
     let files = project.repository.diff(&base, &head).await?;
-    body["overflow"] = json!(files.iter().any(|file| file.too_large));
-    body["changes"] = files.iter().map(file).collect();
+    let most = project.limits.files.unwrap_or(usize::MAX);
+    let raw = parameters.flag("access_raw_diffs") == Some(true);
+    let hidden = |one: &FileDiff| one.too_large || (!raw && collapsed(&project, one));
+    body["overflow"] = json!(files.len() > most || files.iter().any(hidden));
+    let shown = files.iter().take(most).map(|one| {
+        let mut wire = file(&project, one);
+        if raw {
+            wire["diff"] = json!(one.patch);
+            wire["collapsed"] = json!(false);
+        }
+        wire
+    });
+    body["changes"] = shown.collect();
     found(body)
 }
 
@@ -50,7 +63,8 @@ pub(crate) async fn diffs(
 ) -> Answer {
     let (project, one, _) = entry(&forge, &key, &number, visitor)?;
     let (base, head) = ends(&forge, &project, &one).await?;
-    let files = project.repository.diff(&base, &head).await?;
+    let mut files = project.repository.diff(&base, &head).await?;
+    files.truncate(project.limits.files.unwrap_or(usize::MAX));
     let url = sub_url(&forge, &project, &one, "diffs");
     let (id, iid) = (project.id.to_string(), one.number.to_string());
     page(
@@ -58,7 +72,7 @@ pub(crate) async fn diffs(
         &parameters,
         &[("id", &id), ("merge_request_iid", &iid)],
         files,
-        |diff| file(&diff),
+        |diff| file(&project, &diff),
     )
 }
 

@@ -181,6 +181,18 @@ impl Repositories {
         mirror::refresh(&self.shared, project, access).await
     }
 
+    /// Refuses a project whose base branch keeps files in git LFS: their contents are in no git object, so a clone would lack them and a push
+    /// would name what is not there.
+    ///
+    /// # Errors
+    /// It does, or it could not be read.
+    pub async fn refuse_lfs(&self, mirrored: &Mirrored) -> Result<(), RepositoryError> {
+        match mirror::lfs_attributes(&self.shared, mirrored).await? {
+            Some(attributes) => Err(RepositoryError::Lfs { attributes }),
+            None => Ok(()),
+        }
+    }
+
     /// Looks through the whole mirror, and removes it when it is damaged; says whether it was. Slow: meant for a session whose clone failed,
     /// before it stages once more. A refresh finds only the damage that stands in its way.
     ///

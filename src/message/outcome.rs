@@ -88,6 +88,7 @@ reasons! {
     ProjectNotFound, "project_not_found", Failure, "The project does not exist or the token cannot see it.";
     ProjectArchived, "project_archived", Failure, "The project is archived: nothing can be pushed to it.";
     ProjectEmpty, "project_empty", Failure, "The repository has no commit yet.";
+    ProjectUnsupported, "project_unsupported", Failure, "The project needs something that this worker does not do, such as git LFS.";
     BaseNotFound, "base_not_found", Failure, "The base branch does not exist.";
     ForgeUnavailable, "forge_unavailable", Error, "The forge did not answer, or answered with a fault of its own.";
     ForgeAnswerInvalid, "forge_answer_invalid", Error, "The forge's answer could not be understood.";

@@ -123,6 +123,14 @@ pub enum RepositoryError {
         /// What git and the forge said.
         text: String,
     },
+    /// The project keeps files in git LFS.
+    #[error(
+        "the project keeps files in git LFS ({attributes} says so), which is not supported: their contents would be missing from the clone"
+    )]
+    Lfs {
+        /// The attributes file.
+        attributes: String,
+    },
     /// The project has no commit.
     #[error("the project is empty; push a first commit to it")]
     Empty,
@@ -209,6 +217,7 @@ impl RepositoryError {
             | Self::TooLarge { .. }
             | Self::Fetch { .. }
             | Self::Empty
+            | Self::Lfs { .. }
             | Self::BaseNotFound { .. }
             | Self::Maintain { .. }
             | Self::Serve { .. }

@@ -37,7 +37,7 @@ pub struct Mirrored {
     /// The commit of the base branch.
     base: CommitId,
     /// Keeps other refreshes and housekeeping out.
-    _lock: fs::File,
+    lock: fs::File,
 }
 
 impl Mirrored {
@@ -147,8 +147,34 @@ pub(super) async fn refresh(
         path: repository,
         refs,
         base,
-        _lock: lock,
+        lock,
     })
+}
+
+/// The first attributes file of the base branch that hands files to git LFS, where there is one.
+pub(super) async fn lfs_attributes(shared: &Shared, mirrored: &Mirrored) -> Result<Option<String>, RepositoryError> {
+    let limit = Duration::from_secs(shared.config.inspect_timeout_s);
+    let invocation = Invocation::new("look for git LFS", limit)
+        .on(&mirrored.path)
+        .arguments(["grep", "--no-color", "--no-textconv", "-l", "-E", "^[^#]*filter=lfs"])
+        .arguments([
+            mirrored.base.as_str(),
+            "--",
+            ".gitattributes",
+            ":(glob)**/.gitattributes",
+        ]);
+    let finished = run_locked(shared, invocation, &mirrored.lock).await?;
+    match finished.code {
+        // git grep exits with 1 when nothing matches.
+        Some(0 | 1) => {
+            let listed = String::from_utf8_lossy(&finished.stdout);
+            let found = listed.lines().next().and_then(|line| line.split_once(':'));
+            Ok(found.map(|(_, path)| path.chars().filter(|c| !c.is_control()).take(200).collect()))
+        }
+        _ => Err(RepositoryError::Inspect {
+            text: remote::shortened(&finished.stderr),
+        }),
+    }
 }
 
 /// Looks through all objects of a mirror, and removes it when it is damaged. Says whether it was.

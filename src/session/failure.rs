@@ -137,6 +137,7 @@ impl From<RepositoryError> for Failure {
             RepositoryError::Forbidden { .. } => Reason::ScopeMissing,
             RepositoryError::NotFound { .. } => Reason::ProjectNotFound,
             RepositoryError::Empty => Reason::ProjectEmpty,
+            RepositoryError::Lfs { .. } => Reason::ProjectUnsupported,
             RepositoryError::BaseNotFound { .. } => Reason::BaseNotFound,
             RepositoryError::PushRejected { .. } => Reason::PushRejected,
             RepositoryError::PushStale { .. } | RepositoryError::PushRewinds { .. } => Reason::BranchMoved,

@@ -28,6 +28,7 @@ pub(super) async fn stage_all(
                 .repositories
                 .refresh(&admitted.grant, &admitted.connection.current()?.access)
                 .await?;
+            rooms.repositories.refuse_lfs(&mirrored).await?;
             admitted.grant.branch = admit::final_branch(rooms, task, mirrored.refs())?;
             let name = format!("refs/heads/{}", admitted.grant.branch);
             let expected = mirrored

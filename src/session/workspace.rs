@@ -76,14 +76,27 @@ fn git_config(grant: &Grant) -> String {
          [commit]\n\tgpgSign = false\n[tag]\n\tgpgSign = false\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n[user]\n\tuseConfigOnly = true\n"
     );
     for project in &grant.projects {
-        let _ = writeln!(
-            text,
-            "[url \"{}\"]\n\tinsteadOf = \"{}\"",
-            remote(project),
-            quoted(&project.clone_url)
-        );
+        let _ = writeln!(text, "[url \"{}\"]", remote(project));
+        for address in addresses(&project.clone_url) {
+            let _ = writeln!(text, "\tinsteadOf = \"{}\"", quoted(&address));
+        }
     }
     text
+}
+
+/// How people write the address of a project in remotes and `.gitmodules`: with and without `.git`, over HTTPS and SSH. git takes the
+/// longest that fits, so one project's never stands for another that is granted too.
+fn addresses(clone_url: &str) -> Vec<String> {
+    let bare = clone_url.strip_suffix(".git").unwrap_or(clone_url);
+    let mut all = vec![format!("{bare}.git"), bare.to_owned()];
+    if let Some((host, path)) = bare.split_once("://").and_then(|(_, rest)| rest.split_once('/')) {
+        let host = host.split_once(':').map_or(host, |(host, _)| host);
+        for path in [format!("{path}.git"), path.to_owned()] {
+            all.push(format!("git@{host}:{path}"));
+            all.push(format!("ssh://git@{host}/{path}"));
+        }
+    }
+    all
 }
 
 /// Fit for a quoted value of a git configuration.
@@ -112,7 +125,10 @@ pub(super) async fn clone(
     // Progress goes to standard error, which is kept only at its end; both streams are read as one.
     let script = "exec 2>&1; git clone --progress -c \"user.name=$1\" -c \"user.email=$2\" --branch \"$3\" -- \"$4\" \"$5\" && \
                   cd \"$5\" && if [ \"$3\" != \"$6\" ]; then git checkout -q -b \"$6\"; fi && \
-                  printf '%s\\n' \"$7\" > \"$(git rev-parse --git-dir)/cofferdam-trailers\"";
+                  printf '%s\\n' \"$7\" > \"$(git rev-parse --git-dir)/cofferdam-trailers\" && \
+                  if [ -f .gitmodules ]; then git config -f .gitmodules --get-regexp '^submodule\\..*\\.path$' | \
+                  while read -r _ path; do git submodule --quiet update --init -- \"$path\" >/dev/null || \
+                  echo \"the submodule $path is left out: it is no project of this session\"; done; fi";
     let mut process = inside
         .spawn(Command {
             argv: [
@@ -167,6 +183,11 @@ pub(super) async fn clone(
     }
     let exit = process.wait().await;
     if exit.is_success() {
+        if last_lines.contains("is left out") {
+            let code = "submodule_left_out".to_owned();
+            let message = format!("{}: {}", project.key, last_lines.trim());
+            progress.state(EventBody::Warning { code, message }).await;
+        }
         return Ok(());
     }
     let message = format!(
@@ -319,6 +340,21 @@ mod tests {
         );
         assert_eq!(clone_progress("fatal: repository not found: 42%"), None);
         assert_eq!(clone_progress("Receiving objects: 400% (1/1)"), None);
+    }
+
+    #[test]
+    fn a_project_is_known_by_each_of_its_addresses() {
+        assert_eq!(
+            addresses("https://h:8443/gitlab/a/b.git"),
+            [
+                "https://h:8443/gitlab/a/b.git",
+                "https://h:8443/gitlab/a/b",
+                "git@h:gitlab/a/b.git",
+                "ssh://git@h/gitlab/a/b.git",
+                "git@h:gitlab/a/b",
+                "ssh://git@h/gitlab/a/b",
+            ]
+        );
     }
 
     #[test]

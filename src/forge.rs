@@ -17,7 +17,9 @@ mod lenient;
 mod recordings;
 pub mod refusal;
 mod text;
+mod trust;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +45,8 @@ pub struct Config {
     pub allow_http: bool,
     /// Largest answer that is read, in bytes.
     pub largest_answer: usize,
+    /// A PEM file whose certificates are trusted for every instance, beside the machine's own ones.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -52,8 +56,28 @@ impl Default for Config {
             allowed_urls: Vec::new(),
             allow_http: false,
             largest_answer: 8 * 1024 * 1024,
+            ca_file: None,
         }
     }
+}
+
+/// Of what kind a token is, found from the forge's answers: its first letters and its length are an administrator's choice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenKind {
+    /// GitLab: a personal, project or group access token with scopes.
+    Personal,
+    /// GitLab: one whose rights are not in its scopes.
+    Granular,
+    /// GitHub: one with scopes.
+    Classic,
+    /// GitHub: one with permissions.
+    FineGrained,
+    /// GitHub: that of an App's installation, which is no user.
+    AppInstallation,
+    /// The forge does not say.
+    #[default]
+    Unknown,
 }
 
 /// What a token is and may do, as the forge itself says.
@@ -69,6 +93,10 @@ pub struct TokenFacts {
     pub scopes: Vec<String>,
     /// The day (or moment) the token ends, where the forge says so.
     pub expires: Option<String>,
+    /// The same in seconds since 1970 (UTC): from then on it is refused.
+    pub expires_at: Option<i64>,
+    /// Of what kind it is.
+    pub kind: TokenKind,
     /// What it may do.
     pub capabilities: Capabilities,
 }
@@ -142,6 +170,10 @@ pub trait Forge: Inspect {
 
     /// Asks what the token is and may do.
     async fn token(&self) -> Result<TokenFacts, ForgeError>;
+
+    /// What the token may do on one project: what `token` left unproven is tried out where reading proves it, and stays unproven where
+    /// only writing would. Nothing is changed, and nothing is asked when nothing is unproven.
+    async fn probe(&self, project: &ProjectFacts) -> Capabilities;
 
     /// Looks up a project.
     async fn project(&self, path: &ProjectPath) -> Result<ProjectFacts, ForgeError>;
@@ -269,6 +301,14 @@ pub enum ForgeError {
         /// What is wrong with the answer.
         detail: String,
     },
+    /// Certificates that shall be trusted are none.
+    #[error("{place} cannot be used: {detail}; it must be PEM text with one or more certificates")]
+    Certificates {
+        /// Which certificates.
+        place: String,
+        /// What is wrong with them.
+        detail: String,
+    },
     /// The HTTP client could not be made; nothing was asked.
     #[error("requests to forges cannot be made on this machine: {detail}")]
     Setup {
@@ -291,6 +331,7 @@ impl ForgeError {
             | Self::NotFound { .. }
             | Self::Refused { .. }
             | Self::Answer { .. }
+            | Self::Certificates { .. }
             | Self::Setup { .. } => false,
         }
     }

@@ -1,17 +1,21 @@
 //! Clients for connections: chooses the kind, puts the token into a header, shares one HTTP client.
 //!
-//! Never keeps a token longer than the client that it was made for.
+//! Never keeps a token longer than the client that it was made for; what outlives it is known by the token's digest.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use sha2::{Digest as _, Sha256};
 
 use super::address::{Address, canonical};
 use super::github::{self, Github};
 use super::gitlab::{self, Gitlab};
-use super::http::Api;
+use super::http::cache::Cache;
 use super::http::pace::Pace;
+use super::http::turns::Turns;
+use super::http::{Answer, Api};
+use super::trust::Trust;
 use super::{Config, Connect, CountRequests, Forge, ForgeError};
 use crate::message::ForgeKind;
 use crate::secret::{Mask, Secret};
@@ -20,9 +24,19 @@ use crate::secret::{Mask, Secret};
 pub struct Clients {
     config: Config,
     allowed: Vec<String>,
-    client: reqwest::Client,
+    trust: Trust,
     counter: Arc<dyn CountRequests>,
     pace: Pace,
+    turns: Turns,
+    cache: Arc<Cache>,
+}
+
+/// How one kind of forge is spoken to.
+struct Manner {
+    headers: HeaderMap,
+    token_header: (HeaderName, &'static str),
+    limits: fn(&Answer) -> bool,
+    between_writes: Duration,
 }
 
 impl std::fmt::Debug for Clients {
@@ -50,23 +64,15 @@ impl Clients {
             .iter()
             .map(|url| canonical(url, config.allow_http))
             .collect::<Result<Vec<String>, ForgeError>>()?;
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            // Shorter than servers keep idle connections, so that a write seldom meets one that is being closed.
-            .pool_idle_timeout(Duration::from_secs(30))
-            .user_agent(concat!("cofferdam/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(config.request_timeout_s.clamp(1, 10)))
-            .build()
-            .map_err(|error| ForgeError::Setup {
-                detail: error.to_string(),
-            })?;
+        let trust = Trust::new(&config)?;
         Ok(Self {
             config,
             allowed,
-            client,
+            trust,
             counter,
             pace: Pace::default(),
+            turns: Turns::default(),
+            cache: Arc::default(),
         })
     }
 
@@ -82,9 +88,10 @@ impl Clients {
         kind: ForgeKind,
         address: Address,
         token: &Secret,
-        mut headers: HeaderMap,
-        (name, scheme): (HeaderName, &str),
+        ca: Option<&str>,
+        manner: Manner,
     ) -> Result<Api, ForgeError> {
+        let (name, scheme) = manner.token_header;
         let value = zeroize::Zeroizing::new(format!("{scheme}{}", token.expose()));
         let mut value = HeaderValue::from_str(&value)
             .ok()
@@ -93,9 +100,18 @@ impl Clients {
                 instance: address.instance.clone(),
             })?;
         value.set_sensitive(true);
+        let mut headers = manner.headers;
         headers.insert(name, value);
+        let digest: [u8; 32] = Sha256::new()
+            .chain_update(kind.as_str())
+            .chain_update([0])
+            .chain_update(&address.instance)
+            .chain_update([0])
+            .chain_update(token.expose())
+            .finalize()
+            .into();
         Ok(Api {
-            client: self.client.clone(),
+            client: self.trust.client(ca)?,
             kind,
             address,
             headers,
@@ -103,7 +119,12 @@ impl Clients {
             counter: Arc::clone(&self.counter),
             largest_answer: self.config.largest_answer,
             timeout: Duration::from_secs(self.config.request_timeout_s.max(1)),
+            between_writes: self.pace.between_writes.unwrap_or(manner.between_writes),
             pace: self.pace.clone(),
+            limits: manner.limits,
+            token: digest,
+            turn: self.turns.of(digest),
+            cache: Arc::clone(&self.cache),
         })
     }
 }
@@ -114,28 +135,28 @@ impl Connect for Clients {
         kind: ForgeKind,
         url: Option<&str>,
         token: &Secret,
-        _ca: Option<&str>,
+        ca: Option<&str>,
     ) -> Result<Arc<dyn Forge>, ForgeError> {
         let at = |shape| Address::new(shape, url, &self.config, &self.allowed);
         match kind {
             ForgeKind::Gitlab => {
-                let api = self.api(
-                    kind,
-                    at(gitlab::SHAPE)?,
-                    token,
-                    gitlab::headers(),
-                    gitlab::token_header(),
-                )?;
+                let manner = Manner {
+                    headers: gitlab::headers(),
+                    token_header: gitlab::token_header(),
+                    limits: gitlab::limits_rate,
+                    between_writes: gitlab::BETWEEN_WRITES,
+                };
+                let api = self.api(kind, at(gitlab::SHAPE)?, token, ca, manner)?;
                 Ok(Arc::new(Gitlab::new(api)))
             }
             ForgeKind::Github => {
-                let api = self.api(
-                    kind,
-                    at(github::SHAPE)?,
-                    token,
-                    github::headers(),
-                    github::token_header(),
-                )?;
+                let manner = Manner {
+                    headers: github::headers(),
+                    token_header: github::token_header(),
+                    limits: github::limits_rate,
+                    between_writes: github::BETWEEN_WRITES,
+                };
+                let api = self.api(kind, at(github::SHAPE)?, token, ca, manner)?;
                 Ok(Arc::new(Github::new(api)))
             }
         }

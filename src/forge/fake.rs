@@ -130,11 +130,12 @@ impl CountRequests for Counter {
 }
 
 /// Delays that do not keep a test waiting.
-fn quick() -> Pace {
+pub(super) fn quick() -> Pace {
     Pace {
         total: Duration::from_secs(5),
         first: Duration::from_millis(2),
         settling: Duration::from_millis(2),
+        between_writes: Some(Duration::from_millis(2)),
     }
 }
 
@@ -165,6 +166,24 @@ pub(super) fn client_with(kind: ForgeKind, url: &str, largest: usize) -> (Arc<dy
 /// A client of the server at `url`.
 pub(super) fn client(kind: ForgeKind, url: &str) -> Arc<dyn Forge> {
     client_with(kind, url, 1 << 20).0
+}
+
+/// Clients that several connections share.
+pub(super) fn clients() -> Clients {
+    // Another test may have installed it already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let config = Config {
+        allow_http: true,
+        ..Config::default()
+    };
+    Clients::new(config, Arc::new(Counter::default()))
+        .unwrap()
+        .paced(quick())
+}
+
+/// A connection of these clients to the server at `url`.
+pub(super) fn connected(clients: &Clients, kind: ForgeKind, url: &str) -> Arc<dyn Forge> {
+    clients.connect(kind, Some(url), &Secret::new(TOKEN), None).unwrap()
 }
 
 /// A project path.

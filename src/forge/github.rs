@@ -5,7 +5,11 @@
 mod inspect;
 mod refused;
 mod scopes;
+mod token;
 mod wire;
+
+use std::sync::Mutex;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::Method;
@@ -15,12 +19,12 @@ use serde::de::DeserializeOwned;
 use super::address::Shape;
 use super::http::pace::SETTLING_TRIES;
 use super::http::{Answer, Api, Asked};
-use super::text::{description, one_line, person};
+use super::text::{description, one_line};
 use super::{ChangeRequest, ChangeRequestText, Forge, ForgeError, Opened, ProjectFacts, TokenFacts};
-use crate::message::{BranchName, CommitId, ForgeKind, ProjectPath};
+use crate::message::{BranchName, Capabilities, CommitId, ForgeKind, ProjectPath};
 use refused::NotCreated;
-pub(super) use refused::PUSH_MARKERS;
-use wire::{Branch, LONGEST_BODY, LONGEST_TITLE, NewPullRequest, PullRequest, Repository, Rewrite, User};
+pub(super) use refused::{PUSH_MARKERS, limits_rate};
+use wire::{Branch, LONGEST_BODY, LONGEST_TITLE, NewPullRequest, PullRequest, Repository, Rewrite};
 
 /// Where GitHub instances have what.
 pub(super) const SHAPE: Shape = Shape {
@@ -28,6 +32,9 @@ pub(super) const SHAPE: Shape = Shape {
     public_api: Some("https://api.github.com"),
     api_suffix: "api/v3",
 };
+
+/// GitHub asks for a second between two requests that make content.
+pub(super) const BETWEEN_WRITES: Duration = Duration::from_secs(1);
 
 const USER: Asked = Asked {
     endpoint: "user",
@@ -77,11 +84,16 @@ pub(super) fn token_header() -> (HeaderName, &'static str) {
 /// One GitHub instance with one token.
 pub(super) struct Github {
     api: Api,
+    /// What the scopes allow, once they are known.
+    rights: Mutex<Capabilities>,
 }
 
 impl Github {
     pub(super) fn new(api: Api) -> Self {
-        Self { api }
+        Self {
+            api,
+            rights: Mutex::new(Capabilities::UNPROVEN),
+        }
     }
 
     fn parsed<T: DeserializeOwned>(&self, asked: Asked, what: &str, answer: &Answer) -> Result<T, ForgeError> {
@@ -200,47 +212,29 @@ impl Forge for Github {
     }
 
     async fn token(&self) -> Result<TokenFacts, ForgeError> {
-        let answer = self.api.get(USER, self.api.address.resource(&["user"])).await?;
-        let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
-        let scopes: Vec<String> = header("x-oauth-scopes")
-            .unwrap_or_default()
-            .split(',')
-            .map(person)
-            .filter(|scope| !scope.is_empty())
-            .collect();
-        // Fine-grained and App tokens name no scopes: nothing can be inferred.
-        let capabilities = scopes::capabilities((!scopes.is_empty()).then_some(scopes.as_slice()));
-        let user = match self.parsed::<User>(USER, "the token's user", &answer) {
-            Ok(user) => Some(user),
-            // An App's installation is no user.
-            Err(ForgeError::ScopeMissing { .. }) => None,
-            Err(ForgeError::NotFound { .. }) => return Err(self.api.no_api(USER)),
-            Err(error) => return Err(error),
-        };
-        let host = self.api.address.instance.split_once("://").map_or("", |(_, rest)| rest);
-        let host = host.split(['/', ':']).next().unwrap_or_default();
-        Ok(TokenFacts {
-            account: user.as_ref().map(User::account).unwrap_or_default(),
-            name: user.as_ref().map(User::display_name).unwrap_or_default(),
-            email: user.as_ref().map(|user| user.address(host)).unwrap_or_default(),
-            expires: header("github-authentication-token-expiration").map(person),
-            capabilities,
-            scopes,
-        })
+        self.ask_token().await
+    }
+
+    async fn probe(&self, project: &ProjectFacts) -> Capabilities {
+        self.try_out(project).await
     }
 
     async fn project(&self, path: &ProjectPath) -> Result<ProjectFacts, ForgeError> {
-        let repository: Repository = self.read(PROJECT, &what(path), &self.below(path, &[])?).await?;
+        let url = self.api.address.resource(&self.below(path, &[])?);
+        let answer = self.api.get_kept(PROJECT, url).await?;
+        let repository: Repository = self.parsed(PROJECT, &what(path), &answer)?;
+        let holds_something = repository.size.is_some_and(|size| size > 0);
         let default_branch = repository.default_branch.clone().filter(|name| !name.is_empty());
         let mut facts = repository
             .facts(&self.api.address.instance)
             .map_err(|said| self.api.misunderstood(PROJECT, &said))?;
-        // GitHub names a default branch for an empty repository too: only a branch that can be read exists.
+        // GitHub names a default branch for an empty repository too: where the size does not show it, only a branch that can be read exists.
         if let Some(name) = default_branch {
             let name: BranchName = name.parse().map_err(|error: crate::message::id::InvalidName| {
                 self.api.misunderstood(PROJECT, &error.to_string())
             })?;
-            facts.default_branch = self.head(&facts.path, name.as_str()).await?.map(|_| name);
+            let exists = holds_something || self.head(&facts.path, name.as_str()).await?.is_some();
+            facts.default_branch = exists.then_some(name);
         }
         Ok(facts)
     }

@@ -5,9 +5,11 @@
 mod inspect;
 mod refused;
 mod scopes;
+mod token;
 mod wire;
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::Method;
@@ -18,10 +20,10 @@ use super::address::Shape;
 use super::http::pace::SETTLING_TRIES;
 use super::http::{Answer, Api, Asked};
 use super::{ChangeRequest, ChangeRequestText, Forge, ForgeError, Opened, ProjectFacts, TokenFacts};
-use crate::message::{BranchName, CommitId, ForgeKind, ProjectPath};
+use crate::message::{BranchName, Capabilities, CommitId, ForgeKind, ProjectPath};
 use refused::NotCreated;
-pub(super) use refused::PUSH_MARKERS;
-use wire::{Access, Branch, MergeRequest, NewMergeRequest, Project, Rewrite, Token, User};
+pub(super) use refused::{PUSH_MARKERS, limits_rate};
+use wire::{Access, Branch, MergeRequest, NewMergeRequest, Project, Rewrite};
 
 /// Where GitLab instances have what.
 pub(super) const SHAPE: Shape = Shape {
@@ -29,6 +31,9 @@ pub(super) const SHAPE: Shape = Shape {
     public_api: None,
     api_suffix: "api/v4",
 };
+
+/// GitLab asks for no time between two writes.
+pub(super) const BETWEEN_WRITES: Duration = Duration::ZERO;
 
 const TOKEN: Asked = Asked {
     endpoint: "token",
@@ -87,6 +92,8 @@ struct Account {
 pub(super) struct Gitlab {
     api: Api,
     account: OnceLock<Account>,
+    /// What the scopes allow, once they are known.
+    rights: Mutex<Capabilities>,
 }
 
 impl Gitlab {
@@ -94,6 +101,7 @@ impl Gitlab {
         Self {
             api,
             account: OnceLock::new(),
+            rights: Mutex::new(Capabilities::UNPROVEN),
         }
     }
 
@@ -110,15 +118,15 @@ impl Gitlab {
         self.parsed(asked, what, &answer)
     }
 
-    async fn user(&self) -> Result<User, ForgeError> {
-        let user: User = self.read(USER, "the token's user", &["user"]).await?;
-        let account = Account {
-            id: user.id,
-            administrator: user.is_admin.unwrap_or(false),
-        };
-        // A second call finds the same user there.
-        let _ = self.account.set(account);
-        Ok(user)
+    /// The same for what is read again and again.
+    async fn read_kept<T: DeserializeOwned>(
+        &self,
+        asked: Asked,
+        what: &str,
+        segments: &[&str],
+    ) -> Result<T, ForgeError> {
+        let answer = self.api.get_kept(asked, self.api.address.resource(segments)).await?;
+        self.parsed(asked, what, &answer)
     }
 
     /// Whether the token's user may push to a project whose own answer names no membership. Invited groups give rights that only the
@@ -247,53 +255,16 @@ impl Forge for Gitlab {
     }
 
     async fn token(&self) -> Result<TokenFacts, ForgeError> {
-        let url = self.api.address.resource(&["personal_access_tokens", "self"]);
-        let answer = self.api.get(TOKEN, url).await?;
-        let instance = self.api.address.instance.clone();
-        let token = match answer.status.as_u16() {
-            // An old server does not know the route; a token of another kind is refused there. Nothing can be inferred then.
-            400 | 404 => None,
-            _ => Some(self.parsed::<Token>(TOKEN, "the token", &answer)?),
-        };
-        if token.as_ref().is_some_and(|token| token.revoked) {
-            return Err(ForgeError::TokenRevoked { instance });
-        }
-        if token.as_ref().is_some_and(|token| token.active == Some(false)) {
-            return Err(ForgeError::TokenExpired { instance });
-        }
-        let scopes: Vec<String> = token
-            .as_ref()
-            .map(|token| token.scopes.iter().map(|scope| super::text::person(scope)).collect())
-            .unwrap_or_default();
-        let has = |wanted: &[&str]| scopes.iter().any(|scope| wanted.contains(&scope.as_str()));
-        // A granular token's rights are not in its scopes.
-        let token_known = token.is_some();
-        let unknown = !token_known || has(&["granular"]);
-        let user = if unknown || has(&["api", "read_api", "read_user"]) {
-            match self.user().await {
-                Ok(user) => Some(user),
-                Err(ForgeError::ScopeMissing { .. } | ForgeError::Refused { .. }) => None,
-                Err(ForgeError::NotFound { .. }) => return Err(self.api.no_api(USER)),
-                Err(error) => return Err(error),
-            }
-        } else {
-            None
-        };
-        Ok(TokenFacts {
-            account: user.as_ref().map(User::account).unwrap_or_default(),
-            name: user.as_ref().map(User::display_name).unwrap_or_default(),
-            email: user.as_ref().map(User::address).unwrap_or_default(),
-            expires: token
-                .and_then(|token| token.expires_at)
-                .map(|day| super::text::person(&day)),
-            capabilities: scopes::capabilities(token_known.then_some(scopes.as_slice())),
-            scopes,
-        })
+        self.ask_token().await
+    }
+
+    async fn probe(&self, project: &ProjectFacts) -> Capabilities {
+        self.try_out(project).await
     }
 
     async fn project(&self, path: &ProjectPath) -> Result<ProjectFacts, ForgeError> {
         let what = format!("the project {path}");
-        let project: Project = self.read(PROJECT, &what, &["projects", path.as_str()]).await?;
+        let project: Project = self.read_kept(PROJECT, &what, &["projects", path.as_str()]).await?;
         let may_push = match project.may_push() {
             Some(known) => known,
             None => self.may_push_by_members(project.id).await,

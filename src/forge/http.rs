@@ -2,9 +2,11 @@
 //!
 //! Never repeats a write unless nothing of it can have been sent, and never sends the token outside the connection's own API.
 
+pub(super) mod cache;
 mod link;
 pub(super) mod pace;
 mod pages;
+pub(super) mod turns;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -19,7 +21,10 @@ use super::text::{clean, detail, looks_like_html};
 use super::{CountRequests, ForgeError};
 use crate::message::ForgeKind;
 use crate::secret::Mask;
+use cache::Cache;
+use http::header::IF_NONE_MATCH;
 use pace::{Pace, UNSAID_WAIT, asked_wait};
+use turns::{Digest, Turn};
 
 /// How many redirects of one read are followed.
 const MOST_REDIRECTS: usize = 3;
@@ -52,6 +57,25 @@ pub(super) struct Api {
     /// Time limit of one attempt.
     pub(super) timeout: Duration,
     pub(super) pace: Pace,
+    /// Least time between two writes.
+    pub(super) between_writes: Duration,
+    /// Whether an answer that is no 429 limits the rate all the same.
+    pub(super) limits: fn(&Answer) -> bool,
+    /// Stands for the token where answers are kept.
+    pub(super) token: Digest,
+    pub(super) turn: Arc<Turn>,
+    pub(super) cache: Arc<Cache>,
+}
+
+/// One request, however often it is tried.
+struct Request<'a, B> {
+    asked: Asked,
+    method: &'a Method,
+    url: &'a Url,
+    body: Option<&'a B>,
+    /// Whether its answer is kept, so that the next one costs nothing.
+    kept: bool,
+    deadline: Instant,
 }
 
 /// An answer whose status is neither 429 nor 5xx.
@@ -74,10 +98,35 @@ enum Failed {
 impl Api {
     /// Reads a resource, following redirects inside the API.
     pub(super) async fn get(&self, asked: Asked, url: Url) -> Result<Answer, ForgeError> {
+        self.follow(asked, url, false).await
+    }
+
+    /// The same for what is read again and again: the answer is kept, and the forge asked whether it still holds.
+    pub(super) async fn get_kept(&self, asked: Asked, url: Url) -> Result<Answer, ForgeError> {
+        self.follow(asked, url, true).await
+    }
+
+    /// The same for what seldom changes: within `age` it is not asked for again. The token itself must have been checked just now.
+    pub(super) async fn get_fresh(&self, asked: Asked, url: Url, age: Duration) -> Result<Answer, ForgeError> {
+        match self.cache.fresh(&self.token, url.as_str(), age) {
+            Some(answer) => Ok(answer),
+            None => self.get_kept(asked, url).await,
+        }
+    }
+
+    async fn follow(&self, asked: Asked, url: Url, kept: bool) -> Result<Answer, ForgeError> {
         let deadline = self.deadline();
         let mut url = url;
         for _ in 0..=MOST_REDIRECTS {
-            let answer = self.persist::<()>(asked, &Method::GET, &url, None, deadline).await?;
+            let request = Request::<()> {
+                asked,
+                method: &Method::GET,
+                url: &url,
+                body: None,
+                kept,
+                deadline,
+            };
+            let answer = self.persist(&request).await?;
             match answer.status.as_u16() {
                 301 | 302 | 307 | 308 => {
                     url = link::redirect(&answer.headers, &url, &self.address)
@@ -89,7 +138,7 @@ impl Api {
         Err(self.misunderstood(asked, "it redirects in a circle"))
     }
 
-    /// Changes a resource. Redirects are not followed: the request would have to be repeated elsewhere.
+    /// Changes a resource, when it is this token's turn. Redirects are not followed: the request would have to be repeated elsewhere.
     pub(super) async fn write<B: Serialize + Sync>(
         &self,
         asked: Asked,
@@ -97,12 +146,38 @@ impl Api {
         url: &Url,
         body: &B,
     ) -> Result<Answer, ForgeError> {
-        let deadline = self.deadline();
-        let answer = self.persist(asked, method, url, Some(body), deadline).await?;
-        if answer.status.is_redirection() {
-            return Err(self.misunderstood(asked, "it redirects a request that changes something"));
+        let mut writes = self.turn.0.lock().await;
+        let wait = writes.wait(Instant::now(), self.between_writes);
+        if wait > self.pace.total {
+            let instance = self.address.instance.clone();
+            return Err(ForgeError::RateLimited { instance, wait });
         }
-        Ok(answer)
+        tokio::time::sleep(wait).await;
+        writes.sent(Instant::now());
+        let request = Request {
+            asked,
+            method,
+            url,
+            body: Some(body),
+            kept: false,
+            deadline: self.deadline(),
+        };
+        let written = self.persist(&request).await;
+        writes.sent(Instant::now());
+        match written {
+            Ok(answer) if answer.status.is_redirection() => {
+                Err(self.misunderstood(asked, "it redirects a request that changes something"))
+            }
+            Ok(answer) => {
+                writes.passed();
+                Ok(answer)
+            }
+            Err(ForgeError::RateLimited { instance, wait }) => {
+                let wait = writes.limited(Instant::now(), wait);
+                Err(ForgeError::RateLimited { instance, wait })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The first entry of a paged list that is wanted; `refuse` makes the error of a page that was refused.
@@ -137,7 +212,11 @@ impl Api {
         let mut reader = serde_json::Deserializer::from_slice(&answer.body);
         serde_path_to_error::deserialize(&mut reader).map_err(|error| {
             if looks_like_html(&String::from_utf8_lossy(&answer.body)) {
-                self.misunderstood(asked, &format!("{} instead of JSON", self.detail(answer)))
+                let said = format!(
+                    "{} instead of JSON: check that this is the instance's address",
+                    self.detail(answer)
+                );
+                self.misunderstood(asked, &said)
             } else {
                 self.misunderstood(asked, &format!("at {}: {}", error.path(), error.inner()))
             }
@@ -171,6 +250,27 @@ impl Api {
         )
     }
 
+    /// The error for a page that asks for a login in place of an API that refuses a token.
+    pub(super) fn login_page(&self, asked: Asked, answer: &Answer) -> ForgeError {
+        let said = format!(
+            "{} asks for a login: something stands before the forge's API, or this is not the instance's address",
+            self.detail(answer)
+        );
+        self.misunderstood(asked, &said)
+    }
+
+    /// The same error, which says what else could answer so.
+    pub(super) fn other_product(error: ForgeError) -> ForgeError {
+        match error {
+            ForgeError::Answer { instance, act, detail } if !detail.contains("check") => ForgeError::Answer {
+                instance,
+                act,
+                detail: format!("{detail}: check the address and the kind of forge"),
+            },
+            other => other,
+        }
+    }
+
     /// The error for an answer that limits the rate.
     pub(super) fn rate_limited(&self, headers: &HeaderMap) -> ForgeError {
         ForgeError::RateLimited {
@@ -192,21 +292,19 @@ impl Api {
     }
 
     /// Tries until there is an answer worth reading: reads when the forge or the way to it fails, writes only when nothing was sent.
-    async fn persist<B: Serialize + Sync>(
-        &self,
-        asked: Asked,
-        method: &Method,
-        url: &Url,
-        body: Option<&B>,
-        deadline: Instant,
-    ) -> Result<Answer, ForgeError> {
-        let is_read = *method == Method::GET;
+    async fn persist<B: Serialize + Sync>(&self, request: &Request<'_, B>) -> Result<Answer, ForgeError> {
+        let is_read = *request.method == Method::GET;
         let mut delays = self.pace.delays();
         loop {
-            let (error, again, asked_for) = match self.attempt(asked, method, url, body, deadline).await {
+            let (error, again, asked_for) = match self.attempt(request).await {
                 Ok(answer) if answer.status == StatusCode::TOO_MANY_REQUESTS => {
                     let wait = asked_wait(&answer.headers, SystemTime::now());
                     (self.rate_limited(&answer.headers), is_read, wait)
+                }
+                Ok(answer) if (self.limits)(&answer) => {
+                    // Such a limit hits all that the token does: it is never tried out how long it lasts.
+                    let wait = asked_wait(&answer.headers, SystemTime::now()).unwrap_or(UNSAID_WAIT);
+                    (self.rate_limited(&answer.headers), is_read, Some(wait))
                 }
                 Ok(answer) if answer.status.is_server_error() => {
                     let said = format!("HTTP {}: {}", answer.status.as_u16(), self.detail(&answer));
@@ -224,31 +322,30 @@ impl Api {
             let Some(delay) = delays.next().filter(|_| again) else {
                 return Err(error);
             };
-            let delay = asked_for.map_or(delay, |wait| wait.max(delay));
-            if Instant::now() + delay > deadline {
+            // On top of what was asked for, so that not everybody comes back in the same moment.
+            let delay = asked_for.map_or(delay, |wait| wait.saturating_add(delay));
+            if Instant::now() + delay > request.deadline {
                 return Err(error);
             }
-            tracing::debug!(endpoint = asked.endpoint, %error, ?delay, "asking the forge again");
+            tracing::debug!(endpoint = request.asked.endpoint, %error, ?delay, "asking the forge again");
             tokio::time::sleep(delay).await;
         }
     }
 
-    async fn attempt<B: Serialize + Sync>(
-        &self,
-        asked: Asked,
-        method: &Method,
-        url: &Url,
-        body: Option<&B>,
-        deadline: Instant,
-    ) -> Result<Answer, Failed> {
-        let left = deadline.saturating_duration_since(Instant::now());
+    async fn attempt<B: Serialize + Sync>(&self, of: &Request<'_, B>) -> Result<Answer, Failed> {
+        let asked = of.asked;
+        let left = of.deadline.saturating_duration_since(Instant::now());
         let mut request = self
             .client
-            .request(method.clone(), url.clone())
+            .request(of.method.clone(), of.url.clone())
             .timeout(self.timeout.min(left))
             .headers(self.headers.clone());
-        if let Some(body) = body {
+        if let Some(body) = of.body {
             request = request.json(body);
+        }
+        let mark = of.kept.then(|| self.cache.mark(&self.token, of.url.as_str())).flatten();
+        if let Some(mark) = mark {
+            request = request.header(IF_NONE_MATCH, mark);
         }
         let response = match request.send().await {
             Ok(response) => response,
@@ -257,7 +354,7 @@ impl Api {
                 let (tls, unsent) = (fails_in_tls(&error), error.is_connect());
                 let said = chain(error);
                 return Err(if tls {
-                    let advice = "an own certificate authority belongs into the worker's SSL_CERT_FILE";
+                    let advice = "an own certificate authority belongs into the connection's ca, or into the operator's forge.ca_file";
                     Failed::Final(self.unavailable(&format!("{said} ({advice})")))
                 } else if unsent {
                     // No connection means that no byte of the request was written.
@@ -269,7 +366,23 @@ impl Api {
         };
         self.counter
             .count(self.kind, asked.endpoint, response.status().as_u16());
-        self.read(asked, response).await
+        let answer = self.read(asked, response).await?;
+        if !of.kept {
+            return Ok(answer);
+        }
+        if answer.status == StatusCode::NOT_MODIFIED {
+            return match self.cache.confirmed(&self.token, of.url.as_str(), &answer.headers) {
+                Some(kept) => Ok(kept),
+                // It was dropped for others meanwhile; the next attempt sends no mark.
+                None => Err(Failed::Unknown(
+                    self.unavailable("it says that nothing changed since nothing was known"),
+                )),
+            };
+        }
+        if answer.status.is_success() {
+            self.cache.keep(&self.token, of.url.as_str(), &answer);
+        }
+        Ok(answer)
     }
 
     /// Reads a body up to the bound; of an answer that reports an error only as much as its words can need.

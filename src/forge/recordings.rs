@@ -14,7 +14,20 @@ pub(super) struct Exchange {
     pub(super) url: String,
     pub(super) route: String,
     pub(super) status: u16,
+    #[serde(default)]
+    pub(super) headers: std::collections::BTreeMap<String, Value>,
     pub(super) body: Value,
+}
+
+impl Exchange {
+    /// A header, whatever the case of its name in the recording.
+    pub(super) fn header(&self, name: &str) -> Option<String> {
+        let found = self
+            .headers
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+        found.1.as_str().map(str::to_owned)
+    }
 }
 
 /// The folder of the recordings, if it is at hand.

@@ -41,7 +41,7 @@ impl From<CredentialError> for Failure {
 impl From<ForgeError> for Failure {
     fn from(error: ForgeError) -> Self {
         let reason = match &error {
-            ForgeError::Address { .. } => Reason::AddressRefused,
+            ForgeError::Address { .. } | ForgeError::Certificates { .. } => Reason::AddressRefused,
             ForgeError::TokenInvalid { .. } => Reason::TokenInvalid,
             ForgeError::TokenExpired { .. } => Reason::TokenExpired,
             ForgeError::TokenRevoked { .. } => Reason::TokenRevoked,

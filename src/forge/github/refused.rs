@@ -5,15 +5,15 @@ use serde_json::Value;
 use crate::forge::ForgeError;
 use crate::forge::http::{Answer, Api, Asked};
 use crate::forge::refusal::Marker;
-use crate::forge::text::clean;
+use crate::forge::text::{clean, looks_like_html};
 
 /// The error for a refused request; `what` names the thing that was asked for.
 pub(super) fn error(api: &Api, asked: Asked, what: &str, answer: &Answer) -> ForgeError {
     let instance = api.address.instance.clone();
     let act = asked.act.to_owned();
     match answer.status.as_u16() {
+        401 if looks_like_html(&String::from_utf8_lossy(&answer.body)) => api.login_page(asked, answer),
         401 => ForgeError::TokenInvalid { instance },
-        403 if limits_rate(answer) => api.rate_limited(&answer.headers),
         403 if message(answer).contains("resource not accessible by") => {
             let named = header(answer, "x-accepted-github-permissions");
             let needs = if named.is_empty() {
@@ -36,7 +36,10 @@ pub(super) fn error(api: &Api, asked: Asked, what: &str, answer: &Answer) -> For
 }
 
 /// Whether a 403 is a rate limit: the primary one names no requests left, the secondary one says so in words.
-fn limits_rate(answer: &Answer) -> bool {
+pub(in crate::forge) fn limits_rate(answer: &Answer) -> bool {
+    if answer.status.as_u16() != 403 {
+        return false;
+    }
     let message = message(answer);
     header(answer, "x-ratelimit-remaining") == "0"
         || !header(answer, "retry-after").is_empty()

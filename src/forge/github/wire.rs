@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::forge::lenient::nullable;
 use crate::forge::text::{email, person, web_address};
 use crate::forge::{ChangeRequest, ProjectFacts};
 use crate::message::{BranchName, CommitId, ProjectPath};
@@ -57,15 +58,18 @@ pub(super) struct Repository {
     pub(super) default_branch: Option<String>,
     #[serde(default)]
     html_url: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     archived: bool,
+    /// In kilobytes; 0 is an empty one, or a very small one.
+    #[serde(default)]
+    pub(super) size: Option<u64>,
     #[serde(default)]
     permissions: Option<Permissions>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Permissions {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     push: bool,
 }
 
@@ -112,7 +116,7 @@ pub(super) struct PullRequest {
     #[serde(default)]
     body: Option<String>,
     state: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     draft: bool,
     head: Tip,
     base: Tip,

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::forge::ForgeError;
 use crate::forge::http::{Answer, Api, Asked};
 use crate::forge::refusal::Marker;
-use crate::forge::text::clean;
+use crate::forge::text::{clean, looks_like_html};
 
 /// The error for a refused request; `what` names the thing that was asked for.
 pub(super) fn error(api: &Api, asked: Asked, what: &str, answer: &Answer) -> ForgeError {
@@ -14,6 +14,7 @@ pub(super) fn error(api: &Api, asked: Asked, what: &str, answer: &Answer) -> For
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or(Value::Null);
     let word = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
     match answer.status.as_u16() {
+        401 if looks_like_html(&String::from_utf8_lossy(&answer.body)) => api.login_page(asked, answer),
         401 => {
             let description = word("error_description").to_ascii_lowercase();
             if description.contains("revoked") {
@@ -44,6 +45,11 @@ pub(super) fn error(api: &Api, asked: Asked, what: &str, answer: &Answer) -> For
             detail: api.detail(answer),
         },
     }
+}
+
+/// GitLab limits the rate by the status 429 alone.
+pub(in crate::forge) fn limits_rate(_: &Answer) -> bool {
+    false
 }
 
 /// Why a merge request was not created, where something can be done about it.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::wire::User;
 use super::*;
 use crate::forge::fake::{Fake, Reply, client, path};
 use crate::forge::recordings;

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::forge::lenient::nullable;
 use crate::forge::text::{email, one_line, person, web_address};
 use crate::forge::{ChangeRequest, ProjectFacts};
 use crate::message::{BranchName, CommitId, ProjectPath};
@@ -17,14 +18,17 @@ const DEVELOPER: u64 = 30;
 /// `GET /personal_access_tokens/self`
 #[derive(Debug, Deserialize)]
 pub(super) struct Token {
-    #[serde(default)]
+    /// Required, so that another product's answer is not taken for a token without scopes.
     pub(super) scopes: Vec<String>,
     #[serde(default)]
     pub(super) expires_at: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     pub(super) revoked: bool,
     #[serde(default)]
     pub(super) active: Option<bool>,
+    /// Newer servers say it here too.
+    #[serde(default, deserialize_with = "nullable")]
+    pub(super) granular: bool,
 }
 
 /// `GET /user`
@@ -73,11 +77,11 @@ pub(super) struct Project {
     path_with_namespace: String,
     #[serde(default)]
     default_branch: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     empty_repo: bool,
     #[serde(default)]
     web_url: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "nullable")]
     archived: bool,
     #[serde(default)]
     permissions: Option<Permissions>,

@@ -21,6 +21,8 @@ pub(in crate::forge) struct Pace {
     pub(in crate::forge) first: Duration,
     /// Between attempts that wait for the forge to see what was pushed a moment ago.
     pub(in crate::forge) settling: Duration,
+    /// Least time between two writes with one token; the forge's own where none is given.
+    pub(in crate::forge) between_writes: Option<Duration>,
 }
 
 impl Default for Pace {
@@ -29,6 +31,7 @@ impl Default for Pace {
             total: Duration::from_secs(30),
             first: Duration::from_millis(500),
             settling: Duration::from_millis(500),
+            between_writes: None,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Tests of the request path against scripted servers: what a hostile or broken forge can do to a client.
 
+mod rates;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::json;
@@ -337,7 +339,7 @@ async fn a_server_without_tls_is_not_asked_twice() {
         .project(&path("a/b"))
         .await
         .unwrap_err();
-    assert!(error.to_string().contains("SSL_CERT_FILE"), "{error}");
+    assert!(error.to_string().contains("forge.ca_file"), "{error}");
     assert_eq!(count.load(Ordering::SeqCst), 1);
     task.abort();
 }
@@ -355,6 +357,7 @@ async fn a_forge_that_never_answers_does_not_hold_the_caller() {
         total: Duration::from_millis(200),
         first: Duration::from_millis(2),
         settling: Duration::ZERO,
+        between_writes: Some(Duration::ZERO),
     };
     let (forge, counter) = client_of(GITLAB, &url, config, pace);
     let error = forge.project(&path("a/b")).await.unwrap_err();

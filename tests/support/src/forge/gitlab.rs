@@ -9,6 +9,7 @@ mod members;
 mod merge_request_wire;
 mod merge_requests;
 mod notes;
+mod project_settings;
 mod projects;
 mod repository;
 mod reviews;

@@ -49,10 +49,18 @@ impl Window {
 
     /// GitLab: `X-*` counters and a `Link` that echoes every effective parameter.
     pub(crate) fn gitlab(self, url: &str, effective: &[(String, String)], total: usize) -> HeaderMap {
+        self.gitlab_counted(url, effective, total, total <= COUNT_LIMIT)
+    }
+
+    /// The same for lists whose length GitLab never tells.
+    pub(crate) fn gitlab_uncounted(self, url: &str, effective: &[(String, String)], total: usize) -> HeaderMap {
+        self.gitlab_counted(url, effective, total, false)
+    }
+
+    fn gitlab_counted(self, url: &str, effective: &[(String, String)], total: usize, counted: bool) -> HeaderMap {
         let pages = self.pages(total);
         let next = (self.page < pages).then_some(self.page + 1);
         let previous = (self.page > 1).then(|| self.page - 1);
-        let counted = total <= COUNT_LIMIT;
         let mut all: Vec<(String, String)> = effective
             .iter()
             .filter(|(key, _)| !matches!(key.as_str(), "page" | "per_page" | "private_token"))

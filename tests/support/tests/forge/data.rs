@@ -4,15 +4,23 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-/// Where the data is; `None` is said aloud.
+/// Where the data is; `None` is said aloud. A wrong `FORGE_DATA` is an error: nobody sets it to compare nothing.
 pub(crate) fn directory() -> Option<PathBuf> {
-    let fallback = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/forge-data"));
-    let directory = std::env::var_os("FORGE_DATA").map_or_else(fallback, PathBuf::from);
+    if let Some(given) = std::env::var_os("FORGE_DATA") {
+        let given = PathBuf::from(given);
+        assert!(
+            given.join("SOURCES.md").is_file(),
+            "FORGE_DATA is {}, which holds no forge data",
+            given.display()
+        );
+        return Some(given);
+    }
+    let directory = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/forge-data"));
     if directory.is_dir() {
         return Some(directory);
     }
     eprintln!(
-        "SKIPPED: no forge data at {} (set FORGE_DATA): nothing was compared",
+        "NOT RUN: no forge data at {} (set FORGE_DATA): nothing was compared",
         directory.display()
     );
     None

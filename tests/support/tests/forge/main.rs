@@ -18,5 +18,6 @@ mod moved;
 mod pages;
 mod program;
 mod push_options;
+mod replay;
 mod shapes;
 mod world;

@@ -68,7 +68,7 @@ fn kind(value: &Value) -> &'static str {
 }
 
 /// All field paths of a body with their types, as the observed shapes name them.
-fn paths(value: &Value, prefix: &str, into: &mut BTreeMap<String, Vec<&'static str>>) {
+pub(crate) fn paths(value: &Value, prefix: &str, into: &mut BTreeMap<String, Vec<&'static str>>) {
     match value {
         Value::Object(map) => {
             for (key, value) in map {
@@ -133,14 +133,14 @@ fn compare(shapes: &Value, route: &str, body: &Value) -> Vec<String> {
     wrong
 }
 
-fn shapes(side: &str) -> Option<Value> {
+pub(crate) fn observed(side: &str) -> Option<Value> {
     let text = std::fs::read_to_string(directory()?.join(side).join("observed-shapes.json")).unwrap();
     Some(serde_json::from_str(&text).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn gitlab_bodies_have_the_observed_fields() {
-    let Some(shapes) = shapes("gitlab") else {
+    let Some(shapes) = observed("gitlab") else {
         return;
     };
     let world = World::start().await;
@@ -196,7 +196,7 @@ async fn gitlab_bodies_have_the_observed_fields() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn github_bodies_have_the_observed_fields() {
-    let Some(shapes) = shapes("github") else {
+    let Some(shapes) = observed("github") else {
         return;
     };
     let world = World::start().await;

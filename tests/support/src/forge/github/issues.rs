@@ -140,10 +140,9 @@ pub(crate) fn wire(forge: &Forge, project: &Project, row: &Row) -> Value {
         "closed_by": row.closed.map(|(_, by)| basic(forge, by)),
         "performed_via_github_app": null,
         "timeline_url": format!("{own}/timeline"),
-        "reactions": {
-            "url": format!("{own}/reactions"),
-            "total_count": 0, "+1": 0, "-1": 0, "laugh": 0, "hooray": 0, "confused": 0, "heart": 0, "rocket": 0, "eyes": 0,
-        },
+        "reactions": reactions(&own),
+        "sub_issues_summary": {"total": 0, "completed": 0, "percent_completed": 0},
+        "issue_dependencies_summary": {"blocked_by": 0, "total_blocked_by": 0, "blocking": 0, "total_blocking": 0},
     });
     if let Some(draft) = row.pull {
         body["draft"] = json!(draft);
@@ -156,6 +155,14 @@ pub(crate) fn wire(forge: &Forge, project: &Project, row: &Row) -> Value {
         });
     }
     body
+}
+
+/// Nobody reacts here.
+pub(crate) fn reactions(of: &str) -> Value {
+    json!({
+        "url": format!("{of}/reactions"),
+        "total_count": 0, "+1": 0, "-1": 0, "laugh": 0, "hooray": 0, "confused": 0, "heart": 0, "rocket": 0, "eyes": 0,
+    })
 }
 
 /// `GET …/issues`
@@ -210,8 +217,9 @@ fn comment_wire(forge: &Forge, project: &Project, row: &Row, note: &Note) -> Val
         row.number,
         note.id
     );
+    let url = format!("{rest}/issues/comments/{}", note.id);
     json!({
-        "url": format!("{rest}/issues/comments/{}", note.id),
+        "url": url,
         "html_url": html,
         "issue_url": format!("{rest}/issues/{}", row.number),
         "id": note.id,
@@ -222,6 +230,7 @@ fn comment_wire(forge: &Forge, project: &Project, row: &Row, note: &Note) -> Val
         "author_association": association(project, note.author),
         "body": note.body,
         "performed_via_github_app": null,
+        "reactions": reactions(&url),
     })
 }
 
@@ -238,6 +247,11 @@ pub(crate) async fn create(State(forge): State<Forge>, entry: Entry, parameters:
         .ok_or_else(|| Refusal::Invalid(json!([{"resource": "Issue", "code": "missing_field", "field": "title"}])))?;
     let mut world = forge.world();
     let id = world.next_id();
+    let names = parameters.list("assignees").unwrap_or_default();
+    let assignees: Vec<u64> = names
+        .iter()
+        .filter_map(|name| world.person(name).map(|user| user.id))
+        .collect();
     let live = world.project_mut(entry.project.id).ok_or(Refusal::NotFound(""))?;
     let now = Timestamp::now();
     // Who may not push may not label or assign: what they wish is dropped without a word.
@@ -251,7 +265,10 @@ pub(crate) async fn create(State(forge): State<Forge>, entry: Entry, parameters:
         standing: Standing::Open,
         kind: IssueKind::Issue,
         labels: parameters.list("labels").filter(|_| triages).unwrap_or_default(),
-        assignees: Vec::new(),
+        assignees: assignees
+            .into_iter()
+            .filter(|id| triages && live.members.contains_key(id))
+            .collect(),
         closed: None,
         created_at: now,
         updated_at: now,

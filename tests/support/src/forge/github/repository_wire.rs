@@ -143,6 +143,39 @@ pub(crate) fn repository(forge: &Forge, project: &Project, caller: Option<&Calle
         });
     }
     if full {
+        let owner = owner(forge, project);
+        if owner["type"] == "Organization" {
+            body["organization"] = owner;
+        }
+        body["custom_properties"] = json!({});
+        if body["permissions"]["admin"] == true {
+            let off = json!({"status": "disabled"});
+            body["security_and_analysis"] = json!({
+                "secret_scanning": off,
+                "secret_scanning_push_protection": off,
+                "dependabot_security_updates": off,
+                "secret_scanning_non_provider_patterns": off,
+                "secret_scanning_validity_checks": off,
+            });
+        }
+        if body["permissions"]["push"] == true {
+            extend(
+                &mut body,
+                json!({
+                    "allow_squash_merge": true,
+                    "allow_merge_commit": true,
+                    "allow_rebase_merge": true,
+                    "allow_auto_merge": false,
+                    "delete_branch_on_merge": false,
+                    "allow_update_branch": false,
+                    "use_squash_pr_title_as_default": false,
+                    "squash_merge_commit_message": "COMMIT_MESSAGES",
+                    "squash_merge_commit_title": "COMMIT_OR_PR_TITLE",
+                    "merge_commit_message": "PR_TITLE",
+                    "merge_commit_title": "MERGE_MESSAGE",
+                }),
+            );
+        }
         extend(
             &mut body,
             json!({"network_count": 0, "subscribers_count": 0, "temp_clone_token": ""}),

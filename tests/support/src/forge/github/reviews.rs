@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::access::Entry;
+use super::issues::reactions;
 use super::pull_wire::association;
 use super::pulls::pull;
 use super::repositories::numbered;
@@ -78,10 +79,7 @@ fn comment_wire(forge: &Forge, project: &Project, number: u64, note: &Note, posi
         "pull_request_url": pull,
         "author_association": association(project, note.author),
         "_links": {"self": {"href": url}, "html": {"href": html}, "pull_request": {"href": pull}},
-        "reactions": {
-            "url": format!("{url}/reactions"),
-            "total_count": 0, "+1": 0, "-1": 0, "laugh": 0, "hooray": 0, "confused": 0, "heart": 0, "rocket": 0, "eyes": 0,
-        },
+        "reactions": reactions(&url),
         "start_line": null,
         "original_start_line": null,
         "start_side": null,

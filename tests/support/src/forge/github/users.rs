@@ -104,6 +104,7 @@ pub(crate) async fn user(State(forge): State<Forge>, Account(caller): Account) -
         "disk_usage": 0,
         "collaborators": 0,
         "two_factor_authentication": true,
+        "plan": {"name": "free", "space": 976_562_499, "collaborators": 0, "private_repos": 10_000},
     });
     extend(&mut body, more);
     found(body)

@@ -122,9 +122,12 @@ pub(crate) fn found(body: Value) -> Answer {
     Ok(Json(body).into_response())
 }
 
-/// 201 with one object.
+/// 201 with one object, and where it is.
 pub(crate) fn created(body: Value) -> Answer {
-    Ok((StatusCode::CREATED, Json(body)).into_response())
+    let url = body["url"].as_str().unwrap_or_default().to_owned();
+    let mut response = (StatusCode::CREATED, Json(body)).into_response();
+    set(response.headers_mut(), "location", &url);
+    Ok(response)
 }
 
 /// One page of a list.

@@ -242,6 +242,8 @@ pub(crate) async fn create(
     drop(world);
     let mut body = issue_wire(&forge, &project, &issue);
     body["subscribed"] = json!(true);
+    // Counted in the background.
+    body["blocking_issues_count"] = Value::Null;
     created(body)
 }
 

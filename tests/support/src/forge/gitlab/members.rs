@@ -126,5 +126,13 @@ pub(crate) async fn users(State(forge): State<Forge>, visitor: Visitor, paramete
             .collect()
     };
     let url = format!("{}/api/v4/users", forge.gitlab());
-    page(&url, &parameters, &[], all, |user| basic_of(&forge, &user))
+    let defaults = [
+        ("active", "false"),
+        ("admins", "false"),
+        ("blocked", "false"),
+        ("external", "false"),
+        ("skip_ldap", "false"),
+        ("with_custom_attributes", "false"),
+    ];
+    page(&url, &parameters, &defaults, all, |user| basic_of(&forge, &user))
 }

@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::access::{self, Visitor};
+use super::project_settings;
+use super::users::basic_of;
 use super::wire::{Answer, Refusal, effective, found, time};
 use crate::forge::Forge;
 use crate::forge::json::extend;
@@ -88,9 +90,24 @@ fn project_wire(forge: &Forge, project: &Project, caller: Option<&Caller>, empty
         "lfs_enabled": false,
         "shared_runners_enabled": false,
     });
+    let owner = forge.world().person(namespace).cloned();
+    if owner.is_some() {
+        body["namespace"]["kind"] = json!("user");
+        body["namespace"]["web_url"] = json!(format!("{root}/{namespace}"));
+    }
     // Without a token only the short form is shown.
     if caller.is_some() {
+        extend(&mut body, project_settings::all());
         extend(&mut body, more);
+        body["updated_at"] = json!(time(project.last_activity));
+        body["description_html"] = json!(project.description.as_deref().unwrap_or_default());
+        body["_links"]["cluster_agents"] = json!(format!("{rest}/cluster_agents"));
+        if let Some(owner) = &owner {
+            body["owner"] = basic_of(forge, owner);
+        }
+        if project.role(user) >= Some(Role::Maintainer) {
+            body["runners_token"] = json!("not-a-token");
+        }
         let level = project
             .role(user)
             .map(|role| json!({"access_level": role as u8, "notification_level": 3}));

@@ -4,9 +4,11 @@ use axum::extract::{Path, State};
 use serde_json::{Map, Value, json};
 
 use super::access::{self, Visitor};
-use super::wire::{Answer, Refusal, found, page};
+use super::reviews::{newest, pipeline_wire};
+use super::wire::{Answer, Refusal, effective, found, page};
 use crate::forge::Forge;
 use crate::forge::git::commits::Commit;
+use crate::forge::paging::Window;
 use crate::forge::parameters::Parameters;
 use crate::forge::state::{Caller, Project};
 
@@ -135,9 +137,22 @@ pub(crate) async fn commits(
     let history = project.repository.history(&head).await?;
     let url = format!("{}/api/v4/projects/{}/repository/commits", forge.gitlab(), project.id);
     let id = project.id.to_string();
-    page(&url, &parameters, &[("id", &id), ("ref_name", &name)], history, |one| {
-        commit_wire(&forge, &project, &one)
-    })
+    let window = Window::of(&parameters, 20);
+    let defaults = [
+        ("id", id.as_str()),
+        ("order", "default"),
+        ("ref_name", &name),
+        ("trailers", "false"),
+    ];
+    let headers = window.gitlab_uncounted(&url, &effective(&parameters, &defaults), history.len());
+    let cut: Vec<Value> = window
+        .cut(history)
+        .iter()
+        .map(|one| commit_wire(&forge, &project, one))
+        .collect();
+    let mut answer = found(Value::Array(cut))?;
+    answer.headers_mut().extend(headers);
+    Ok(answer)
 }
 
 /// `GET /projects/:id/repository/commits/:sha`
@@ -159,8 +174,9 @@ pub(crate) async fn commit(
     let deletions: usize = files.iter().map(|file| file.deletions).sum();
     let mut body = commit_wire(&forge, &project, &commit);
     body["stats"] = json!({"additions": additions, "deletions": deletions, "total": additions + deletions});
-    body["status"] = Value::Null;
+    let pipeline = newest(&project, Some(&commit.sha));
+    body["status"] = json!(pipeline.map(|one| &one.status));
     body["project_id"] = json!(project.id);
-    body["last_pipeline"] = Value::Null;
+    body["last_pipeline"] = pipeline.map_or(Value::Null, |one| pipeline_wire(&forge, &project, one));
     found(body)
 }

@@ -42,6 +42,10 @@ pub(crate) async fn user(State(forge): State<Forge>, visitor: Visitor) -> Answer
     let full = json!({
         "created_at": since,
         "bio": "",
+        "bio_html": "",
+        "followers": 0,
+        "following": 0,
+        "is_followed": false,
         "location": "",
         "skype": "",
         "linkedin": "",

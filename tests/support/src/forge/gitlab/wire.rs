@@ -156,6 +156,7 @@ pub(crate) fn effective(parameters: &Parameters, defaults: &[(&str, &str)]) -> V
         "source_branch",
         "target_branch",
         "author_username",
+        "username",
         "author_id",
         "assignee_username",
         "iids",
@@ -168,8 +169,12 @@ pub(crate) fn effective(parameters: &Parameters, defaults: &[(&str, &str)]) -> V
         "labels",
         "regex",
     ] {
-        if let Some(value) = parameters.text(key) {
-            all.push((key.to_owned(), value));
+        // What may be a list is echoed as one, however it was given.
+        let list = matches!(key, "labels" | "iids");
+        match (parameters.text(key).filter(|_| !list), parameters.list(key)) {
+            (Some(value), _) => all.push((key.to_owned(), value)),
+            (None, Some(values)) => all.extend(values.into_iter().map(|value| (format!("{key}[]"), value))),
+            (None, None) => {}
         }
     }
     all

@@ -111,7 +111,9 @@ pub(super) async fn change_request(forge: &Forge, seed: &ChangeRequestSeed) -> R
             return Err(Error::JudgeSeed(text));
         }
     };
-    activity(forge, &forge.reread(&project), number, &seed.activity).await?;
+    if !seed.activity.is_nothing() {
+        activity(forge, &forge.reread(&project), number, &seed.activity).await?;
+    }
     settle(forge, &project, number, seed.state).await?;
     Ok(number)
 }

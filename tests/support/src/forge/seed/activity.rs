@@ -107,6 +107,17 @@ pub struct ActivitySeed {
     pub statuses: Vec<StatusSeed>,
 }
 
+impl ActivitySeed {
+    /// Whether nothing happens.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        let people = self.reviewers.is_empty() && self.approved_by.is_empty();
+        let words = self.comments.is_empty() && self.system_notes.is_empty() && self.discussions.is_empty();
+        let checks = self.pipelines.is_empty() && self.checks.is_empty() && self.statuses.is_empty();
+        people && words && checks && self.reviews.is_empty()
+    }
+}
+
 /// A comment.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]

@@ -1,0 +1,107 @@
+//! The settings that GitLab shows of a project to whoever is signed in. Constant: the double has none of these features.
+
+use serde_json::{Value, json};
+
+use crate::forge::json::extend;
+
+/// What every signed-in user is shown.
+pub(crate) fn all() -> Value {
+    let mut settings = json!({
+        "import_status": "none",
+        "import_error": null,
+        "import_url": null,
+        "import_type": null,
+        "container_registry_image_prefix": "127.0.0.1:5000",
+        "packages_enabled": true,
+        "service_desk_enabled": false,
+        "service_desk_address": null,
+        "can_create_merge_request_in": true,
+        "resolve_outdated_diff_discussions": false,
+        "container_registry_enabled": false,
+        "container_expiration_policy": {
+            "cadence": "1d",
+            "enabled": false,
+            "keep_n": 10,
+            "name_regex": ".*",
+            "name_regex_keep": null,
+            "older_than": "90d",
+            "next_run_at": "2026-01-03T03:04:05.000Z",
+        },
+        "repository_object_format": "sha1",
+        "shared_with_groups": [],
+        "ci_config_path": "",
+        "public_jobs": true,
+        "emails_disabled": false,
+        "emails_enabled": true,
+        "autoclose_referenced_issues": true,
+        "allow_merge_on_skipped_pipeline": null,
+        "request_access_enabled": true,
+        "printing_merge_request_link_enabled": true,
+        "suggestion_commit_message": null,
+        "merge_commit_template": null,
+        "squash_commit_template": null,
+        "issue_branch_template": null,
+        "warn_about_potentially_unwanted_characters": true,
+        "external_authorization_classification_label": "",
+        "requirements_enabled": false,
+        "security_and_compliance_enabled": false,
+        "compliance_frameworks": [],
+    });
+    let more = json!({
+        "approvals_before_merge": 0,
+        "mirror": false,
+        "marked_for_deletion_at": null,
+        "marked_for_deletion_on": null,
+        "issues_template": null,
+        "merge_requests_template": null,
+        "merge_pipelines_enabled": false,
+        "merge_trains_enabled": false,
+        "group_runners_enabled": true,
+        "keep_latest_artifact": true,
+        "restrict_user_defined_variables": false,
+        "enforce_auth_checks_on_uploads": true,
+        "ci_default_git_depth": 20,
+        "ci_forward_deployment_enabled": true,
+        "ci_job_token_scope_enabled": false,
+        "ci_separated_caches": true,
+        "ci_forward_deployment_rollback_allowed": true,
+        "ci_allow_fork_pipelines_to_run_in_parent_project": true,
+        "ci_push_repository_for_job_token_allowed": false,
+        "ci_pipeline_variables_minimum_override_role": "developer",
+        "ci_id_token_sub_claim_components": ["project_path", "ref_type", "ref"],
+        "ci_delete_pipelines_in_seconds": null,
+        "ci_opt_in_jwt": false,
+        "max_artifacts_size": null,
+        "mr_default_target_self": false,
+        "build_git_strategy": "fetch",
+        "build_timeout": 3600,
+        "build_coverage_regex": null,
+        "auto_cancel_pending_pipelines": "enabled",
+        "auto_devops_enabled": false,
+        "auto_devops_deploy_strategy": "continuous",
+        "runner_token_expiration_interval": null,
+    });
+    extend(&mut settings, more);
+    for area in [
+        "analytics",
+        "builds",
+        "container_registry",
+        "environments",
+        "feature_flags",
+        "forking",
+        "infrastructure",
+        "model_experiments",
+        "model_registry",
+        "monitor",
+        "operations",
+        "pages",
+        "releases",
+        "requirements",
+        "security_and_compliance",
+        "snippets",
+        "wiki",
+    ] {
+        settings[format!("{area}_access_level")] = json!("enabled");
+    }
+    settings
+}

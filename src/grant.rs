@@ -10,6 +10,7 @@ use crate::message::{
 };
 
 pub mod branch;
+pub mod neutral;
 pub mod trailer;
 
 pub use trailer::Trailers;

@@ -25,7 +25,6 @@ pub mod credential;
 pub mod failure;
 pub mod identity;
 mod live;
-pub mod neutral;
 mod publish;
 pub mod rooms;
 mod stage;

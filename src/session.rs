@@ -263,6 +263,7 @@ impl<'a> Session<'a> {
             trailers: admit::trailers(self.task, admitted, agent),
             publish: self.task.publish,
             uncommitted: self.task.uncommitted,
+            may_comment: self.task.comment,
             limits: admit::limits(self.rooms, self.task),
         }
     }

@@ -203,6 +203,20 @@ pub enum EventBody {
         /// Which one.
         change_request: ChangeRequestRef,
     },
+    /// The agent said something on the forge in the name of the token's user.
+    Commented {
+        /// Which project.
+        project: ProjectKey,
+        /// What it was said about.
+        on: CommentedOn,
+        /// Its number.
+        number: u64,
+        /// Its address, where the forge told it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        url: Option<String>,
+        /// What was said.
+        text: String,
+    },
     /// A project is done.
     ProjectFinished {
         /// How it ended.
@@ -229,6 +243,16 @@ pub enum EventBody {
         /// How it ended.
         outcome: SessionOutcome,
     },
+}
+
+/// What a comment is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CommentedOn {
+    /// A change request.
+    ChangeRequest,
+    /// An issue.
+    Issue,
 }
 
 /// A step of the agent's plan.
@@ -287,6 +311,17 @@ impl Stage {
     }
 }
 
+impl CommentedOn {
+    /// The words that people are shown.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ChangeRequest => "change request",
+            Self::Issue => "issue",
+        }
+    }
+}
+
 impl EventBody {
     /// The kind's word: the end of the CloudEvents type and of the routing key.
     #[must_use]
@@ -313,6 +348,7 @@ impl EventBody {
             Self::BranchPublished { .. } => "branch_published",
             Self::ChangeRequestOpened { .. } => "change_request_opened",
             Self::ChangeRequestUpdated { .. } => "change_request_updated",
+            Self::Commented { .. } => "commented",
             Self::ProjectFinished { .. } => "project_finished",
             Self::Warning { .. } => "warning",
             Self::ControlAnswered { .. } => "control_answered",
@@ -345,6 +381,7 @@ impl EventBody {
             | Self::BranchPublished { .. }
             | Self::ChangeRequestOpened { .. }
             | Self::ChangeRequestUpdated { .. }
+            | Self::Commented { .. }
             | Self::ProjectFinished { .. }
             | Self::Warning { .. }
             | Self::ControlAnswered { .. }

@@ -37,6 +37,7 @@ fn grant() -> Arc<Grant> {
         trailers: BTreeMap::new(),
         publish: Publish::ChangeRequest,
         uncommitted: Uncommitted::Commit,
+        may_comment: false,
         limits: crate::grant::SessionLimits {
             session: second,
             turn: second,

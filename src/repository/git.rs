@@ -137,6 +137,12 @@ impl Invocation {
         self
     }
 
+    /// How many bytes it may print before that is too much.
+    pub(crate) fn largest_output(mut self, largest: usize) -> Self {
+        self.largest_output = largest;
+        self
+    }
+
     /// What it reads from its standard input.
     pub(crate) fn input(mut self, input: Vec<u8>) -> Self {
         self.input = input;

@@ -26,6 +26,7 @@ pub mod failure;
 pub mod identity;
 mod live;
 mod publish;
+mod reach;
 pub mod rooms;
 mod stage;
 pub mod steering;
@@ -279,8 +280,9 @@ impl<'a> Session<'a> {
             .work
             .iter()
             .map(|work| (work.admitted.grant.key.clone(), work.staging.clone()));
-        let mut router =
-            git::router(Arc::new(GitRoutes::new(projects, tell))).merge(tools::router(grant.clone(), wishes.clone()));
+        let reach = reach::of(self.rooms, &self.work, self.progress);
+        let tools = tools::router(grant.clone(), wishes.clone(), reach);
+        let mut router = git::router(Arc::new(GitRoutes::new(projects, tell))).merge(tools);
         if let Some(name) = &agent.model {
             let endpoint = self.rooms.models.get(name).ok_or_else(|| {
                 Failure::new(Reason::Internal, format!("the model endpoint {name} is not configured"))

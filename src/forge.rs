@@ -11,6 +11,7 @@ mod github;
 mod gitlab;
 mod http;
 pub mod inspect;
+mod lenient;
 #[cfg(test)]
 mod recordings;
 pub mod refusal;
@@ -131,7 +132,7 @@ pub struct ChangeRequest {
 /// as people left it), so calling it twice leaves one. Every call is safe to drop: dropping
 /// cancels the request, and whether its effect happened must then be read back.
 #[async_trait]
-pub trait Forge: Send + Sync {
+pub trait Forge: Inspect {
     /// Which kind it is.
     fn kind(&self) -> ForgeKind;
 

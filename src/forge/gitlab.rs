@@ -2,6 +2,7 @@
 //!
 //! Never infers a right that only the push can prove, and never opens a second merge request where an open one joins the same branches.
 
+mod inspect;
 mod refused;
 mod scopes;
 mod wire;

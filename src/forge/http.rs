@@ -4,6 +4,7 @@
 
 mod link;
 pub(super) mod pace;
+mod pages;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};

@@ -208,7 +208,8 @@ pub struct FileDiff {
     /// The hunks as a unified diff; `None` when they are not here, and then `why` says why: an empty diff is never shown as no change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub diff: Option<String>,
-    /// Why there are no hunks, or not all: `binary`, `too_large`, `collapsed`, `cut`.
+    /// Why there are no hunks, or not all: `binary`, `too_large`, `collapsed`, `cut`; `no_lines` where only name, mode or existence changed,
+    /// which is complete without any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }

@@ -2,10 +2,14 @@
 //!
 //! Never returns more than its bound, and never fails: what cannot be understood is described.
 
+mod untrusted;
+
 use serde_json::Value;
 use url::Url;
 
 use crate::secret::Mask;
+use untrusted::is_hidden;
+pub(super) use untrusted::{hunks, labels, line, paragraphs, word};
 
 /// Longest detail in an error, in characters.
 pub(super) const LONGEST_DETAIL: usize = 300;
@@ -20,7 +24,7 @@ const DEEPEST: usize = 4;
 pub(super) fn one_line(text: &str, most: usize) -> String {
     let mut line = String::new();
     let mut length = 0;
-    for word in text.split(|c: char| c.is_whitespace() || c.is_control() || redirects_reading(c)) {
+    for word in text.split(|c: char| c.is_whitespace() || c.is_control() || is_hidden(c)) {
         if word.is_empty() {
             continue;
         }
@@ -39,11 +43,6 @@ pub(super) fn one_line(text: &str, most: usize) -> String {
         }
     }
     line
-}
-
-/// Characters that change how a terminal or a page orders the text after them.
-fn redirects_reading(character: char) -> bool {
-    matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// One masked, bounded line. The mask comes first, so that no secret is cut in two and left half readable.
@@ -135,7 +134,7 @@ pub(super) fn person(text: &str) -> String {
 /// An e-mail address fit for a commit, or nothing.
 pub(super) fn email(text: &str) -> Option<String> {
     let text = text.trim();
-    let bad = |c: char| c.is_whitespace() || c.is_control() || redirects_reading(c) || matches!(c, '<' | '>' | ',');
+    let bad = |c: char| c.is_whitespace() || c.is_control() || is_hidden(c) || matches!(c, '<' | '>' | ',');
     let (local, domain) = text.rsplit_once('@')?;
     let usable = !local.is_empty() && !domain.is_empty() && text.len() <= LONGEST_NAME && !text.contains(bad);
     usable.then(|| text.to_owned())

@@ -5,16 +5,14 @@
 /// Whether a character may be shown. Line feed and tab may.
 #[must_use]
 pub fn is_shown(c: char) -> bool {
-    match c {
-        '\n' | '\t' => true,
-        // Soft hyphen, Arabic letter mark, Mongolian vowel separator.
-        '\u{ad}' | '\u{61c}' | '\u{180e}' => false,
+    let hidden = matches!(c,
+        // Soft hyphen, joiners, fillers, vowel separators: nothing is drawn.
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{3164}' | '\u{ffa0}'
         // Zero width, directional marks, embeddings and overrides, word joiner, invisible operators, isolates.
-        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => false,
-        // Interlinear annotation, tags, supplementary variation selectors.
-        '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e01ef}' => false,
-        other => !other.is_control(),
-    }
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        // Variation selectors, interlinear annotation, shorthand and musical marks; tags, in which whole sentences can be hidden.
+        | '\u{fe00}'..='\u{fe0f}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}');
+    matches!(c, '\n' | '\t') || !(hidden || c.is_control())
 }
 
 /// The text without what may not be shown.
@@ -23,12 +21,14 @@ pub fn readable(text: &str) -> String {
     text.chars().filter(|c| is_shown(*c)).collect()
 }
 
-/// The text with `<U+202E>` in place of what may not be shown: for code and names, where a hidden character is news and not noise.
+/// The text with `<U+202E>` in place of what may not be shown: for code and names, where a hidden character is news and not noise. A carriage
+/// return at a line's end stays: it is how some files end their lines.
 #[must_use]
 pub fn revealed(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if is_shown(c) {
+    let mut characters = text.chars().peekable();
+    while let Some(c) = characters.next() {
+        if is_shown(c) || (c == '\r' && characters.peek() == Some(&'\n')) {
             shown.push(c);
         } else {
             shown.push_str(&format!("<U+{:04X}>", u32::from(c)));
@@ -51,8 +51,8 @@ mod tests {
     #[test]
     fn what_hides_in_code_is_made_visible() {
         assert_eq!(
-            revealed("if a\u{202e}\u{2066} {\r\n\u{e0041}"),
-            "if a<U+202E><U+2066> {<U+000D>\n<U+E0041>"
+            revealed("if a\u{202e}\u{2066} {\r\n\r\u{e0041}"),
+            "if a<U+202E><U+2066> {\r\n<U+000D><U+E0041>"
         );
         assert_eq!(revealed("größe\t日本"), "größe\t日本");
     }

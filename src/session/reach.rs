@@ -13,7 +13,7 @@ use crate::forge::inspect::FileDiff;
 use crate::message::ProjectKey;
 use crate::progress::Progress;
 use crate::repository::{self, DiffReader, FileChange, NoDiff};
-use crate::tools::{DiffRequest, Diffs, GitDiff, Reach};
+use crate::tools::{DiffRequest, Diffs, ForgeProject, GitDiff, Reach};
 
 /// What the tools of a session over these projects reach.
 pub(super) fn of(rooms: &Rooms, work: &[Work], progress: &Arc<Progress>) -> Reach {
@@ -24,9 +24,17 @@ pub(super) fn of(rooms: &Rooms, work: &[Work], progress: &Arc<Progress>) -> Reac
             .diffs(&work.staging, grant, &work.admitted.connected.access);
         (grant.key.clone(), reader)
     });
+    let projects = work.iter().map(|work| {
+        let admitted = &work.admitted;
+        let project = ForgeProject {
+            forge: admitted.connected.forge.clone(),
+            facts: admitted.facts.clone(),
+        };
+        (admitted.grant.key.clone(), project)
+    });
     let progress = progress.clone();
     Reach {
-        projects: BTreeMap::new(),
+        projects: projects.collect(),
         diffs: Arc::new(Readers(readers.collect())),
         tell: Arc::new(move |event| {
             let progress = progress.clone();

@@ -152,7 +152,7 @@ async fn a_diff_comes_from_git_and_shows_what_hides_in_it() {
         .call("get_change_request_diff", json!({"project": LAB, "number": 1}))
         .await;
     assert_eq!((&found["source"], &found["complete"]), (&json!("git"), &json!(true)));
-    assert_eq!(found["items"][0]["diff"], "@@ -1 +1 @@\n-x<U+000D>\n+y<U+2066>\n");
+    assert_eq!(found["items"][0]["diff"], "@@ -1 +1 @@\n-x\r\n+y<U+2066>\n");
     assert_eq!(found["items"][0]["path"], "a<U+202E>b");
     assert_eq!(found["items"][1]["why"], "binary");
     assert_eq!(

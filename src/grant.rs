@@ -10,6 +10,7 @@ use crate::message::{
 };
 
 pub mod branch;
+pub mod neutral;
 pub mod trailer;
 
 pub use trailer::Trailers;
@@ -27,6 +28,8 @@ pub struct Grant {
     pub publish: Publish,
     /// What happens to uncommitted changes.
     pub uncommitted: Uncommitted,
+    /// Whether the agent may comment in the user's name, where the token allows it.
+    pub may_comment: bool,
     /// Time limits.
     pub limits: SessionLimits,
 }

@@ -21,7 +21,7 @@
 //! | [`sandbox`] | the seam to the container engine | message |
 //! | [`gateway`] | the sandbox's one socket: git, model, `inside` | grant, message, secret, repository |
 //! | [`agent`] | the seam to agents | message, progress |
-//! | [`tools`] | MCP tools offered to the agent | message, grant |
+//! | [`tools`] | MCP tools offered to the agent | message, grant, forge |
 //! | [`session`] | the straight path | all above but queue |
 //! | [`worker`] | slots, claim, drain, settle | message, queue, session, progress, secret |
 //! | [`admin`] | health, readiness, metrics over HTTP | metrics |

@@ -7,6 +7,7 @@ pub mod control;
 pub mod event;
 pub mod id;
 pub mod outcome;
+pub mod readable;
 pub mod task;
 
 pub use capability::{Capabilities, Right};

@@ -14,6 +14,7 @@ use crate::grant::{ProjectGrant, Trailers};
 use crate::message::SessionId;
 
 mod bare;
+mod diffs;
 mod error;
 mod git;
 mod inspect;
@@ -30,6 +31,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub use diffs::{ChangeDiff, DiffReader, DiffRequest, FileChange, FileDiff, NoDiff};
 pub use error::RepositoryError;
 pub use inspect::{ChangedFile, FileStatus, Inspection, StagedCommit};
 pub use keep::Kept;

@@ -27,10 +27,10 @@ mod expiry;
 pub mod failure;
 pub mod identity;
 mod live;
-pub mod neutral;
 mod orders;
 mod publish;
 mod push_options;
+mod reach;
 pub mod rooms;
 mod stage;
 pub mod steering;
@@ -297,6 +297,7 @@ impl<'a> Session<'a> {
             trailers: admit::trailers(self.task, admitted, agent),
             publish: self.task.publish,
             uncommitted: self.task.uncommitted,
+            may_comment: self.task.comment,
             limits: admit::limits(self.rooms, self.task),
         }
     }
@@ -314,7 +315,8 @@ impl<'a> Session<'a> {
             .map(|work| (work.admitted.grant.key.clone(), work.staging.clone()));
         let routes = Arc::new(GitRoutes::new(projects, tell));
         self.open.reachable(self.live.inside()?, routes.clone());
-        let mut router = git::router(routes).merge(tools::router(grant.clone(), wishes.clone()));
+        let reach = reach::of(self.rooms, &self.work, self.progress);
+        let mut router = git::router(routes).merge(tools::router(grant.clone(), wishes.clone(), reach));
         if let Some(name) = &agent.model {
             let endpoint = self.rooms.models.get(name).ok_or_else(|| {
                 Failure::new(Reason::Internal, format!("the model endpoint {name} is not configured"))

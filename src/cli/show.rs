@@ -183,6 +183,17 @@ fn told(body: &EventBody) -> Told {
             wait_s,
             ..
         } => Told::Line(format!("{project} needs attention ({wait_s} s left): {message}")),
+        EventBody::Commented {
+            project,
+            on,
+            number,
+            url,
+            text,
+        } => Told::Line(format!(
+            "commented on {} {number} of {project}{}: {text}",
+            on.as_str(),
+            url.as_ref().map_or_else(String::new, |url| format!(" at {url}"))
+        )),
         EventBody::ProjectFinished { .. } => Told::Nothing,
         EventBody::Warning { code, message } => Told::Line(format!("warning ({code}): {message}")),
         EventBody::ControlAnswered { applied, message, .. } => Told::Line(format!(

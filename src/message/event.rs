@@ -217,6 +217,20 @@ pub enum EventBody {
         /// For how long the session waits, in seconds.
         wait_s: u64,
     },
+    /// The agent said something on the forge in the name of the token's user.
+    Commented {
+        /// Which project.
+        project: ProjectKey,
+        /// What it was said about.
+        on: CommentedOn,
+        /// Its number.
+        number: u64,
+        /// Its address, where the forge told it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        url: Option<String>,
+        /// What was said.
+        text: String,
+    },
     /// A project is done.
     ProjectFinished {
         /// How it ended.
@@ -243,6 +257,16 @@ pub enum EventBody {
         /// How it ended.
         outcome: SessionOutcome,
     },
+}
+
+/// What a comment is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CommentedOn {
+    /// A change request.
+    ChangeRequest,
+    /// An issue.
+    Issue,
 }
 
 /// A step of the agent's plan.
@@ -301,6 +325,17 @@ impl Stage {
     }
 }
 
+impl CommentedOn {
+    /// The words that people are shown.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ChangeRequest => "change request",
+            Self::Issue => "issue",
+        }
+    }
+}
+
 impl EventBody {
     /// The kind's word: the end of the CloudEvents type and of the routing key.
     #[must_use]
@@ -328,6 +363,7 @@ impl EventBody {
             Self::ChangeRequestOpened { .. } => "change_request_opened",
             Self::ChangeRequestUpdated { .. } => "change_request_updated",
             Self::NeedsAttention { .. } => "needs_attention",
+            Self::Commented { .. } => "commented",
             Self::ProjectFinished { .. } => "project_finished",
             Self::Warning { .. } => "warning",
             Self::ControlAnswered { .. } => "control_answered",
@@ -361,6 +397,7 @@ impl EventBody {
             | Self::ChangeRequestOpened { .. }
             | Self::ChangeRequestUpdated { .. }
             | Self::NeedsAttention { .. }
+            | Self::Commented { .. }
             | Self::ProjectFinished { .. }
             | Self::Warning { .. }
             | Self::ControlAnswered { .. }

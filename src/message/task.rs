@@ -50,6 +50,10 @@ pub struct Task {
     /// What to do with changes that the agent left uncommitted at the end of a turn.
     #[serde(default)]
     pub uncommitted: Uncommitted,
+    /// Whether the agent may reply to discussions of change requests and comment on issues, in the name of the token's user. What it says
+    /// is told as an event.
+    #[serde(default)]
+    pub comment: bool,
     /// Limits below the operator's own.
     #[serde(default)]
     pub limits: Limits,
@@ -430,6 +434,7 @@ mod tests {
     fn a_plain_task_is_read() {
         let task = Task::parse(sample().to_string().as_bytes()).unwrap();
         assert_eq!(task.publish, Publish::ChangeRequest);
+        assert!(!task.comment, "nobody speaks in a user's name unasked");
         assert_eq!(task.projects[0].key().to_string(), "work:platform/greeter");
     }
 

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::scrub;
 use crate::message::EventBody;
+use crate::message::readable::readable;
 use crate::secret::Mask;
 
 /// Bytes of notes that wait at most.
@@ -114,6 +115,7 @@ impl Outbox {
             | EventBody::TurnEnded { .. }
             | EventBody::PushAccepted { .. }
             | EventBody::PushRefused { .. }
+            | EventBody::Commented { .. }
             | EventBody::BranchPublished { .. }
             | EventBody::ChangeRequestOpened { .. }
             | EventBody::ChangeRequestUpdated { .. }
@@ -127,7 +129,7 @@ impl Outbox {
 
     fn push_text(&mut self, thought: bool, text: &str, mask: &Mask) {
         // Cleaned before it is joined and masked: an invisible character inside a secret must not hide it.
-        let text = scrub::clean(text);
+        let text = readable(text);
         if text.is_empty() {
             return;
         }

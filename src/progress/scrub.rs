@@ -5,6 +5,7 @@
 use std::str::FromStr;
 
 use crate::message::outcome::ChangeRequestRef;
+use crate::message::readable::readable;
 use crate::message::{BranchName, ConnectionName, EventBody, ProjectKey, ProjectOutcome, ProjectPath, SessionOutcome};
 use crate::secret::Mask;
 
@@ -17,28 +18,9 @@ const LONGEST_LIST: usize = 200;
 /// What stands at the end of a text that was cut.
 const CUT: &str = " [cut]";
 
-/// The text without control characters (except line feed and tab) and without characters that are invisible or turn the reading direction:
-/// those drive terminals, hide words, or make text read as what it is not.
-pub(super) fn clean(text: &str) -> String {
-    text.chars().filter(|c| is_shown(*c)).collect()
-}
-
-fn is_shown(c: char) -> bool {
-    match c {
-        '\n' | '\t' => true,
-        // Soft hyphen, Arabic letter mark, Mongolian vowel separator.
-        '\u{ad}' | '\u{61c}' | '\u{180e}' => false,
-        // Zero width, directional marks, embeddings and overrides, word joiner, invisible operators, isolates.
-        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => false,
-        // Interlinear annotation, tags, supplementary variation selectors.
-        '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e01ef}' => false,
-        other => !other.is_control(),
-    }
-}
-
 /// Cleans, masks and bounds one text.
 pub(super) fn text(text: &mut String, mask: &Mask) {
-    let mut cleaned = clean(text);
+    let mut cleaned = readable(text);
     let mut was_cut = false;
     if cleaned.len() > LONGEST_READ {
         // Not through a secret: half of one would not be recognised.
@@ -158,6 +140,17 @@ pub(super) fn body(body: &mut EventBody, mask: &Mask) {
             key(project, mask);
             text(message);
         }
+        EventBody::Commented {
+            project,
+            on: _,
+            number: _,
+            url,
+            text: said,
+        } => {
+            key(project, mask);
+            url.iter_mut().for_each(text);
+            text(said);
+        }
         EventBody::ProjectFinished { outcome } => project_outcome(outcome, mask),
         EventBody::ControlAnswered {
             in_reply_to,
@@ -261,13 +254,6 @@ mod tests {
 
     fn mask() -> Mask {
         Mask::new([&Secret::new(TOKEN)])
-    }
-
-    #[test]
-    fn terminals_are_not_driven_and_nothing_is_hidden() {
-        assert_eq!(clean("a\u{1b}]52;c;x\u{7}b\r\n\tc"), "a]52;c;xb\n\tc");
-        assert_eq!(clean("\u{202e}evil\u{2066}\u{200b}\u{e0041}\u{9b}\u{feff}"), "evil");
-        assert_eq!(clean("größe 日本 🙂"), "größe 日本 🙂");
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub enum RepositoryError {
     },
     /// A git process said more than is read.
     #[error(
-        "git answered with more than {limit} bytes while it was to {act}; the project has too many branches and tags"
+        "git answered with more than {limit} bytes while it was to {act}; there is more of it than this worker reads"
     )]
     Answer {
         /// What it was doing.
@@ -158,6 +158,12 @@ pub enum RepositoryError {
         /// What the child said.
         text: String,
     },
+    /// git cannot give the diff of a change request.
+    #[error("git cannot give the diff of the change request: {text}")]
+    Diff {
+        /// Why.
+        text: String,
+    },
     /// The forge refused the push.
     #[error("the forge refused the push: {text}")]
     PushRejected {
@@ -222,6 +228,7 @@ impl RepositoryError {
             | Self::Maintain { .. }
             | Self::Serve { .. }
             | Self::Inspect { .. }
+            | Self::Diff { .. }
             | Self::PushRejected { .. }
             | Self::PushStale { .. }
             | Self::PushRewinds { .. }

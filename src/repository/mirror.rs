@@ -23,7 +23,7 @@ pub(super) use maintenance::maintain_all;
 
 /// All objects are checked and stay in packs, so that linking a few files hands over everything. Three old flaws that harm nobody are let
 /// through: real projects have them in their history.
-const SETTINGS: &str = "[fetch]\n\tfsckObjects = true\n\tunpackLimit = 1\n\twriteCommitGraph = false\n[transfer]\n\tunpackLimit = 1\n\
+pub(super) const SETTINGS: &str = "[fetch]\n\tfsckObjects = true\n\tunpackLimit = 1\n\twriteCommitGraph = false\n[transfer]\n\tunpackLimit = 1\n\
 [fetch \"fsck\"]\n\tzeroPaddedFilemode = ignore\n\tbadTimezone = ignore\n\tmissingSpaceBeforeDate = ignore\n\
 [fsck]\n\tzeroPaddedFilemode = ignore\n\tbadTimezone = ignore\n\tmissingSpaceBeforeDate = ignore\n";
 

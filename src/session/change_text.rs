@@ -1,11 +1,10 @@
 //! The text of a change request: title, *Changes*, *Approach*, *Trade-offs*, how it was checked, sister change requests, the session. Pure.
 //!
-//! All that a model wrote goes through [`super::neutral`]. No section is ever empty: what the agent did not say is written from the branch.
+//! All that a model wrote goes through [`crate::grant::neutral`]. No section is ever empty: what the agent did not say is written from the branch.
 
 use crate::agent::sections::Sections;
+use crate::grant::neutral;
 use crate::message::{ProjectKey, SessionId};
-
-use super::neutral;
 
 /// Longest description. GitHub's limit is 65,536 characters; this leaves room for what is added later.
 const LONGEST: usize = 60_000;

@@ -122,6 +122,7 @@ impl From<RepositoryError> for Failure {
             | RepositoryError::Maintain { .. }
             | RepositoryError::Serve { .. }
             | RepositoryError::Inspect { .. }
+            | RepositoryError::Diff { .. }
             | RepositoryError::PushOption { .. }
             | RepositoryError::NothingToKeep
             | RepositoryError::Keep { .. } => Reason::Internal,

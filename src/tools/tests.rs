@@ -1,21 +1,133 @@
-//! The tools over HTTP as agents of both revisions of the protocol ask for them.
+//! The tools over HTTP as agents ask for them, against a forge made by hand.
+
+mod comments;
+mod double;
+mod protocol;
+mod reading;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use super::*;
-use crate::message::{ForgeKind, Publish, Uncommitted};
+use super::{ForgeProject, Reach, Wishes, router};
+use crate::grant::{Grant, Identity, ProjectGrant, SessionLimits};
+use crate::message::{Capabilities, EventBody, ForgeKind, ProjectKey, Publish, Uncommitted};
+use double::{Double, NoGit, facts};
 
-fn grant() -> Arc<Grant> {
-    let project = |path: &str| crate::grant::ProjectGrant {
+const HOST: &str = "127.0.0.1:8470";
+
+/// One session whose tools are asked.
+struct World {
+    grant: Grant,
+    wishes: Wishes,
+    double: Arc<Double>,
+    diffs: Arc<dyn super::Diffs>,
+    told: Arc<Mutex<Vec<EventBody>>>,
+    router: Option<axum::Router>,
+}
+
+impl World {
+    /// Two projects, `work:a/b` on a GitLab and `hub:a/c` on a GitHub, with nothing known of the tokens.
+    fn new() -> Self {
+        Self {
+            grant: grant(),
+            wishes: Wishes::default(),
+            double: Arc::default(),
+            diffs: Arc::new(NoGit),
+            told: Arc::default(),
+            router: None,
+        }
+    }
+
+    fn with(change: impl FnOnce(&mut Self)) -> Self {
+        let mut world = Self::new();
+        change(&mut world);
+        world
+    }
+
+    fn double(&mut self) -> &mut Double {
+        Arc::get_mut(&mut self.double).unwrap()
+    }
+
+    fn router(&mut self) -> axum::Router {
+        let told = Arc::clone(&self.told);
+        let reach = Reach {
+            project: {
+                let forge = Arc::clone(&self.double);
+                let known: Vec<_> = self.grant.projects.iter().map(|project| project.key.clone()).collect();
+                Arc::new(move |key| {
+                    known.contains(key).then(|| {
+                        let forge = Arc::clone(&forge);
+                        ForgeProject { forge, facts: facts() }
+                    })
+                })
+            },
+            diffs: Arc::clone(&self.diffs),
+            tell: Arc::new(move |event| {
+                told.lock().unwrap().push(event);
+                Box::pin(async {})
+            }),
+        };
+        let (grant, wishes) = (Arc::new(self.grant.clone()), self.wishes.clone());
+        self.router.get_or_insert_with(|| router(grant, wishes, reach)).clone()
+    }
+
+    async fn ask(&mut self, host: &str, version: &str, body: &Value) -> (StatusCode, Value) {
+        let mut request = Request::post("/mcp")
+            .header("host", host)
+            .header("content-type", "application/json")
+            .header("accept", "application/json, text/event-stream")
+            .header("mcp-protocol-version", version);
+        if version == "2026-07-28" {
+            // This revision repeats in headers what the body says.
+            request = request.header("mcp-method", body["method"].as_str().unwrap_or_default());
+            if let Some(name) = body.pointer("/params/name").and_then(Value::as_str) {
+                request = request.header("mcp-name", name);
+            }
+        }
+        let request = request.body(Body::from(body.to_string())).unwrap();
+        let answer = self.router().oneshot(request).await.unwrap();
+        let status = answer.status();
+        let body = axum::body::to_bytes(answer.into_body(), 1024 * 1024).await.unwrap();
+        let value = serde_json::from_slice(&body).unwrap_or_else(|_| json!(String::from_utf8_lossy(&body)));
+        (status, value)
+    }
+
+    /// What a tool answers when it works.
+    async fn call(&mut self, name: &str, arguments: Value) -> Value {
+        let (_, answer) = self
+            .ask(HOST, "2025-11-25", &call("2025-11-25", name, &arguments))
+            .await;
+        assert_eq!(answer["result"]["isError"], false, "{answer}");
+        let structured = answer["result"]["structuredContent"].clone();
+        let text = answer["result"]["content"][0]["text"].as_str().unwrap();
+        assert_eq!(serde_json::from_str::<Value>(text).unwrap(), structured);
+        assert!(text.len() <= super::bounds::LARGEST_RESULT, "{} bytes", text.len());
+        structured
+    }
+
+    /// What a tool says when it does not.
+    async fn refusal(&mut self, name: &str, arguments: Value) -> String {
+        let (_, answer) = self
+            .ask(HOST, "2025-11-25", &call("2025-11-25", name, &arguments))
+            .await;
+        assert_eq!(answer["result"]["isError"], true, "{answer}");
+        answer["result"]["content"][0]["text"].as_str().unwrap().to_owned()
+    }
+}
+
+fn grant() -> Grant {
+    let project = |connection: &str, path: &str, forge| ProjectGrant {
         key: ProjectKey {
-            connection: "work".parse().unwrap(),
+            connection: connection.parse().unwrap(),
             path: path.parse().unwrap(),
         },
-        forge: ForgeKind::Gitlab,
-        connection: "work".parse().unwrap(),
+        forge,
+        connection: connection.parse().unwrap(),
         id: "1".into(),
         instance: "https://forge.example".into(),
         clone_url: "https://forge.example/a/b.git".into(),
@@ -24,47 +136,29 @@ fn grant() -> Arc<Grant> {
         default_branch: "main".parse().unwrap(),
         branch: "cofferdam/x-1".parse().unwrap(),
         directory: "/workspace/b".into(),
-        identity: crate::grant::Identity {
+        identity: Identity {
             name: "Ada".into(),
             email: "ada@example.org".into(),
         },
-        capabilities: crate::message::Capabilities::UNPROVEN,
+        capabilities: Capabilities::UNPROVEN,
     };
     let second = std::time::Duration::from_secs(1);
-    Arc::new(Grant {
+    Grant {
         session: "0190c2f0-7c1e-7000-8000-000000000001".parse().unwrap(),
-        projects: vec![project("a/b"), project("a/c")],
+        projects: vec![
+            project("work", "a/b", ForgeKind::Gitlab),
+            project("hub", "a/c", ForgeKind::Github),
+        ],
         trailers: BTreeMap::new(),
         publish: Publish::ChangeRequest,
         uncommitted: Uncommitted::Commit,
-        limits: crate::grant::SessionLimits {
+        may_comment: false,
+        limits: SessionLimits {
             session: second,
             turn: second,
             idle: second,
         },
-    })
-}
-
-async fn ask(wishes: &Wishes, host: &str, version: &str, body: &Value) -> (StatusCode, Value) {
-    let method = body["method"].as_str().unwrap_or_default().to_owned();
-    let mut request = Request::post("/mcp")
-        .header("host", host)
-        .header("content-type", "application/json")
-        .header("accept", "application/json, text/event-stream")
-        .header("mcp-protocol-version", version);
-    if version == "2026-07-28" {
-        // This revision repeats in headers what the body says.
-        request = request.header("mcp-method", method);
-        if let Some(name) = body.pointer("/params/name").and_then(Value::as_str) {
-            request = request.header("mcp-name", name);
-        }
     }
-    let request = request.body(Body::from(body.to_string())).unwrap();
-    let answer = router(grant(), wishes.clone()).oneshot(request).await.unwrap();
-    let status = answer.status();
-    let body = axum::body::to_bytes(answer.into_body(), 1024 * 1024).await.unwrap();
-    let value = serde_json::from_slice(&body).unwrap_or_else(|_| json!(String::from_utf8_lossy(&body)));
-    (status, value)
 }
 
 fn call(version: &str, name: &str, arguments: &Value) -> Value {
@@ -76,67 +170,4 @@ fn meta(version: &str) -> Value {
     json!({"io.modelcontextprotocol/protocolVersion": version,
         "io.modelcontextprotocol/clientInfo": {"name": "t", "version": "1"},
         "io.modelcontextprotocol/clientCapabilities": {}})
-}
-
-const HOST: &str = "127.0.0.1:8470";
-
-#[tokio::test]
-async fn the_revisions_with_a_handshake_are_answered() {
-    for version in ["2025-06-18", "2025-11-25"] {
-        let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": version,
-            "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}});
-        let (status, answer) = ask(&Wishes::default(), HOST, version, &hello).await;
-        assert_eq!(status, StatusCode::OK, "{answer}");
-        assert_eq!(answer["result"]["protocolVersion"], version, "{answer}");
-        let list = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {}});
-        let (_, answer) = ask(&Wishes::default(), HOST, version, &list).await;
-        let tools = answer["result"]["tools"].as_array().unwrap();
-        assert_eq!(tools.len(), 2, "{answer}");
-        for tool in tools {
-            assert_eq!(tool["annotations"]["openWorldHint"], false, "{tool}");
-            assert_eq!(tool["annotations"]["destructiveHint"], false, "{tool}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn the_revision_without_a_handshake_is_answered() {
-    let version = "2026-07-28";
-    let wishes = Wishes::default();
-    let (status, answer) = ask(&wishes, HOST, version, &call(version, "get_session", &json!({}))).await;
-    assert_eq!(status, StatusCode::OK, "{answer}");
-    assert_eq!(
-        answer.pointer("/result/structuredContent/projects/0/branch"),
-        Some(&json!("cofferdam/x-1")),
-        "{answer}"
-    );
-}
-
-#[tokio::test]
-async fn a_wish_is_recorded_for_a_project_of_the_session_only() {
-    let version = "2025-11-25";
-    let wishes = Wishes::default();
-    let texts = |project: &str, title: &str| json!({"project": project, "title": title, "changes": "c", "approach": "a", "trade_offs": "t"});
-    let named = |arguments: Value| call(version, "create_change_request", &arguments);
-    let (_, answer) = ask(&wishes, HOST, version, &named(texts("work:a/b", "One"))).await;
-    assert!(answer.get("result").is_some(), "{answer}");
-    assert_eq!(wishes.get(&grant().projects[0].key).unwrap().title, "One");
-    for bad in [
-        texts("work:other/secret", "x"),
-        texts("work:a/b", &"x".repeat(LONGEST_ARGUMENT + 1)),
-    ] {
-        let (_, answer) = ask(&wishes, HOST, version, &named(bad)).await;
-        assert!(answer.get("error").is_some(), "{answer}");
-    }
-    assert_eq!(wishes.get(&grant().projects[0].key).unwrap().title, "One");
-}
-
-#[tokio::test]
-async fn another_host_and_a_huge_body_are_refused() {
-    let list = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {}});
-    let (status, _) = ask(&Wishes::default(), "evil.example", "2025-11-25", &list).await;
-    assert_eq!(status, StatusCode::FORBIDDEN);
-    let huge = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {"x": "y".repeat(LARGEST_REQUEST)}});
-    let (status, _) = ask(&Wishes::default(), HOST, "2025-11-25", &huge).await;
-    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
 }

@@ -7,6 +7,8 @@ use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
 
+use crate::message::readable::readable;
+
 /// Breaks a token without changing how it looks.
 const BREAK: char = '\u{200b}';
 
@@ -130,26 +132,15 @@ fn closes(line: &str, open: usize) -> bool {
     indent <= 3 && ticks >= open && rest[ticks..].trim().is_empty()
 }
 
-/// Without control, direction, zero-width and tag characters.
+/// Without what may not be shown.
 fn visible(input: &str) -> String {
-    input
+    let spaced: String = input
         .replace("\r\n", "\n")
         .chars()
-        .filter(|c| {
-            let hidden = matches!(*c,
-                '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{ad}'
-                | '\u{e0000}'..='\u{e007f}' | '\u{fff9}'..='\u{fffb}');
-            !hidden && (!c.is_control() || matches!(c, '\n' | '\t'))
-        })
         // Forges know only the plain space around fences and words; others would be read differently here and there.
-        .map(|c| {
-            if c.is_whitespace() && !matches!(c, '\n' | '\t') {
-                ' '
-            } else {
-                c
-            }
-        })
-        .collect()
+        .map(|c| if c.is_whitespace() && !c.is_control() { ' ' } else { c })
+        .collect();
+    readable(&spaced)
 }
 
 /// A line that a forge interprets.

@@ -1,0 +1,93 @@
+//! What the session's tools reach: each project's forge with the user's token, its diffs in git, and the session's events.
+//!
+//! Hands over what was admitted and nothing more.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::Rooms;
+use super::publish::Work;
+use crate::forge::inspect::FileDiff;
+use crate::message::ProjectKey;
+use crate::progress::Progress;
+use crate::repository::{self, DiffReader, FileChange, NoDiff};
+use crate::tools::{DiffRequest, Diffs, ForgeProject, GitDiff, Reach};
+
+/// What the tools of a session over these projects reach.
+pub(super) fn of(rooms: &Rooms, work: &[Arc<Work>], progress: &Arc<Progress>) -> Reach {
+    let readers = work.iter().map(|work| {
+        let grant = &work.admitted.grant;
+        let reader = rooms.repositories.diffs(&work.staging, grant);
+        (grant.key.clone(), (work.clone(), reader))
+    });
+    let all = work.to_vec();
+    let progress = progress.clone();
+    Reach {
+        project: Arc::new(move |key| {
+            let admitted = &all.iter().find(|work| work.admitted.grant.key == *key)?.admitted;
+            Some(ForgeProject {
+                forge: admitted.connection.current().ok()?.forge.clone(),
+                facts: admitted.facts.clone(),
+            })
+        }),
+        diffs: Arc::new(Readers(readers.collect())),
+        tell: Arc::new(move |event| {
+            let progress = progress.clone();
+            Box::pin(async move { progress.state(event).await })
+        }),
+    }
+}
+
+/// Diffs from git, by project.
+struct Readers(BTreeMap<ProjectKey, (Arc<Work>, DiffReader)>);
+
+#[async_trait]
+impl Diffs for Readers {
+    async fn diff(&self, project: &ProjectKey, request: &DiffRequest) -> Result<GitDiff, String> {
+        let (work, reader) = self.0.get(project).ok_or("the project is not here")?;
+        let connected = work.admitted.connection.current().map_err(|failure| failure.message)?;
+        // What the forge's API told is a stranger's text until it reads as a commit or a branch.
+        let request = repository::DiffRequest {
+            number: request.number,
+            head: request.head.as_deref().and_then(|head| head.parse().ok()),
+            base: request.base.as_deref().and_then(|base| base.parse().ok()),
+            target: request.target.parse().ok(),
+            path: request.path.clone(),
+            skip: request.skip,
+            most: request.most,
+        };
+        let found = reader
+            .read(&request, &connected.access)
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok(GitDiff {
+            base: found.base.to_string(),
+            head: found.head.to_string(),
+            total: found.total,
+            files: found.files.into_iter().map(file).collect(),
+        })
+    }
+}
+
+fn file(of: repository::FileDiff) -> FileDiff {
+    let (diff, why) = match of.diff {
+        Ok(diff) => (Some(diff), None),
+        Err(NoDiff::Binary) => (None, Some("binary")),
+        Err(NoDiff::TooLarge) => (None, Some("too_large")),
+    };
+    FileDiff {
+        path: of.path,
+        old_path: of.old_path,
+        change: match of.change {
+            FileChange::Added => "added",
+            FileChange::Removed => "removed",
+            FileChange::Renamed => "renamed",
+            FileChange::Modified => "modified",
+        }
+        .to_owned(),
+        diff,
+        why: why.map(str::to_owned),
+    }
+}

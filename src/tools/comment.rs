@@ -1,0 +1,94 @@
+//! What both ways to speak in the user's name have in common: who may, what is taken out of the text, and that the user is told.
+//!
+//! Never says anything twice: a comment whose fate is unknown is not repeated.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::arguments::refused;
+use super::error::ToolError;
+use super::reach::{Act, ForgeProject};
+use super::{LONGEST_ARGUMENT, Tools};
+use crate::forge::inspect::Note;
+use crate::grant::{ProjectGrant, neutral};
+use crate::message::EventBody;
+use crate::message::event::CommentedOn;
+use crate::message::readable::readable;
+
+/// Longest text that both forges take, in UTF-16 units: taming makes a text longer.
+const LONGEST_BODY: usize = 65_000;
+
+/// What a tool that spoke answers.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Posted {
+    /// The project.
+    project: String,
+    /// The number of what was commented on.
+    number: u64,
+    /// The forge's id of the new note.
+    note_id: String,
+    /// How many more comments this session may make.
+    comments_left: u32,
+}
+
+/// What was said, and about what.
+pub(super) struct Said<'a> {
+    pub(super) project: &'a ProjectGrant,
+    pub(super) on: CommentedOn,
+    pub(super) number: u64,
+    pub(super) url: String,
+    pub(super) text: String,
+}
+
+impl Tools {
+    /// The project, if the agent may speak there: the task first, then the token.
+    pub(super) fn may_comment(&self, named: Option<&str>) -> Result<(&ProjectGrant, ForgeProject), ToolError> {
+        if !self.grant.may_comment {
+            return Err(ToolError::MayNotComment);
+        }
+        self.reach(named, Act::Comment)
+    }
+
+    /// The text without its teeth: what a model wrote mentions nobody, closes nothing and commands nothing.
+    pub(super) fn comment_body(said: &str) -> Result<String, ToolError> {
+        if said.len() > LONGEST_ARGUMENT {
+            return refused("body", "may have at most 32 KiB: shorten it".to_owned());
+        }
+        let body = neutral::text(said);
+        if body.trim().is_empty() {
+            return refused("body", "must say something".to_owned());
+        }
+        if body.encode_utf16().count() > LONGEST_BODY {
+            return refused(
+                "body",
+                "is too long with so many mentions and references: shorten it".to_owned(),
+            );
+        }
+        Ok(body)
+    }
+
+    /// Tells the user what was said in their name, then the agent that it was said.
+    pub(super) async fn posted(&self, said: Said<'_>, note: &Note, comments_left: u32) -> Posted {
+        let Said {
+            project,
+            on,
+            number,
+            url,
+            text,
+        } = said;
+        let event = EventBody::Commented {
+            project: project.key.clone(),
+            on,
+            number,
+            url: Some(url).filter(|url| !url.is_empty()),
+            text,
+        };
+        (self.reach.tell)(event).await;
+        Posted {
+            project: project.key.to_string(),
+            number,
+            note_id: readable(&note.id),
+            comments_left,
+        }
+    }
+}

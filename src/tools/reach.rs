@@ -1,0 +1,186 @@
+//! What the tools reach: the forge of each of the session's projects, its diffs in git, and who is told what was said.
+//!
+//! Filled by the session. Which project an argument may name, and what the token allows there, is decided here, before anything is asked.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+
+use super::Tools;
+use super::error::ToolError;
+use crate::forge::inspect::FileDiff;
+use crate::forge::{Inspect, ProjectFacts};
+use crate::grant::ProjectGrant;
+use crate::message::{EventBody, ForgeKind, ProjectKey, Right};
+
+/// Tells the session what happened; the future ends when it is told.
+pub type Tell = Arc<dyn Fn(EventBody) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// What the tools of one session reach.
+#[derive(Clone)]
+pub struct Reach {
+    /// The forge of a project with the credential of this moment; `None` when its connection is gone. Asked anew for each call.
+    pub project: Arc<dyn Fn(&ProjectKey) -> Option<ForgeProject> + Send + Sync>,
+    /// Diffs from git.
+    pub diffs: Arc<dyn Diffs>,
+    /// Who is told what was said in the user's name.
+    pub tell: Tell,
+}
+
+impl std::fmt::Debug for Reach {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Reach").finish_non_exhaustive()
+    }
+}
+
+/// A project on its forge.
+#[derive(Clone)]
+pub struct ForgeProject {
+    /// The forge, with the user's token.
+    pub forge: Arc<dyn Inspect>,
+    /// The project as the forge knows it.
+    pub facts: ProjectFacts,
+}
+
+impl std::fmt::Debug for ForgeProject {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("ForgeProject")
+            .field("facts", &self.facts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which part of a diff is wanted from git.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiffRequest {
+    /// The change request's number.
+    pub number: u64,
+    /// Its head, as the forge tells it.
+    pub head: Option<String>,
+    /// The commit that its diff starts from, as the forge tells it.
+    pub base: Option<String>,
+    /// The branch that it merges into.
+    pub target: String,
+    /// Only this file, or the files below this directory.
+    pub path: Option<String>,
+    /// How many files to pass over.
+    pub skip: usize,
+    /// How many files to show.
+    pub most: usize,
+}
+
+/// Files of a diff, from git.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GitDiff {
+    /// The commit that it starts from.
+    pub base: String,
+    /// The commit that it leads to.
+    pub head: String,
+    /// How many files differ, of those asked for.
+    pub total: usize,
+    /// The files.
+    pub files: Vec<FileDiff>,
+}
+
+/// Gives the diffs of change requests from git, where the worker has the project.
+#[async_trait]
+pub trait Diffs: Send + Sync {
+    /// The diff, or why git cannot give it: then the forge's API is asked.
+    async fn diff(&self, project: &ProjectKey, request: &DiffRequest) -> Result<GitDiff, String>;
+}
+
+/// What a tool needs a token to allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Act {
+    InspectChangeRequests,
+    ReadIssues,
+    Comment,
+}
+
+impl Act {
+    fn right(self, project: &ProjectGrant) -> Right {
+        match self {
+            Self::InspectChangeRequests => project.capabilities.inspect_change_requests,
+            Self::ReadIssues => project.capabilities.read_issues,
+            Self::Comment => project.capabilities.comment,
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::InspectChangeRequests => "read merge and pull requests",
+            Self::ReadIssues => "read issues",
+            Self::Comment => "comment",
+        }
+    }
+
+    /// The scope that would allow it, as the forge's users know it.
+    fn needs(self, forge: ForgeKind) -> &'static str {
+        match (forge, self) {
+            (ForgeKind::Gitlab, Self::Comment) => "the scope `api`",
+            (ForgeKind::Gitlab, Self::InspectChangeRequests | Self::ReadIssues) => "the scope `read_api` or `api`",
+            (ForgeKind::Github, Self::InspectChangeRequests) => {
+                "the scope `repo`, or for a fine-grained token the permission \"Pull requests: read\""
+            }
+            (ForgeKind::Github, Self::ReadIssues) => {
+                "the scope `repo`, or for a fine-grained token the permission \"Issues: read\""
+            }
+            (ForgeKind::Github, Self::Comment) => {
+                "the scope `repo`, or for a fine-grained token the permissions \"Issues: write\" and \"Pull requests: write\""
+            }
+        }
+    }
+
+    /// Whether there is a use in asking the API.
+    pub(super) fn is_open(self, project: &ProjectGrant) -> bool {
+        match self.right(project) {
+            Right::Yes | Right::Unproven => true,
+            // These tools ask the API.
+            Right::No | Right::GitOnly | Right::PushOptions => false,
+        }
+    }
+}
+
+impl Tools {
+    /// The project that an argument names, or the only one.
+    pub(super) fn choose(&self, named: Option<&str>) -> Result<&ProjectGrant, ToolError> {
+        let projects = &self.grant.projects;
+        let found = match named.map(str::trim).filter(|name| !name.is_empty()) {
+            Some(name) => projects
+                .iter()
+                .find(|project| project.key.to_string() == name)
+                .or_else(|| {
+                    // The path alone will do where it names one.
+                    let mut of_path = projects.iter().filter(|project| project.key.path.as_str() == name);
+                    of_path.next().filter(|_| of_path.next().is_none())
+                }),
+            None if projects.len() == 1 => projects.first(),
+            None => None,
+        };
+        found.ok_or_else(|| ToolError::UnknownProject {
+            projects: projects
+                .iter()
+                .map(|project| project.key.to_string())
+                .collect::<Vec<_>>()
+                .join(", "),
+        })
+    }
+
+    /// The project and its forge, if the token allows the act there.
+    pub(super) fn reach(&self, named: Option<&str>, act: Act) -> Result<(&ProjectGrant, ForgeProject), ToolError> {
+        let project = self.choose(named)?;
+        if !act.is_open(project) {
+            return Err(ToolError::ScopeMissing {
+                project: project.key.to_string(),
+                act: act.words(),
+                needs: act.needs(project.forge),
+            });
+        }
+        let forge = (self.reach.project)(&project.key).ok_or_else(|| ToolError::NotConnected {
+            project: project.key.to_string(),
+        })?;
+        Ok((project, forge))
+    }
+}

@@ -32,6 +32,18 @@ pub use clients::Clients;
 pub use inspect::Inspect;
 pub use refusal::{PushRefusal, classify};
 
+/// By which address git reaches a project.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CloneBy {
+    /// By the connection's own: an instance that does not know how it is reached from outside is common.
+    #[default]
+    Instance,
+    /// By the one that the forge names for the project, where that is usable: for instances whose git has another host than their API.
+    /// The token goes there.
+    Project,
+}
+
 /// How the worker talks to forges.
 #[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -46,6 +58,8 @@ pub struct Config {
     pub largest_answer: usize,
     /// A PEM file whose certificates are trusted for every instance, beside the machine's own ones.
     pub ca_file: Option<PathBuf>,
+    /// By which address git reaches a project.
+    pub clone_by: CloneBy,
 }
 
 impl Default for Config {
@@ -56,6 +70,7 @@ impl Default for Config {
             allow_http: false,
             largest_answer: 8 * 1024 * 1024,
             ca_file: None,
+            clone_by: CloneBy::Instance,
         }
     }
 }

@@ -261,14 +261,13 @@ impl Api {
 
     /// The same error, which says what else could answer so.
     pub(super) fn other_product(error: ForgeError) -> ForgeError {
-        match error {
-            ForgeError::Answer { instance, act, detail } if !detail.contains("check") => ForgeError::Answer {
-                instance,
-                act,
-                detail: format!("{detail}: check the address and the kind of forge"),
-            },
-            other => other,
+        let mut error = error;
+        if let ForgeError::Answer { detail, .. } = &mut error
+            && !detail.contains("check")
+        {
+            detail.push_str(": check the address and the kind of forge");
         }
+        error
     }
 
     /// The error for an answer that limits the rate.

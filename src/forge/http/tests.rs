@@ -202,7 +202,7 @@ async fn broken_bodies_are_errors_that_say_so() {
 }
 
 #[tokio::test]
-async fn no_error_holds_the_token_or_floods() {
+async fn pitfall_11_no_error_holds_the_token_or_floods() {
     for status in [400, 401, 403, 404, 409, 418, 422] {
         let body = format!("{TOKEN} {}\u{1b}[31m {TOKEN}", "x".repeat(280));
         let fake = Fake::start(move |_, _| Reply::json(status, &json!({"message": body}))).await;

@@ -4,7 +4,9 @@
 
 use url::Url;
 
-use super::{Config, ForgeError};
+use super::text::web_address;
+use super::{CloneBy, Config, ForgeError};
+use crate::message::ProjectPath;
 
 /// What differs between kinds of forge about addresses.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +28,16 @@ pub(super) struct Address {
     pub(super) api: Url,
     /// The API's path as other addresses of the same instance would carry it; empty where there is none.
     pub(super) api_suffix: &'static str,
+    /// What the forge may name as a project's clone address; nothing where the instance's own is used.
+    named: Option<Named>,
+}
+
+/// Which clone addresses that a forge names are used.
+#[derive(Debug, Clone)]
+struct Named {
+    allow_http: bool,
+    /// Canonical addresses; any when empty.
+    allowed: Vec<String>,
 }
 
 /// Longest address that is looked at.
@@ -63,6 +75,10 @@ impl Address {
                 instance,
                 api,
                 api_suffix,
+                named: (config.clone_by == CloneBy::Project).then(|| Named {
+                    allow_http: config.allow_http,
+                    allowed: allowed.to_vec(),
+                }),
             }),
             Err(_) => Err(refused(&instance, "it must be like https://forge.example.org")),
         }
@@ -76,6 +92,23 @@ impl Address {
             path.pop_if_empty().extend(segments);
         }
         url
+    }
+
+    /// Where git reaches a project; `named` is what the forge says. What is not usable (another scheme, user information, a place that the
+    /// operator does not allow) counts for nothing.
+    pub(super) fn clone_url(&self, named: Option<&str>, path: &ProjectPath) -> String {
+        let usable = |rule: &Named| {
+            let url = web_address(named?)?;
+            let secure = url.starts_with("https://") || rule.allow_http;
+            let below = |allowed: &String| {
+                url.strip_prefix(allowed.as_str())
+                    .is_some_and(|rest| rest.starts_with('/'))
+            };
+            let allowed = rule.allowed.is_empty() || rule.allowed.iter().any(below);
+            (secure && allowed && !url.contains(['?', '#'])).then_some(url)
+        };
+        let chosen = self.named.as_ref().and_then(usable);
+        chosen.unwrap_or_else(|| format!("{}/{path}.git", self.instance))
     }
 
     /// Whether the token may be sent there: same scheme, host and port, and below the API's path.
@@ -176,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_paste_becomes_one_form() {
+    fn pitfall_14_what_people_paste_becomes_one_form() {
         for (pasted, expected) in [
             ("forge.example.com", "https://forge.example.com"),
             ("https://Forge.Example.com/", "https://forge.example.com"),
@@ -228,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_api_is_below_the_instance_but_for_the_public_one() {
+    fn pitfall_13_the_api_is_below_the_instance_with_its_sub_path() {
         assert_eq!(address(PLAIN, None).api.as_str(), "https://forge.example.com/api/v4/");
         assert_eq!(
             address(PLAIN, Some("x.example/sub")).api.as_str(),
@@ -255,7 +288,41 @@ mod tests {
     }
 
     #[test]
-    fn segments_are_encoded_whole() {
+    fn pitfall_15_the_operator_chooses_by_which_address_is_cloned() {
+        let path: ProjectPath = "a/b".parse().unwrap();
+        let of = |clone_by, allowed: &[String], named| {
+            let config = Config {
+                clone_by,
+                ..Config::default()
+            };
+            let address = Address::new(PLAIN, Some("x.example/sub"), &config, allowed).unwrap();
+            address.clone_url(named, &path)
+        };
+        let (own, other) = ("https://x.example/sub/a/b.git", "https://git.example/a/b.git");
+        assert_eq!(of(CloneBy::Instance, &[], Some(other)), own);
+        assert_eq!(of(CloneBy::Project, &[], Some(other)), other);
+        for bad in [
+            None,
+            Some("http://git.example/a/b.git"),
+            Some("ssh://git@git.example/a/b.git"),
+            Some("https://u:p@git.example/a/b.git"),
+            Some("https://git.example/a/b.git?x=1"),
+            Some("git@git.example:a/b.git"),
+        ] {
+            assert_eq!(of(CloneBy::Project, &[], bad), own, "{bad:?}");
+        }
+        let allowed = ["https://x.example/sub".to_owned()];
+        assert_eq!(of(CloneBy::Project, &allowed, Some(other)), own);
+        let both = [allowed[0].clone(), "https://git.example".to_owned()];
+        assert_eq!(of(CloneBy::Project, &both, Some(other)), other);
+        assert_eq!(
+            of(CloneBy::Project, &both, Some("https://git.example.evil/a/b.git")),
+            own
+        );
+    }
+
+    #[test]
+    fn pitfall_16_a_path_of_nested_groups_is_one_segment() {
         let url = address(PLAIN, None).resource(&["projects", "a/b c", "branches", "x?y#z"]);
         assert_eq!(
             url.as_str(),

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn connects_to_allowed_instances_only() {
+    fn pitfall_12_connects_to_the_named_and_allowed_instances_only() {
         let clients = clients(allowing(&["forge.example.org/sub/", "https://github.com"])).unwrap();
         let token = Secret::new("token-0123456789");
         let at = |kind, url| {
@@ -204,6 +204,27 @@ mod tests {
                 error.contains("the operator allows only https://forge.example.org/sub"),
                 "{error}"
             );
+        }
+    }
+
+    #[test]
+    fn pitfall_11_the_header_with_the_token_is_never_printed() {
+        let clients = clients(Config::default()).unwrap();
+        let token = Secret::new("token-0123456789");
+        for (kind, shape, token_header) in [
+            (ForgeKind::Gitlab, gitlab::SHAPE, gitlab::token_header()),
+            (ForgeKind::Github, github::SHAPE, github::token_header()),
+        ] {
+            let manner = Manner {
+                headers: HeaderMap::new(),
+                token_header,
+                limits: gitlab::limits_rate,
+                between_writes: Duration::ZERO,
+            };
+            let address = Address::new(shape, None, &clients.config, &[]).unwrap();
+            let api = clients.api(kind, address, &token, None, manner).unwrap();
+            assert_eq!(api.headers.len(), 1);
+            assert!(!format!("{:?}", api.headers).contains("0123456789"));
         }
     }
 

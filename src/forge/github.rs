@@ -223,11 +223,13 @@ impl Forge for Github {
         let url = self.api.address.resource(&self.below(path, &[])?);
         let answer = self.api.get_kept(PROJECT, url).await?;
         let repository: Repository = self.parsed(PROJECT, &what(path), &answer)?;
+        let named = repository.clone_url.clone();
         let holds_something = repository.size.is_some_and(|size| size > 0);
         let default_branch = repository.default_branch.clone().filter(|name| !name.is_empty());
         let mut facts = repository
             .facts(&self.api.address.instance)
             .map_err(|said| self.api.misunderstood(PROJECT, &said))?;
+        facts.clone_url = self.api.address.clone_url(named.as_deref(), &facts.path);
         // GitHub names a default branch for an empty repository too: where the size does not show it, only a branch that can be read exists.
         if let Some(name) = default_branch {
             let name: BranchName = name.parse().map_err(|error: crate::message::id::InvalidName| {

@@ -269,9 +269,12 @@ impl Forge for Gitlab {
             Some(known) => known,
             None => self.may_push_by_members(project.id).await,
         };
-        project
+        let named = project.http_url_to_repo.clone();
+        let mut facts = project
             .facts(&self.api.address.instance, may_push)
-            .map_err(|said| self.api.misunderstood(PROJECT, &said))
+            .map_err(|said| self.api.misunderstood(PROJECT, &said))?;
+        facts.clone_url = self.api.address.clone_url(named.as_deref(), &facts.path);
+        Ok(facts)
     }
 
     async fn branch_head(&self, project: &ProjectFacts, branch: &BranchName) -> Result<Option<CommitId>, ForgeError> {

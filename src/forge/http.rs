@@ -3,6 +3,7 @@
 //! Never repeats a write unless nothing of it can have been sent, and never sends the token outside the connection's own API.
 
 pub(super) mod cache;
+mod errors;
 mod link;
 pub(super) mod pace;
 mod pages;
@@ -17,7 +18,7 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::address::Address;
-use super::text::{clean, detail, looks_like_html};
+use super::text::looks_like_html;
 use super::{CountRequests, ForgeError};
 use crate::message::ForgeKind;
 use crate::secret::Mask;
@@ -221,69 +222,6 @@ impl Api {
                 self.misunderstood(asked, &format!("at {}: {}", error.path(), error.inner()))
             }
         })
-    }
-
-    /// The words of an answer that refuses, bounded and masked; its status where it says nothing.
-    pub(super) fn detail(&self, answer: &Answer) -> String {
-        let said = detail(&answer.body, &self.mask);
-        if said.is_empty() {
-            format!("HTTP {}", answer.status.as_u16())
-        } else {
-            said
-        }
-    }
-
-    /// The error for an answer that the API does not promise.
-    pub(super) fn misunderstood(&self, asked: Asked, said: &str) -> ForgeError {
-        ForgeError::Answer {
-            instance: self.address.instance.clone(),
-            act: asked.act.to_owned(),
-            detail: clean(said, &self.mask),
-        }
-    }
-
-    /// The error for an address at which there is no such API: every instance knows its token's user.
-    pub(super) fn no_api(&self, asked: Asked) -> ForgeError {
-        self.misunderstood(
-            asked,
-            "there is no such API at this address: check the address and the kind of forge",
-        )
-    }
-
-    /// The error for a page that asks for a login in place of an API that refuses a token.
-    pub(super) fn login_page(&self, asked: Asked, answer: &Answer) -> ForgeError {
-        let said = format!(
-            "{} asks for a login: something stands before the forge's API, or this is not the instance's address",
-            self.detail(answer)
-        );
-        self.misunderstood(asked, &said)
-    }
-
-    /// The same error, which says what else could answer so.
-    pub(super) fn other_product(error: ForgeError) -> ForgeError {
-        match error {
-            ForgeError::Answer { instance, act, detail } if !detail.contains("check") => ForgeError::Answer {
-                instance,
-                act,
-                detail: format!("{detail}: check the address and the kind of forge"),
-            },
-            other => other,
-        }
-    }
-
-    /// The error for an answer that limits the rate.
-    pub(super) fn rate_limited(&self, headers: &HeaderMap) -> ForgeError {
-        ForgeError::RateLimited {
-            instance: self.address.instance.clone(),
-            wait: asked_wait(headers, SystemTime::now()).unwrap_or(UNSAID_WAIT),
-        }
-    }
-
-    fn unavailable(&self, said: &str) -> ForgeError {
-        ForgeError::Unavailable {
-            instance: self.address.instance.clone(),
-            detail: clean(said, &self.mask),
-        }
     }
 
     /// When the last attempt of a request must have ended.

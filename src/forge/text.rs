@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn long_descriptions_are_cut_at_a_line() {
+    fn pitfall_18_long_descriptions_are_cut_at_a_line() {
         let text = "ä 🦀 line\n".repeat(100);
         let cut = description(&text, 200);
         assert!(cut.encode_utf16().count() <= 200 && cut.contains("Cut here"), "{cut}");

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_apart_why_nothing_was_created() {
+    fn pitfall_03_the_status_first_and_the_words_second() {
         for (body, expected) in [
             (
                 r#"{"message":"Validation Failed","errors":[{"code":"custom","message":"A pull request already exists for o:b."}]}"#,

@@ -1,5 +1,7 @@
 //! Tests of the GitHub client: scripted servers for what it does, recorded traffic for what it understands.
 
+mod examples;
+
 use serde_json::{Value, json};
 
 use super::wire::User;
@@ -256,7 +258,7 @@ async fn an_open_one_is_adopted() {
 }
 
 #[tokio::test]
-async fn one_that_appeared_meanwhile_is_adopted() {
+async fn pitfall_04_one_that_appeared_meanwhile_is_adopted() {
     let fake = Fake::start(|seen, before| match (seen.method.as_str(), before) {
         ("POST", _) => failed("A pull request already exists for o:f."),
         ("GET", 0) => Reply::json(200, &json!([])),
@@ -269,7 +271,7 @@ async fn one_that_appeared_meanwhile_is_adopted() {
 }
 
 #[tokio::test]
-async fn drafts_that_are_not_supported_are_opened_without() {
+async fn pitfall_24_drafts_that_are_not_supported_are_opened_without() {
     let no_drafts = || {
         Reply::json(
             422,

@@ -58,6 +58,8 @@ pub(super) struct Repository {
     pub(super) default_branch: Option<String>,
     #[serde(default)]
     html_url: Option<String>,
+    #[serde(default)]
+    pub(super) clone_url: Option<String>,
     #[serde(default, deserialize_with = "nullable")]
     archived: bool,
     /// In kilobytes; 0 is an empty one, or a very small one.
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clone_address_is_built_from_the_instance() {
+    fn pitfall_15_the_clone_address_is_built_from_the_instance() {
         let facts =
             repository(r#"{"id":7,"full_name":"o/r","clone_url":"https://evil/o/r.git","permissions":{"push":false}}"#)
                 .unwrap();

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_apart_why_nothing_was_created() {
+    fn pitfall_03_the_status_first_and_the_words_second() {
         for (status, body, expected) in [
             (
                 409,

@@ -1,5 +1,7 @@
 //! Tests of the GitLab client: scripted servers for what it does, recorded traffic for what it understands.
 
+mod examples;
+
 use serde_json::{Value, json};
 
 use super::wire::User;
@@ -244,6 +246,20 @@ async fn a_new_merge_request_is_what_the_forge_stores() {
 }
 
 #[tokio::test]
+async fn pitfall_27_nobody_is_assigned() {
+    let fake = Fake::start(|seen, _| match seen.method.as_str() {
+        "POST" => Reply::json(201, &written(seen, 5)),
+        _ => Reply::json(200, &json!([])),
+    })
+    .await;
+    open(&fake, false).await.unwrap();
+    let sent = fake.seen()[1].body.clone();
+    let mut names: Vec<&str> = sent.as_object().unwrap().keys().map(String::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["description", "source_branch", "target_branch", "title"]);
+}
+
+#[tokio::test]
 async fn an_open_one_is_adopted_on_any_page_and_stays_a_draft() {
     let fake = Fake::start(|seen, _| match (seen.method.as_str(), seen.target.contains("page=2")) {
         ("GET", false) => Reply::json(200, &json!([merge_request(4, 99, "of a fork")]))
@@ -263,7 +279,7 @@ async fn an_open_one_is_adopted_on_any_page_and_stays_a_draft() {
 }
 
 #[tokio::test]
-async fn a_conflict_names_the_one_to_adopt() {
+async fn pitfall_02_a_conflict_names_the_one_to_adopt() {
     for message in [
         "Another open merge request already exists for this source branch: !5",
         "text of tomorrow",
@@ -299,7 +315,7 @@ async fn a_conflict_with_another_ones_merge_request_is_refused() {
 }
 
 #[tokio::test]
-async fn a_branch_that_is_not_seen_yet_is_waited_for_but_not_for_ever() {
+async fn pitfall_01_a_branch_that_is_not_seen_yet_is_waited_for_but_not_for_ever() {
     let unseen = || Reply::json(400, &json!({"message": {"source_branch": ["does not exist"]}}));
     let fake = Fake::start(move |seen, before| match seen.method.as_str() {
         "GET" => Reply::json(200, &json!([])),

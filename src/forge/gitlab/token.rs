@@ -58,11 +58,9 @@ impl Gitlab {
             Some(token) if token.granular || has(&["granular"]) => TokenKind::Granular,
             Some(_) => TokenKind::Personal,
         };
-        let capabilities = match kind {
-            TokenKind::Personal => scopes::capabilities(Some(&scopes)),
-            // Such a token's rights are not in its scopes.
-            _ => Capabilities::UNPROVEN,
-        };
+        // A granular token's rights are not in its scopes.
+        let told = kind == TokenKind::Personal;
+        let capabilities = scopes::capabilities(told.then_some(scopes.as_slice()));
         let user = if kind != TokenKind::Personal || has(&["api", "read_api", "read_user"]) {
             self.ask_user(token.is_some()).await?
         } else {

@@ -81,6 +81,8 @@ pub(super) struct Project {
     empty_repo: bool,
     #[serde(default)]
     web_url: Option<String>,
+    #[serde(default)]
+    pub(super) http_url_to_repo: Option<String>,
     #[serde(default, deserialize_with = "nullable")]
     archived: bool,
     #[serde(default)]
@@ -283,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clone_address_is_built_from_the_instance() {
+    fn pitfall_15_the_clone_address_is_built_from_the_instance() {
         let facts = project(
             r#"{"id":1,"path_with_namespace":"a/b/c","default_branch":"main","http_url_to_repo":"http://inner/a/b/c.git","web_url":"javascript:x"}"#,
         )

@@ -202,7 +202,7 @@ async fn broken_bodies_are_errors_that_say_so() {
 }
 
 #[tokio::test]
-async fn no_error_holds_the_token_or_floods() {
+async fn pitfall_11_no_error_holds_the_token_or_floods() {
     for status in [400, 401, 403, 404, 409, 418, 422] {
         let body = format!("{TOKEN} {}\u{1b}[31m {TOKEN}", "x".repeat(280));
         let fake = Fake::start(move |_, _| Reply::json(status, &json!({"message": body}))).await;
@@ -277,7 +277,9 @@ async fn writes_are_not_repeated() {
 }
 
 /// A raw server: gives each connection the number of those before it, and writes what the script says, then closes.
-async fn raw(script: fn(usize) -> &'static str) -> (String, Arc<AtomicUsize>, tokio::task::JoinHandle<()>) {
+async fn raw<B: AsRef<[u8]> + Send + Sync + 'static>(
+    script: fn(usize) -> B,
+) -> (String, Arc<AtomicUsize>, tokio::task::JoinHandle<()>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let count = Arc::new(AtomicUsize::new(0));
@@ -287,7 +289,7 @@ async fn raw(script: fn(usize) -> &'static str) -> (String, Arc<AtomicUsize>, to
             let mut buffer = vec![0; 16 * 1024];
             let _ = stream.read(&mut buffer).await;
             let before = counted.fetch_add(1, Ordering::SeqCst);
-            let _ = stream.write_all(script(before).as_bytes()).await;
+            let _ = stream.write_all(script(before).as_ref()).await;
         }
     });
     (url, count, task)
@@ -315,6 +317,25 @@ async fn a_body_that_breaks_off_is_read_again_but_never_written_again() {
     assert!(matches!(error, ForgeError::Unavailable { .. }), "{error}");
     assert_eq!(count.load(Ordering::SeqCst), 2);
     task.abort();
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_text_are_an_error_like_any_other() {
+    for (status, expected) in [("200 OK", "not understood"), ("403 Forbidden", "refused to")] {
+        let (url, count, task) = if status == "200 OK" {
+            raw(|_| {
+                b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{\"id\":7,\"path_with_namespace\":\"a/\xff\xfe\"}"
+                    .as_slice()
+            })
+            .await
+        } else {
+            raw(|_| b"HTTP/1.1 403 Forbidden\r\nconnection: close\r\n\r\n\xff\xfe\x00".as_slice()).await
+        };
+        let error = client(GITLAB, &url).project(&path("a/b")).await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+        task.abort();
+    }
 }
 
 #[tokio::test]

@@ -29,6 +29,8 @@ pub(crate) fn label(forge: &Forge, project: &Project, name: &str) -> Value {
         "color": "ededed",
         "default": false,
         "description": null,
+        "archived_at": null,
+        "archived_by": null,
     })
 }
 

@@ -57,7 +57,7 @@ def _():
 def _():
     repo = lin.get_repo("acme/shop")
     pull = repo.get_pull(3)
-    same([label.name for label in pull.labels], ["enhancement", "cart"])
+    same([label.name for label in pull.labels], ["enhancement", "bug"])
     same([one.login for one in pull.requested_reviewers], ["lin"])
     same([one.filename for one in pull.get_files()], ["cart.txt"])
     same(pull.get_commits().totalCount, 1)

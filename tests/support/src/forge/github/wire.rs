@@ -167,7 +167,10 @@ pub(crate) async fn dress(State(forge): State<Forge>, request: Request, next: Ne
     let version = request.headers().get("x-github-api-version").cloned();
     let response = match version {
         Some(other) if other.as_bytes() != VERSION.as_bytes() => {
-            let text = format!("{} is not a supported API version", String::from_utf8_lossy(other.as_bytes()));
+            let text = format!(
+                "{} is not a supported API version",
+                String::from_utf8_lossy(other.as_bytes())
+            );
             let body = json!({"message": text, "documentation_url": DOCUMENTATION, "status": "400"});
             (StatusCode::BAD_REQUEST, Json(body)).into_response()
         }

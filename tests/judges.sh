@@ -18,11 +18,13 @@ cd "$root" || exit 70
 limit=${JUDGES_TIMEOUT:-300}
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/cofferdam-judges.XXXXXX")
 forge=
+child=
 failed=0
 
 finish() {
     local code=$?
     trap '' INT TERM HUP
+    [ -z "$child" ] || kill "$child" 2>/dev/null
     if [ -n "$forge" ]; then
         kill "$forge" 2>/dev/null
         wait "$forge" 2>/dev/null
@@ -37,7 +39,13 @@ trap 'exit 143' TERM
 
 # bounded COMMAND...: with a limit of time, after which nothing of it is left.
 bounded() {
-    timeout --kill-after=10 "$limit" "$@"
+    local code=0
+    # In the background, so that a signal to this script is heard at once.
+    timeout --kill-after=10 "$limit" "$@" &
+    child=$!
+    wait "$child" || code=$?
+    child=
+    return "$code"
 }
 
 # quiet NAME COMMAND...: shows what a command said only if it failed.
@@ -54,7 +62,8 @@ quiet() {
 python_clients() {
     quiet 'python: make a virtual environment' python3 -m venv "$scratch/python" || return
     quiet 'python: install clients' "$scratch/python/bin/pip" install --quiet --disable-pip-version-check \
-        python-gitlab==8.6.0 PyGithub==2.10 githubkit==0.16.1 hishel==1.3.0
+        python-gitlab==8.6.0 PyGithub==2.10 githubkit==0.16.1 hishel==1.3.0 \
+        'githubkit-schemas[2022-11-28]==26.10.21'
 }
 
 node_clients() {

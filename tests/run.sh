@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
 # Sets up what the tests need and runs all of them: formatting, lints, unit and integration tests against a real RabbitMQ, a real
-# Docker engine and real git, documentation, the demo, the benchmark.
+# Docker engine and real git, strangers' clients at the test forge, documentation, the demo, the benchmark.
 #
 #   tests/run.sh [--full]
 #
@@ -79,7 +79,9 @@ skip() {
 }
 
 install_tools() {
-    deploy/packages.sh git curl jq python3 shellcheck cc=gcc,libc6-dev || return
+    deploy/packages.sh git curl jq python3 shellcheck cc=gcc,libc6-dev node=nodejs npm || return
+    # No command shows whether virtual environments can be made: an absent one by the package's name stands for it.
+    python3 -c 'import ensurepip, venv' 2>/dev/null || deploy/packages.sh python3-venv || return
     command -v "$CARGO" >/dev/null || {
         printf 'there is no cargo here: a Rust toolchain is the one thing that this script does not install\n'
         return 1
@@ -200,6 +202,7 @@ section "documentation" env RUSTDOCFLAGS="-D warnings" "$CARGO" doc --locked --n
 if section "build" build_everything; then
     section "examples" check_examples
     section "tests" run_tests
+    section "judges" tests/judges.sh
     section "demo" run_demo
     section "demo, a second time" run_demo
     if [ -x tests/bench/run.sh ]; then
@@ -208,7 +211,7 @@ if section "build" build_everything; then
         skip "benchmark" "there is none yet"
     fi
 else
-    for name in examples tests demo benchmark; do skip "$name" "nothing was built"; done
+    for name in examples tests judges demo benchmark; do skip "$name" "nothing was built"; done
 fi
 
 printf '\n==== summary, %d s\n' "$SECONDS"

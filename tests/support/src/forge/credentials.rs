@@ -70,6 +70,10 @@ fn value(side: Side, headers: &HeaderMap, query: Option<&str>) -> Option<String>
 
 /// Judges the credential of a request.
 pub(crate) fn presented(forge: &Forge, side: Side, headers: &HeaderMap, query: Option<&str>) -> Presented {
+    // For CI jobs only, which are not played: a token of another kind in it is worth nothing.
+    if side == Side::Gitlab && headers.contains_key("job-token") {
+        return Presented::Unknown;
+    }
     let Some(value) = value(side, headers, query) else {
         return if headers.contains_key(AUTHORIZATION) {
             Presented::Unknown

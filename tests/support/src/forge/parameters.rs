@@ -74,9 +74,10 @@ impl Parameters {
     }
 
     pub(crate) fn flag(&self, key: &str) -> Option<bool> {
-        match self.text(key)?.as_str() {
-            "true" | "1" => Some(true),
-            "false" | "0" => Some(false),
+        // python-gitlab writes Python's own words, which the real ones take too.
+        match self.text(key)?.to_lowercase().as_str() {
+            "true" | "t" | "yes" | "y" | "on" | "1" => Some(true),
+            "false" | "f" | "no" | "n" | "off" | "0" => Some(false),
             _ => None,
         }
     }

@@ -302,7 +302,7 @@ impl Project {
     }
 
     pub(crate) fn writable_by(&self, user: Option<u64>) -> bool {
-        self.role(user).is_some_and(|role| role >= Role::Developer)
+        !self.archived && self.role(user).is_some_and(|role| role >= Role::Developer)
     }
 
     pub(crate) fn protection(&self, branch: &str) -> Option<&Protection> {

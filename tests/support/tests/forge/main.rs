@@ -9,15 +9,19 @@
     reason = "tests fail by panicking, and say loudly what they skip"
 )]
 
+mod activity;
 mod control;
 mod data;
+mod faults;
 mod git;
 mod github;
 mod gitlab;
+mod measured;
 mod moved;
 mod pages;
 mod program;
 mod push_options;
 mod replay;
+mod schemas;
 mod shapes;
 mod world;

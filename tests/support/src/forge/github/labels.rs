@@ -14,8 +14,17 @@ use crate::forge::Forge;
 use crate::forge::parameters::Parameters;
 use crate::forge::state::Project;
 
+/// The labels that every new repository has, with what they say. Others are only names here, and say nothing.
+const DEFAULTS: [(&str, &str); 4] = [
+    ("bug", "Something isn't working"),
+    ("documentation", "Improvements or additions to documentation"),
+    ("enhancement", "New feature or request"),
+    ("question", "Further information is requested"),
+];
+
 /// One label. Its id follows from its name, since labels are only names here.
 pub(crate) fn label(forge: &Forge, project: &Project, name: &str) -> Value {
+    let known = DEFAULTS.iter().find(|(default, _)| *default == name);
     let digest = Sha256::digest(format!("{} {name}", project.id));
     let id = digest
         .iter()
@@ -27,8 +36,10 @@ pub(crate) fn label(forge: &Forge, project: &Project, name: &str) -> Value {
         "url": format!("{}/labels/{name}", rest_url(forge, project)),
         "name": name,
         "color": "ededed",
-        "default": false,
-        "description": null,
+        "default": known.is_some(),
+        "description": known.map(|(_, description)| description),
+        "archived_at": null,
+        "archived_by": null,
     })
 }
 

@@ -187,6 +187,9 @@ pub(crate) async fn create(State(forge): State<Forge>, entry: Entry, parameters:
     entry.needs("pull_requests", true, WRITE)?;
     let author = entry.caller()?.user.id;
     let project = &entry.project;
+    if project.archived {
+        return Err(Refusal::Forbidden("Repository was archived so is read-only."));
+    }
     if !project.change_requests_enabled || !project.writable_by(Some(author)) {
         return Err(Refusal::Forbidden("Must have write access to Repository."));
     }

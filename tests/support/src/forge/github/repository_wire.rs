@@ -113,7 +113,7 @@ pub(crate) fn repository(forge: &Forge, project: &Project, caller: Option<&Calle
         "has_discussions": false,
         "forks_count": 0,
         "mirror_url": null,
-        "archived": false,
+        "archived": project.archived,
         "disabled": false,
         "open_issues_count": open,
         "license": null,

@@ -134,7 +134,8 @@ pub(crate) async fn issues(State(forge): State<Forge>, Account(caller): Account,
             item
         })
         .collect();
-    let mut answer = found(json!({"total_count": total, "incomplete_results": false, "items": items}))?;
+    let mut answer =
+        found(json!({"total_count": total, "incomplete_results": false, "items": items, "search_type": "lexical"}))?;
     answer.headers_mut().extend(headers);
     Ok(answer)
 }

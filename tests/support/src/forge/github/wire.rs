@@ -21,6 +21,9 @@ use crate::forge::seed::Side;
 
 const DOCUMENTATION: &str = "https://docs.github.com/rest";
 
+/// The one version of the API that is played; the next has other fields.
+const VERSION: &str = "2022-11-28";
+
 /// Why a request is refused.
 pub(crate) enum Refusal {
     /// 401: a token that nobody knows, or that is dead.
@@ -161,7 +164,18 @@ pub(crate) async fn dress(State(forge): State<Forge>, request: Request, next: Ne
     let known = request.headers().get(header::IF_NONE_MATCH).cloned();
     let in_repository = request.uri().path().starts_with("/api/v3/repos");
     let presented = presented(&forge, Side::Github, request.headers(), None);
-    let response = next.run(request).await;
+    let version = request.headers().get("x-github-api-version").cloned();
+    let response = match version {
+        Some(other) if other.as_bytes() != VERSION.as_bytes() => {
+            let text = format!(
+                "{} is not a supported API version",
+                String::from_utf8_lossy(other.as_bytes())
+            );
+            let body = json!({"message": text, "documentation_url": DOCUMENTATION, "status": "400"});
+            (StatusCode::BAD_REQUEST, Json(body)).into_response()
+        }
+        _ => next.run(request).await,
+    };
     let (mut parts, body) = response.into_parts();
     // Our own JSON: bounded by what the handlers make.
     let Ok(bytes) = to_bytes(body, usize::MAX).await else {
@@ -201,7 +215,7 @@ pub(crate) async fn dress(State(forge): State<Forge>, request: Request, next: Ne
         "x-github-request-id",
         &format!("{:X}", Timestamp::now().as_nanosecond()),
     );
-    set(headers, "x-github-api-version-selected", "2022-11-28");
+    set(headers, "x-github-api-version-selected", VERSION);
     set(headers, "x-github-enterprise-version", "3.19.0");
     if let Presented::Alive(caller) = presented {
         if caller.token.fine_grained.is_none() {

@@ -82,6 +82,7 @@ fn gitlab(forge: &Forge, call: &Call, project: Option<Project>, headers: &Header
         Service::Receive if !token.has_any(&["api", "write_repository", "granular"]) => {
             forbidden("You are not allowed to upload code.")
         }
+        Service::Receive if project.archived => forbidden("You can't push code to an archived project."),
         Service::Receive if !project.writable_by(user) => {
             forbidden("You are not allowed to push code to this project.")
         }
@@ -110,6 +111,12 @@ fn github(forge: &Forge, call: &Call, project: Option<Project>, headers: &Header
         return refuse(StatusCode::NOT_FOUND, "Repository not found.");
     };
     if call.service == Service::Receive {
+        if project.archived {
+            return refuse(
+                StatusCode::FORBIDDEN,
+                "This repository was archived so it is read-only.",
+            );
+        }
         if !project.writable_by(Some(caller.user.id)) {
             let text = format!("Permission to {}.git denied to {}.", project.path, caller.user.username);
             return refuse(StatusCode::FORBIDDEN, text);

@@ -49,7 +49,6 @@ pub(super) const SIDE: Side = Side {
         ("*", "parent", "forks are not played"),
         ("*", "license", "no licence is found in seeded files"),
         ("*", "language", "no language is found in seeded files"),
-        ("*", "labels.description", "labels are only names here"),
         ("/repos/O/R/pulls/N", "merge_commit_sha", "no test merge is made"),
         (
             "/repos/O/R/pulls/N/commits",
@@ -107,6 +106,15 @@ fn filled(recorded: &Value, key: &str) -> bool {
     recorded[key].as_array().is_some_and(|all| !all.is_empty())
 }
 
+/// A label that says something, or nothing, as the recorded one does.
+fn label(recorded: &Value) -> &'static str {
+    if recorded["labels"][0]["description"].is_string() {
+        "bug"
+    } else {
+        "recorded"
+    }
+}
+
 /// A pull request like the recorded one; its number.
 async fn pull(world: &World, exchange: &Exchange, recorded: &Value, comments: usize) -> u64 {
     let text = |key: &str| recorded[key].as_str().unwrap_or_default().to_owned();
@@ -126,7 +134,7 @@ async fn pull(world: &World, exchange: &Exchange, recorded: &Value, comments: us
     let seed = json!([{
         "forge": "github", "project": "replay/main", "author": "ada", "source": exchange.own("like"),
         "title": text("title"), "description": text("body"), "state": state,
-        "labels": some("labels", json!("recorded")), "assignees": some("assignees", json!("ada")),
+        "labels": some("labels", json!(label(recorded))), "assignees": some("assignees", json!("ada")),
         "activity": {"reviewers": some("requested_reviewers", json!("grace")), "comments": comments},
     }]);
     seeded(world, "change_requests", seed).await[0].as_u64().unwrap()
@@ -143,7 +151,7 @@ fn issue_seed(project: &str, recorded: &Value, comments: usize) -> Value {
     };
     json!({
         "forge": "github", "project": project, "author": "ada", "title": "An issue", "description": "Words.",
-        "closed": recorded["state"] == "closed", "labels": some("labels", json!("recorded")),
+        "closed": recorded["state"] == "closed", "labels": some("labels", json!(label(recorded))),
         "assignees": some("assignees", json!("ada")), "comments": comments,
     })
 }
@@ -179,16 +187,16 @@ async fn list(world: &World, exchange: &Exchange) -> Option<String> {
                 return Some(format!("/repos/{path}/issues{query}"));
             }
             let mut one = issue_seed(&path, &Value::Null, 0);
-            one["labels"] = json!(["Pagure"]);
+            one["labels"] = json!(["bug"]);
             one["assignees"] = json!(["ada"]);
             seeded(world, "issues", json!(vec![one; rows - 1])).await;
             // Pull requests are in the list too, and the newest are listed first.
             let pull = json!([{
                 "forge": "github", "project": path, "author": "ada", "title": "A pull request", "source": "branch",
-                "description": "Words.", "labels": ["Pagure"], "assignees": ["ada"],
+                "description": "Words.", "labels": ["bug"], "assignees": ["ada"],
             }]);
             let mut closed = issue_seed(&path, &json!({"state": "closed"}), 0);
-            closed["labels"] = json!(["Pagure"]);
+            closed["labels"] = json!(["bug"]);
             if rows > 1 {
                 seeded(world, "issues", json!([closed])).await;
             }
@@ -200,7 +208,12 @@ async fn list(world: &World, exchange: &Exchange) -> Option<String> {
             } else {
                 format!("/repos/{path}")
             };
-            format!("{base}/issues{}", query.replace("creator=user010", "creator=ada"))
+            format!(
+                "{base}/issues{}",
+                query
+                    .replace("creator=user010", "creator=ada")
+                    .replace("labels=Pagure", "labels=bug")
+            )
         }
         "/repos/O/R/pulls" => {
             let path = repository(world, exchange).await;

@@ -7,6 +7,7 @@ mod agents;
 mod architecture;
 mod bad_input;
 mod broker;
+mod forge_tools;
 mod git_inside;
 mod harness;
 mod interruptions;

@@ -51,8 +51,6 @@ pub struct Config {
     /// Certificates (PEM) of the operator, trusted beside the machine's. The contents of the forge room's `ca_file`.
     #[serde(skip)]
     pub ca: Option<String>,
-    /// Where projects are cloned from and pushed to.
-    pub clone_by: CloneBy,
     /// The git program, 2.39 or later.
     pub git: PathBuf,
     /// Time limit of a fetch from a forge, in seconds; also how long one waits for another session's fetch.
@@ -83,22 +81,11 @@ pub struct Config {
     pub keep_bundles_days: u64,
 }
 
-/// Where projects are cloned from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum CloneBy {
-    /// From the connection's own address and the project's path. Right for most: an instance that does not know its own outside address is common.
-    ConnectionUrl,
-    /// From the address that the forge gives for the project, even on another host; never without TLS where the connection has it.
-    ProjectUrl,
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
             state_dir: PathBuf::from("/var/lib/cofferdam"),
             ca: None,
-            clone_by: CloneBy::ConnectionUrl,
             git: PathBuf::from("git"),
             fetch_timeout_s: 15 * 60,
             push_timeout_s: 5 * 60,

@@ -44,6 +44,12 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
     let internal = vec![own.display().to_string(), "internal".to_owned()];
     let mut repository = config.repository.clone();
     repository.state_dir.clone_from(&config.state_dir);
+    if let Some(file) = &config.forge.ca_file {
+        // Whether it holds certificates, the forge room says.
+        let text = std::fs::read_to_string(file);
+        repository.ca =
+            Some(text.map_err(|error| bad(format!("forge.ca_file {} cannot be read: {error}", file.display())))?);
+    }
     let repositories = Repositories::open(repository, internal)
         .await
         .map_err(|error| bad(error.to_string()))?;

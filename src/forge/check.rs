@@ -31,6 +31,8 @@ pub struct Checked {
     /// When the token ends, where the forge says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
+    /// Of what kind the token is.
+    pub kind: super::TokenKind,
     /// What it may do.
     pub capabilities: Capabilities,
     /// What stands in the way of full use, in words.
@@ -57,6 +59,7 @@ pub async fn check(
         email: facts.email,
         scopes: facts.scopes,
         expires: facts.expires,
+        kind: facts.kind,
         capabilities: facts.capabilities,
     };
     Ok((forge, checked))

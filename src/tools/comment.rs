@@ -9,7 +9,6 @@ use super::arguments::refused;
 use super::error::ToolError;
 use super::reach::{Act, ForgeProject};
 use super::{LONGEST_ARGUMENT, Tools};
-use crate::forge::inspect::Note;
 use crate::grant::{ProjectGrant, neutral};
 use crate::message::EventBody;
 use crate::message::event::CommentedOn;
@@ -31,11 +30,13 @@ pub(super) struct Posted {
     comments_left: u32,
 }
 
-/// What was said, and about what.
-pub(super) struct Said<'a> {
-    pub(super) project: &'a ProjectGrant,
+/// What is to be said, and about what.
+pub(super) struct Comment {
     pub(super) on: CommentedOn,
     pub(super) number: u64,
+    /// The discussion that it answers.
+    pub(super) discussion: Option<String>,
+    /// Where people look at what it is about.
     pub(super) url: String,
     pub(super) text: String,
 }
@@ -67,28 +68,59 @@ impl Tools {
         Ok(body)
     }
 
-    /// Tells the user what was said in their name, then the agent that it was said.
-    pub(super) async fn posted(&self, said: Said<'_>, note: &Note, comments_left: u32) -> Posted {
-        let Said {
-            project,
-            on,
-            number,
-            url,
-            text,
-        } = said;
-        let event = EventBody::Commented {
-            project: project.key.clone(),
-            on,
-            number,
-            url: Some(url).filter(|url| !url.is_empty()),
-            text,
-        };
-        (self.reach.tell)(event).await;
-        Posted {
-            project: project.key.to_string(),
-            number,
-            note_id: readable(&note.id),
-            comments_left,
-        }
+    /// Says it, tells the user what was said in their name, then the agent that it was said. Goes on when the agent hangs up in the middle:
+    /// nothing is said that the user is not told.
+    pub(super) async fn speak(
+        &self,
+        project: &ProjectGrant,
+        at: &ForgeProject,
+        comment: Comment,
+    ) -> Result<Posted, ToolError> {
+        let comments_left = self.budget.comment()?;
+        let (key, at, tell) = (project.key.clone(), at.clone(), self.reach.tell.clone());
+        let speaking = tokio::spawn(async move {
+            let Comment {
+                on,
+                number,
+                discussion,
+                url,
+                text,
+            } = comment;
+            let said = match on {
+                CommentedOn::ChangeRequest => at.forge.reply(&at.facts, number, discussion.as_deref(), &text).await,
+                CommentedOn::Issue => at.forge.comment_on_issue(&at.facts, number, &text).await,
+            };
+            let project = key.to_string();
+            let note = match said.map_err(ToolError::of_comment) {
+                Ok(note) => note,
+                Err(error) => {
+                    if matches!(error, ToolError::CommentUnknown(_)) {
+                        let message = format!(
+                            "the agent commented on {} {number} of {project}, and nobody knows whether it arrived: {text}",
+                            on.as_str()
+                        );
+                        let code = "comment_unknown".to_owned();
+                        tell(EventBody::Warning { code, message }).await;
+                    }
+                    return Err(error);
+                }
+            };
+            let url = Some(url).filter(|url| !url.is_empty());
+            tell(EventBody::Commented {
+                project: key,
+                on,
+                number,
+                url,
+                text,
+            })
+            .await;
+            Ok(Posted {
+                project,
+                number,
+                note_id: readable(&note.id),
+                comments_left,
+            })
+        });
+        speaking.await.map_err(|_| ToolError::Interrupted)?
     }
 }

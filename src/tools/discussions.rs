@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Tools;
 use super::arguments::{Place, filter, number};
 use super::bounds::{self, Listed};
-use super::comment::{Posted, Said};
+use super::comment::{Comment, Posted};
 use super::error::ToolError;
 use super::reach::Act;
 use crate::forge::inspect::{Discussion, Note};
@@ -107,20 +107,14 @@ impl Tools {
         let _place = self.budget.call()?;
         // Looked at first, so that nothing is said where nobody reads it, and the user is told the address.
         let details = at.forge.change_request_details(&at.facts, number).await?;
-        let left = self.budget.comment()?;
-        let note = at
-            .forge
-            .reply(&at.facts, number, discussion.as_deref(), &body)
-            .await
-            .map_err(ToolError::of_comment)?;
-        let said = Said {
-            project,
+        let comment = Comment {
             on: CommentedOn::ChangeRequest,
             number,
+            discussion,
             url: details.summary.url,
             text: body,
         };
-        Ok(Json(self.posted(said, &note, left).await))
+        self.speak(project, &at, comment).await.map(Json)
     }
 }
 

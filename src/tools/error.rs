@@ -78,6 +78,9 @@ pub(super) enum ToolError {
     /// A comment was sent, and nobody knows whether it arrived.
     #[error("{}; the comment may be there all the same: look before you say it again", sentence(.0))]
     CommentUnknown(ForgeError),
+    /// The worker stops.
+    #[error("the worker was interrupted while it commented: look whether the comment is there before you say it again")]
+    Interrupted,
 }
 
 impl ToolError {

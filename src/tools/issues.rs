@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::Tools;
 use super::arguments::{Place, filter, number, refused};
 use super::bounds::{self, Listed, Single};
-use super::comment::{Posted, Said};
+use super::comment::{Comment, Posted};
 use super::error::ToolError;
 use super::reach::Act;
 use crate::forge::inspect::{IssueDetails, IssueQuery, IssueSummary, Note, State};
@@ -200,19 +200,13 @@ impl Tools {
         let _place = self.budget.call()?;
         // Looked at first, so that a number of the other kind is refused, and the user is told the address.
         let details = at.forge.issue(&at.facts, number).await?;
-        let left = self.budget.comment()?;
-        let note = at
-            .forge
-            .comment_on_issue(&at.facts, number, &body)
-            .await
-            .map_err(ToolError::of_comment)?;
-        let said = Said {
-            project,
+        let comment = Comment {
             on: CommentedOn::Issue,
             number,
+            discussion: None,
             url: details.summary.url,
             text: body,
         };
-        Ok(Json(self.posted(said, &note, left).await))
+        self.speak(project, &at, comment).await.map(Json)
     }
 }

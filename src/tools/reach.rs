@@ -17,11 +17,14 @@ use crate::message::{EventBody, ForgeKind, ProjectKey, Right};
 /// Tells the session what happened; the future ends when it is told.
 pub type Tell = Arc<dyn Fn(EventBody) -> BoxFuture<'static, ()> + Send + Sync>;
 
+/// Finds the forge of a project with the credential of this moment.
+pub type Find = Arc<dyn Fn(&ProjectKey) -> Option<ForgeProject> + Send + Sync>;
+
 /// What the tools of one session reach.
 #[derive(Clone)]
 pub struct Reach {
     /// The forge of a project with the credential of this moment; `None` when its connection is gone. Asked anew for each call.
-    pub project: Arc<dyn Fn(&ProjectKey) -> Option<ForgeProject> + Send + Sync>,
+    pub project: Find,
     /// Diffs from git.
     pub diffs: Arc<dyn Diffs>,
     /// Who is told what was said in the user's name.

@@ -9,6 +9,7 @@ mod bad_input;
 mod broker;
 mod commands;
 mod connections;
+mod forge_tools;
 mod git_inside;
 mod harness;
 mod interruptions;

@@ -1,5 +1,7 @@
 //! Speaking in the user's name: who may, what is said, and who is told.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::World;
@@ -132,11 +134,39 @@ async fn a_comment_whose_fate_is_unknown_counts_and_is_not_repeated() {
         assert!(refused.contains("look before you say it again"), "{refused}");
     }
     assert_eq!(world.double.asked().len(), 4, "one look and one try each");
+    let told = world.told.lock().unwrap().clone();
+    assert!(
+        told.iter()
+            .all(|event| matches!(event, EventBody::Warning { message, .. } if message.ends_with("Hello")))
+    );
+    assert_eq!(told.len(), 2, "the user learns of what may have been said");
     for _ in 2..COMMENTS {
         world.refusal("comment_on_issue", both("Hello")[1].1.clone()).await;
     }
     let refused = world.refusal("comment_on_issue", both("Hello")[1].1.clone()).await;
     assert!(refused.contains("final answer"), "{refused}");
+}
+
+#[tokio::test]
+async fn an_agent_that_hangs_up_cannot_keep_the_user_from_being_told() {
+    let mut world = permitted();
+    world.double().write_gate = Some(tokio::sync::Semaphore::new(0));
+    let double = Arc::clone(&world.double);
+    let told = Arc::clone(&world.told);
+    let asking = tokio::spawn(async move { world.call("comment_on_issue", both("Hello")[1].1.clone()).await });
+    while double.asked().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    asking.abort();
+    assert!(asking.await.unwrap_err().is_cancelled());
+    double.write_gate.as_ref().unwrap().add_permits(1);
+    while told.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(
+        told.lock().unwrap()[0],
+        EventBody::Commented { number: 4, .. }
+    ));
 }
 
 #[tokio::test]

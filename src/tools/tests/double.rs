@@ -27,6 +27,8 @@ pub(super) struct Double {
     pub(super) incomplete: bool,
     pub(super) fails: Option<ForgeError>,
     pub(super) writes_fail: Option<ForgeError>,
+    /// While it is closed, nothing that is written is answered.
+    pub(super) write_gate: Option<tokio::sync::Semaphore>,
     /// While it is closed, nothing is answered.
     pub(super) gate: Option<tokio::sync::Semaphore>,
 }
@@ -105,6 +107,13 @@ impl Double {
             drop(gate.acquire().await.unwrap());
         }
         self.fails.clone().map_or(Ok(value), Err)
+    }
+
+    async fn written(&self, done: Note) -> Result<Note, ForgeError> {
+        if let Some(gate) = &self.write_gate {
+            drop(gate.acquire().await.unwrap());
+        }
+        self.writes_fail.clone().map_or(Ok(done), Err)
     }
 
     fn page<T: Clone>(&self, items: &[T]) -> Page<T> {
@@ -189,14 +198,14 @@ impl Inspect for Double {
         let done = self
             .answer(format!("reply {number} {discussion:?} {body}"), note("n1", body))
             .await?;
-        self.writes_fail.clone().map_or(Ok(done), Err)
+        self.written(done).await
     }
 
     async fn comment_on_issue(&self, _: &ProjectFacts, number: u64, body: &str) -> Result<Note, ForgeError> {
         let done = self
             .answer(format!("comment {number} {body}"), note("n2", body))
             .await?;
-        self.writes_fail.clone().map_or(Ok(done), Err)
+        self.written(done).await
     }
 }
 

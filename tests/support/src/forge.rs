@@ -4,6 +4,9 @@
 //! A test double. It answers as the recorded and measured real ones do, for the routes that the product uses, and
 //! refuses what they would refuse. It imports nothing of the product and never leaves the loopback interface.
 //!
+//! What it holds is a [`Seed`], at the start and, by `POST /_test/seed` with the same words in JSON, under way. Tests also have
+//! `/_test/faults`, `/_test/requests`, `/_test/tokens/NAME`, `/_test/state`, `/_test/commit` and `/_test/merge`: no forge has those.
+//!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use cofferdam_test_support::forge;

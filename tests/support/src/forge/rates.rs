@@ -17,9 +17,12 @@ use super::credentials::{Presented, presented};
 use super::paging::set;
 use super::seed::Side;
 
-/// Requests seen: by who and for what, in which window.
+/// Who sent requests, and for what.
+type Counter = (String, &'static str);
+
+/// Requests seen: the window of the last one, and how many came in it.
 #[derive(Default)]
-pub(crate) struct Rates(Mutex<HashMap<(String, &'static str), (i64, u32)>>);
+pub(crate) struct Rates(Mutex<HashMap<Counter, (i64, u32)>>);
 
 impl Rates {
     /// Counts one request; `back` gives one back.

@@ -46,7 +46,7 @@ fn inlined(folder: &Path, schema: Value) -> Value {
             ),
         },
         Value::Array(items) => items.into_iter().map(|item| inlined(folder, item)).collect(),
-        other => other,
+        other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => other,
     }
 }
 
@@ -98,7 +98,7 @@ fn plain(value: Value) -> Value {
             let nullable = map.get("nullable") == Some(&json!(true));
             // Only schemas have these; a property may be called so too, and is an object then.
             let keep =
-                |key: &String, value: &Value| !(matches!(key.as_str(), "nullable" | "example") && !value.is_object());
+                |key: &String, value: &Value| !matches!(key.as_str(), "nullable" | "example") || value.is_object();
             let map: Map<String, Value> = map
                 .into_iter()
                 .filter(|(key, value)| keep(key, value))
@@ -110,7 +110,7 @@ fn plain(value: Value) -> Value {
                 Value::Object(map)
             }
         }
-        other => other,
+        other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => other,
     }
 }
 

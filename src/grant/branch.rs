@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_aside_when_a_and_a_slash_b_collide() {
+    fn pitfall_05_steps_aside_when_a_and_a_slash_b_collide() {
         assert_eq!(
             name("bot/{title}-{session}", "fix", &["bot"]).unwrap(),
             "bot-fix-deadbeef"

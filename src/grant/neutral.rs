@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn mentions_references_and_closing_words_are_broken() {
+    fn pitfall_19_mentions_references_and_closing_words_are_broken() {
         let got = text("cc @all and @ada. Closes #12, fixes: https://forge/x/issues/3, see !4 and GH-5");
         for live in ["@all", "@ada", "Closes", "#12", "fixes", "!4", "GH-5"] {
             assert!(!got.contains(live), "{live} in {got}");

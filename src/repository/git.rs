@@ -267,6 +267,8 @@ impl Network {
             setting("credential.helper", ""),
             (self.credential.helper_key(), self.credential.helper()),
             setting("credential.interactive", "false"),
+            // Shows the credential at once where git knows how (2.46), instead of asking once without it for a refusal.
+            setting("http.proactiveAuth", "basic"),
             setting("http.followRedirects", "false"),
             setting("transfer.credentialsInUrl", "die"),
             // A git whose worker was killed must not wait for a silent forge for ever: it may hold a mirror's lock.

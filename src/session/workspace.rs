@@ -259,16 +259,17 @@ pub(super) async fn collect(
         Uncommitted::Discard => "no",
     };
     // Whoever held a lock of this repository is dead by now. What cannot be committed does not keep what is committed. A commit that a
-    // hook-less tool made lacks the trailers; `inside trailers` adds them before anything is accepted.
-    let script = "exec 2>&1; cd \"$1\" || exit 90; left=0; \
+    // hook-less tool made lacks the trailers; `inside trailers` adds them before anything is accepted. The repository's own hooks are left
+    // out: they have had their say with the agent, and must not hold its work back.
+    let script = "exec 2>&1; hooks=$6; ours() { git -c core.hooksPath=\"$hooks\" \"$@\"; }; cd \"$1\" || exit 90; left=0; \
         dir=$(git rev-parse --git-dir) || exit 94; rm -f \"$dir/index.lock\" \"$dir/HEAD.lock\"; \
         find \"$dir/refs\" -name '*.lock' -type f -delete; \
-        if [ \"$2\" = yes ] && [ -n \"$(git status --porcelain)\" ]; then git add -A && git commit -q --no-verify -m \"$3\" || left=91; fi; \
+        if [ \"$2\" = yes ] && [ -n \"$(git status --porcelain)\" ]; then git add -A && ours commit -q --no-verify -m \"$3\" || left=91; fi; \
         new=$(git rev-list --count HEAD --not --remotes=origin) || exit 92; \
         [ \"$new\" = 0 ] && exit $left; \
-        git push -q origin \"HEAD:refs/heads/$4\" && exit $left; \
-        git symbolic-ref -q HEAD >/dev/null || git checkout -q -B \"$4\" || exit 93; \
-        \"$5\" trailers && git push -q origin \"HEAD:refs/heads/$4\" && exit $left";
+        ours push -q origin \"HEAD:refs/heads/$4\" && exit $left; \
+        git symbolic-ref -q HEAD >/dev/null || ours checkout -q -B \"$4\" || exit 93; \
+        \"$5\" trailers && ours push -q origin \"HEAD:refs/heads/$4\" && exit $left";
     let process = inside
         .spawn(Command {
             argv: [
@@ -281,6 +282,7 @@ pub(super) async fn collect(
                 message,
                 project.branch.as_str(),
                 INSIDE,
+                &format!("{TOOLS_DIRECTORY}/hooks"),
             ]
             .map(str::to_owned)
             .to_vec(),

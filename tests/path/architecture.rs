@@ -194,3 +194,13 @@ fn every_file_says_what_it_is_and_none_is_two_rooms() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+/// The pitfalls of bots that open merge and pull requests, numbered as in the list that this was built from: each has a test named after it.
+#[test]
+fn every_pitfall_has_a_test_that_bears_its_number() {
+    let text: String = all(&["src", "tests/path"]).into_iter().map(|(_, text)| text).collect();
+    let missing: Vec<u32> = (1..=32)
+        .filter(|number| !text.contains(&format!("fn pitfall_{number:02}_")))
+        .collect();
+    assert!(missing.is_empty(), "no test is named after the pitfalls {missing:?}");
+}

@@ -75,3 +75,24 @@ fn commits_made_past_the_hooks_get_their_trailers_before_they_are_accepted() {
         "{commits:?}"
     );
 }
+
+#[test]
+fn pitfall_30_a_repositorys_own_hooks_run_in_the_sandbox_only_and_cannot_hold_the_work_back() {
+    let world = World::new();
+    let marker = world.directory.path().join("hook-ran");
+    let prompt = format!(
+        "!shell mkdir -p own && for hook in pre-commit commit-msg prepare-commit-msg post-commit pre-push post-checkout pre-receive; do \
+         printf '#!/bin/sh\\ntouch {} /tmp/hook-ran\\nexit 1\\n' > own/$hook; chmod +x own/$hook; done; git config core.hooksPath $PWD/own; \
+         cp own/* .git/hooks/; echo own >> .git/info/exclude\n!write a.txt b",
+        marker.display()
+    );
+    let ran = world.exec(&world.lab_task(&prompt));
+    assert_eq!(ran.reason(), "published", "{} {}", ran.outcome(), ran.stderr);
+    let branch = ran.of_project(LAB)["branch"].as_str().unwrap();
+    let commits = world.commits(&format!("/gitlab/{LAB}.git"), "test-gitlab-api", branch);
+    assert!(
+        commits.len() == 1 && commits[0].contains("Cofferdam-Session:"),
+        "{commits:?}"
+    );
+    assert!(!marker.exists(), "a hook of the repository ran on the worker");
+}

@@ -129,7 +129,7 @@ fn where_a_repository_has_no_drafts_the_pull_request_is_opened_and_says_what_it_
 }
 
 #[test]
-fn each_refused_push_is_told_by_its_own_rule() {
+fn pitfall_22_each_refused_push_is_told_by_its_own_rule() {
     let world = World::new();
     let bare = "git -c core.hooksPath=/dev/null commit -q --allow-empty -m Bare";
     let cases = [

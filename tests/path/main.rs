@@ -10,6 +10,7 @@ mod broker;
 mod commands;
 mod connections;
 mod forge_tools;
+mod forges;
 mod git_inside;
 mod harness;
 mod interruptions;

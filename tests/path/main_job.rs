@@ -130,7 +130,7 @@ fn every_commit_names_user_agent_and_session_in_one_block() {
 }
 
 #[test]
-fn a_branch_never_begins_with_a_digit_and_steps_aside_for_others() {
+fn pitfall_06_a_branch_never_begins_with_a_digit_and_steps_aside_for_others() {
     let world = World::new();
     world.ask(
         "POST",

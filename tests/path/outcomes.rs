@@ -58,7 +58,7 @@ fn last_outcome(events: &std::path::Path) -> Value {
 }
 
 #[test]
-fn no_change_is_an_outcome_with_the_answer() {
+fn pitfall_25_no_change_is_an_outcome_with_the_answer() {
     let world = World::new();
     let ran = world.exec(&world.task("!say The answer is 42."));
     assert_eq!((ran.exit, ran.reason()), (0, "nothing_to_publish"), "{}", ran.stderr);
@@ -121,7 +121,7 @@ fn publish_can_be_a_branch_a_draft_or_only_kept() {
 }
 
 #[test]
-fn one_project_that_cannot_be_pushed_does_not_lose_the_other() {
+fn pitfall_23_a_protected_pattern_over_our_branch_does_not_lose_the_other_project() {
     // Whatever begins with cofferdam/ is protected on the GitLab side, as push rules do.
     let world = World::with_seed(|seed| {
         seed.replace(
@@ -155,7 +155,7 @@ fn a_forge_that_stumbles_gets_one_change_request_all_the_same() {
 }
 
 #[test]
-fn a_forge_that_dies_after_the_work_loses_nothing() {
+fn pitfall_26_a_forge_that_dies_after_the_work_loses_nothing() {
     let world = World::new();
     let fault = json!({"match": {"path_contains": "git-receive-pack"}, "status": 503, "times": 1000});
     world.ask("POST", "/_test/faults", Some(&fault));
@@ -165,7 +165,7 @@ fn a_forge_that_dies_after_the_work_loses_nothing() {
 }
 
 #[test]
-fn somebody_elses_commits_on_the_branch_are_never_overwritten() {
+fn pitfall_08_somebody_elses_commits_on_the_branch_are_never_overwritten() {
     let world = World::new();
     let task = world.lab_task("!write a.txt b\n!sleep 4000");
     let session: String = task["session"].as_str().unwrap().replace('-', "");

@@ -59,7 +59,7 @@ fn grep(directory: &std::path::Path) -> String {
 }
 
 #[test]
-fn no_canary_is_found_anywhere() {
+fn pitfall_10_no_canary_is_found_anywhere() {
     let world = World::with_seed(|seed| {
         seed.replace("test-gitlab-api", GITLAB_CANARY)
             .replace("test-github-repo", GITHUB_CANARY)

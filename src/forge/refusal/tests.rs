@@ -88,7 +88,7 @@ fn sentences_repeat_the_remote_but_no_secret_and_no_flood() {
 }
 
 #[test]
-fn every_stored_transcript_is_understood() {
+fn pitfall_21_every_stored_transcript_is_understood() {
     let Some(folder) = recordings::folder() else {
         return;
     };

@@ -32,7 +32,7 @@ async fn publish(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_branch_is_made_and_moved_on_the_forge() {
+async fn pitfall_09_only_the_named_branch_is_made_and_moved_on_the_forge() {
     let (forge, staging, sandbox, first) = staged().await;
     assert!(!publish(&forge, &staging, None, &first).await.unwrap().unchanged);
     assert_eq!(forge.head("team/greeter", BRANCH), Some(first.clone()));
@@ -72,7 +72,7 @@ async fn a_branch_that_somebody_moved_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_branch_that_moves_while_the_push_is_on_its_way_is_left_alone() {
+async fn pitfall_07_a_branch_that_moves_while_the_push_is_on_its_way_is_left_alone() {
     let (forge, staging, _sandbox, first) = staged().await;
     for create in [true, false] {
         let expected = if create {

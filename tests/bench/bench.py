@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import uuid
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ import amqp
 
 IMAGE = "cofferdam/sandbox-scripted:test"
 PROMPTED_GOAL = 1.6  # times docker run
+API_GOAL = 3
 MEMORY_GOAL = 60.0  # MB with IDLE sessions
 IDLE = 10
 STEPS = ["claimed", "grant", "connected", "mirror", "granted", "sandbox", "clone", "cloned", "turn", "turn_started"]
@@ -140,7 +142,7 @@ class Worker:
         self.broker.publish(f"{self.prefix}.tasks", json.dumps(body).encode())
         return body["session"], before
 
-    def session(self, prompt):
+    def session(self, prompt, reason="published"):
         """One session to its end: milliseconds of each step since it was published, and the whole."""
         session, published = self.publish(prompt)
         times = {}
@@ -150,7 +152,7 @@ class Worker:
                 continue
             times.setdefault(data.get("stage", data["event"]), (at(event) - published) * 1000)
             if data["event"] == "finished":
-                if data["outcome"]["reason"] != "published":
+                if data["outcome"]["reason"] != reason:
                     sys.exit(f"bench: a session ended with {data['outcome']}")
                 return times
 
@@ -186,6 +188,18 @@ def bare_clone(forge, directory):
     spent = timed(["git", "clone", "--quiet", "--bare", address, str(target)])
     shutil.rmtree(target)
     return spent
+
+
+def requests_of_a_session(forge, worker):
+    """How often the forge's API and git are asked when nothing changed since the last session and nothing is published."""
+    log = forge["url"] + "/_test/requests"
+    urllib.request.urlopen(urllib.request.Request(log, method="DELETE"), timeout=10).close()
+    worker.session("!say hi", "nothing_to_publish")
+    with urllib.request.urlopen(log, timeout=10) as answer:
+        asked = [one for one in json.load(answer) if not one["path"].startswith("/_test/")]
+    api = [one for one in asked if ".git/" not in one["path"]]
+    talks = [one for one in asked if ".git/" in one["path"] and one["method"] == "POST"]
+    return len(api), len(talks), len(asked) - len(api)
 
 
 def row(name, values, base):
@@ -224,6 +238,7 @@ def measure(options, directory, processes, broker):
         sessions.append(worker.session(prompt))
         clones.append(bare_clone(forge, directory))
 
+    api, talks, git = requests_of_a_session(forge, worker)
     docker = statistics.median(base)
     print(f"\n{rounds} rounds, alternating; repository: {options.kilobytes / 1000:g} MB of text in {options.kilobytes // 10} files; warm image, warm mirror")
     print(f"{'':<52}{'median ms':>9}{'spread':>16}{'ratio':>9}")
@@ -235,8 +250,10 @@ def measure(options, directory, processes, broker):
     print("\nsteps of a session, median ms since the task was published")
     for step in STEPS:
         print(f"  {step:<14}{statistics.median(s[step] for s in sessions):>7.0f}")
-    print()
-    good = verdict("task received to agent prompted, in docker runs", received, PROMPTED_GOAL, "", allowed)
+    print(f"\nasked of the forge for one project before the agent starts, nothing changed: API {api}, git talks {talks} ({git} HTTP requests)")
+    good = verdict("API calls per project before the agent starts", api, API_GOAL, "", 1.0)
+    good &= verdict("git talks per project before the agent starts", talks, 1, "", 1.0)
+    good &= verdict("task received to agent prompted, in docker runs", received, PROMPTED_GOAL, "", allowed)
     del prompted
     if not options.no_memory:
         worker.idle_sessions(IDLE)

@@ -17,6 +17,9 @@ use crate::message::readable::readable;
 /// Longest text that both forges take, in UTF-16 units: taming makes a text longer.
 const LONGEST_BODY: usize = 65_000;
 
+/// What stands under each comment: it bears a person's name and was not written by one.
+const SIGNED: &str = "_Written by a coding agent in a cofferdam session._";
+
 /// What a tool that spoke answers.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Posted {
@@ -65,7 +68,7 @@ impl Tools {
                 "is too long with so many mentions and references: shorten it".to_owned(),
             );
         }
-        Ok(body)
+        Ok(format!("{}\n\n{SIGNED}", body.trim_end()))
     }
 
     /// Says it, tells the user what was said in their name, then the agent that it was said. Goes on when the agent hangs up in the middle:

@@ -81,6 +81,10 @@ fn an_agent_reads_merge_requests_and_issues_and_answers_where_the_task_lets_it()
     let said = comments(&world);
     let own = said.iter().find(|body| body.contains("On it")).unwrap();
     assert!(
+        own.ends_with("_Written by a coding agent in a cofferdam session._"),
+        "{own}"
+    );
+    assert!(
         !own.contains("@grace") && !own.contains("Closes #1"),
         "it pings and closes nothing: {own}"
     );

@@ -216,3 +216,56 @@ fn each_forge_gets_what_its_own_token_may_in_one_session() {
     assert!(text(LAB).contains(&url(HUB)), "{}", text(LAB));
     assert!(text(HUB).contains(&url(LAB)), "{}", text(HUB));
 }
+
+/// Tokens of GitHub whose rights are not in scopes.
+fn github_tokens(seed: String) -> String {
+    seed + r#"
+[[tokens]]
+name = "ada-fine"
+value = "test-github-fine-full"
+user = "ada"
+forge = "github"
+[tokens.fine_grained]
+repositories = ["acme/website"]
+permissions = { contents = "write", pull_requests = "write", issues = "read" }
+
+[[tokens]]
+name = "app"
+value = "test-github-app"
+user = "ada"
+forge = "github"
+installation = true
+[tokens.fine_grained]
+repositories = ["acme/website"]
+permissions = { contents = "write", pull_requests = "write" }
+"#
+}
+
+#[test]
+fn fine_grained_and_app_tokens_are_tried_out_by_reading_and_work() {
+    let mut world = World::with_seed(github_tokens);
+    let hub_task = |world: &World| {
+        let mut task = with_user(world.task("!write a.txt b"));
+        task["projects"] = json!([{"connection": "hub", "path": HUB}]);
+        task
+    };
+    for (value, reason) in [
+        ("test-github-fine-full", "published"),
+        ("test-github-app", "published"),
+        // It may push and not open: said by the forge when it is tried, with the branch there.
+        ("test-github-fine-grained", "change_request_failed"),
+    ] {
+        world = world.token("HUB", value);
+        let ran = world.exec(&hub_task(&world));
+        assert_eq!(ran.reason(), reason, "{value}: {} {}", ran.outcome(), ran.stderr);
+        let outcome = ran.of_project(HUB);
+        assert!(outcome["head"].is_string(), "{outcome}");
+        if reason == "change_request_failed" {
+            let message = outcome["message"].as_str().unwrap();
+            assert!(
+                message.contains("pull request") && message.contains("token"),
+                "{message}"
+            );
+        }
+    }
+}

@@ -444,11 +444,12 @@ impl<'a> Session<'a> {
                 continue;
             }
             let outcome = work.kept(failure.reason, &failure.message).await;
-            let event = EventBody::ProjectFinished {
-                outcome: outcome.clone(),
-            };
-            tell(self.progress, event).await;
-            outcomes.push(outcome);
+            // Under `busy`, so nobody else has set it.
+            let _ = work.ended.set(outcome.clone());
+            outcomes.push(outcome.clone());
+            if work.is_untold() {
+                tell(self.progress, EventBody::ProjectFinished { outcome }).await;
+            }
         }
         outcomes
     }

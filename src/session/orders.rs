@@ -139,7 +139,9 @@ async fn disconnect(
             let outcome = work.kept(failure.reason, &failure.message).await;
             // Under `busy`, so nobody else has set it.
             let _ = work.ended.set(outcome.clone());
-            progress.state(EventBody::ProjectFinished { outcome }).await;
+            if work.is_untold() {
+                progress.state(EventBody::ProjectFinished { outcome }).await;
+            }
         }
         if let Some(git) = open.git.get() {
             git.close(&grant.key);

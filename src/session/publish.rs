@@ -3,6 +3,7 @@
 //! Needs no agent and no sandbox. Every effect is looked up before it is made again, so a repetition leaves one branch and one change
 //! request. What could not be published is kept as a bundle.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub(super) struct Work {
     pub(super) expected: Option<CommitId>,
     /// How it ended, once it has; before the others, when its connection was dropped.
     pub(super) ended: OnceLock<ProjectOutcome>,
+    /// Whether its end was told.
+    pub(super) told: AtomicBool,
     /// Held by whoever publishes or ends it.
     pub(super) busy: tokio::sync::Mutex<()>,
 }
@@ -99,11 +102,8 @@ impl Publishing<'_> {
         let mut outcomes: Vec<ProjectOutcome> = published.into_iter().map(|one| one.outcome).collect();
         let place = |outcome: &ProjectOutcome| work.iter().position(|one| one.admitted.grant.key == outcome.project);
         outcomes.sort_by_key(place);
-        for outcome in &outcomes {
-            let told = work
-                .iter()
-                .any(|one| one.admitted.grant.key == outcome.project && one.ended.get().is_some());
-            if !told {
+        for (one, outcome) in work.iter().zip(&outcomes) {
+            if one.is_untold() {
                 let outcome = outcome.clone();
                 self.progress.state(EventBody::ProjectFinished { outcome }).await;
             }
@@ -116,6 +116,13 @@ impl Publishing<'_> {
         if let Some(outcome) = work.ended.get() {
             return Published::ended(outcome.clone());
         }
+        let published = self.still_open(work, left, sisters).await;
+        // From here on a dropped connection finds nothing left to end. Under `busy`, so nobody else has set it.
+        let _ = work.ended.set(published.outcome.clone());
+        published
+    }
+
+    async fn still_open(&self, work: &Work, left: Left, sisters: &[Sister]) -> Published {
         let words = &self.words;
         let head = match work.staging.head() {
             Ok(head) => head,
@@ -255,6 +262,11 @@ impl Publishing<'_> {
 impl Work {
     pub(super) fn is_git_only(&self) -> bool {
         self.admitted.grant.capabilities.open_change_requests == Right::PushOptions
+    }
+
+    /// Whether its end is still to be told; true once.
+    pub(super) fn is_untold(&self) -> bool {
+        !self.told.swap(true, Ordering::AcqRel)
     }
 
     pub(super) fn outcome(&self, reason: Reason, message: impl Into<String>) -> ProjectOutcome {

@@ -1,5 +1,6 @@
 //! The step from admitted projects to what the sandbox will be given: mirrors, object stores, staging, and the final names of the branches.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use futures::future::try_join_all;
@@ -46,6 +47,7 @@ pub(super) async fn stage_all(
                 staging: Arc::new(staging),
                 expected,
                 ended: OnceLock::new(),
+                told: AtomicBool::new(false),
                 busy: tokio::sync::Mutex::new(()),
             })
         });

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::git::{Credential, Invocation};
+use super::git::{Credential, Invocation, Limits};
 use super::remote::{self, Access};
 use super::{Repositories, RepositoryError, Shared, bare, blocking};
 use crate::grant::ShownRef;
@@ -100,7 +100,14 @@ async fn list(
     pattern: &str,
 ) -> Result<String, RepositoryError> {
     let address = remote::address(clone_url)?;
+    // git holds the whole list before it prints a line: a forge is not trusted with this machine's memory.
+    let limits = Limits {
+        memory: shared.config.git_memory,
+        file: shared.config.largest_fetch,
+        processor_s: LIMIT.as_secs() * 2,
+    };
     let invocation = Invocation::new("ask the forge for its references", LIMIT)
+        .limits(limits)
         .arguments(["ls-remote", "--quiet"])
         .arguments(options)
         .arguments(["--", address.as_str(), pattern])

@@ -117,11 +117,17 @@ impl Github {
         }
     }
 
-    /// A number, whatever it belongs to.
+    /// A number, whatever it belongs to. An issue that was moved to another repository redirects there, wherever the user may read: that
+    /// one is not of this project.
     async fn numbered(&self, project: &ProjectFacts, number: u64) -> Result<Issue, ForgeError> {
         let iid = number.to_string();
         let segments = self.below(&project.path, &["issues", &iid])?;
-        self.read(ISSUE, &issue_named(project, number), &segments).await
+        let what = issue_named(project, number);
+        let found: Issue = self.read(ISSUE, &what, &segments).await?;
+        if found.number != number || found.is_elsewhere(&project.path) {
+            return Err(self.not_found(format!("{what} (it was moved to another repository)")));
+        }
+        Ok(found)
     }
 
     /// An issue; a pull request of this number is not one.

@@ -142,6 +142,36 @@ async fn a_number_of_the_other_kind_is_not_found_and_says_which_it_is() {
 }
 
 #[tokio::test]
+async fn an_issue_that_was_moved_to_another_repository_is_not_read_there() {
+    let fake = Fake::start(|seen, _| match seen.line().as_str() {
+        "GET /api/v3/repos/o/r/issues/5" => Reply::text(301, "{}").with("location", "/api/v3/repositories/8/issues/9"),
+        "GET /api/v3/repos/o/r/issues/6" => Reply::text(301, "{}").with("location", "/api/v3/repositories/8/issues/6"),
+        "GET /api/v3/repositories/8/issues/9" | "GET /api/v3/repositories/8/issues/6" => {
+            let number = if seen.target.ends_with('9') { 9 } else { 6 };
+            let mut moved = issue(number, false);
+            moved["repository_url"] = json!("https://h/api/v3/repos/o/private");
+            moved["body"] = json!("not of this session");
+            Reply::json(200, &moved)
+        }
+        line if line.ends_with("/comments") => Reply::json(200, &json!([{"id": 1, "body": "not of this session"}])),
+        _ => missing(),
+    })
+    .await;
+    let (forge, project, page) = (github(&fake), facts(), PageRequest::default());
+    for number in [5, 6] {
+        for error in [
+            forge.issue(&project, number).await.unwrap_err(),
+            forge.issue_comments(&project, number, page).await.unwrap_err(),
+            forge.comment_on_issue(&project, number, "x").await.unwrap_err(),
+        ] {
+            assert!(matches!(error, ForgeError::NotFound { .. }), "{error}");
+            assert!(error.to_string().contains("moved to another repository"), "{error}");
+        }
+    }
+    assert!(!fake.lines().iter().any(|line| line.ends_with("/comments")));
+}
+
+#[tokio::test]
 async fn merged_and_closed_are_told_apart() {
     let fake = Fake::start(|_, _| {
         Reply::json(

@@ -277,6 +277,11 @@ impl Issue {
             .is_some_and(|url| url.to_lowercase().ends_with(&end))
     }
 
+    /// Whether it says of itself that it is in another repository.
+    pub(super) fn is_elsewhere(&self, path: &ProjectPath) -> bool {
+        self.repository_url.is_some() && !self.is_of(path)
+    }
+
     /// Whether it is an issue that the filters let through.
     pub(super) fn passes(&self, query: &IssueQuery) -> bool {
         !self.is_pull()

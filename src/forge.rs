@@ -99,8 +99,10 @@ pub enum TokenKind {
 /// What a token is and may do, as the forge itself says.
 #[derive(Debug, Clone)]
 pub struct TokenFacts {
-    /// The account's user name.
+    /// The account's user name; empty where the token may not tell.
     pub account: String,
+    /// The account's number on the forge, which some tokens tell that may not tell its name.
+    pub user_id: Option<u64>,
     /// The account's name as people write it.
     pub name: String,
     /// The e-mail address that the forge accepts as author and committer.

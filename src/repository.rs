@@ -236,7 +236,8 @@ impl Repositories {
     /// The disk. A single mirror's failure is logged, not returned.
     pub async fn maintain(&self) -> Result<usize, RepositoryError> {
         let mirrors = mirror::maintain_all(&self.shared).await?;
-        Ok(mirrors + keep::remove_expired(&self.shared)?)
+        let unused = Duration::from_secs(self.shared.config.keep_mirrors_days * 24 * 60 * 60);
+        Ok(mirrors + keep::remove_expired(&self.shared)? + look::remove_unused(&self.shared, unused)?)
     }
 }
 

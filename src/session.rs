@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::{join_all, try_join_all};
+use tokio_util::task::TaskTracker;
 
 use crate::agent::{self, AgentError, ProjectBrief, TurnLimits, TurnReport, prompt, sections};
 use crate::gateway::git::{self, GitRoutes};
@@ -51,6 +52,8 @@ use verdict::{bounded, commit_message, fold};
 
 /// How long a sandbox may take to hand over its commits after a failure.
 const KEEPING: Duration = Duration::from_secs(45);
+/// How long a comment that is on its way may take at the end.
+const SAYING: Duration = Duration::from_secs(60);
 /// How long an event of the teardown may wait for a broker that is away.
 const TELLING: Duration = Duration::from_secs(10);
 
@@ -66,11 +69,19 @@ pub async fn run(
 ) -> SessionOutcome {
     let open = Open::default();
     let (_, never) = tokio::sync::mpsc::channel(1);
-    let inbox = steering.inbox().unwrap_or(never);
-    tokio::select! {
+    let mut inbox = steering.inbox().unwrap_or(never);
+    let outcome = tokio::select! {
         outcome = path(rooms, task, secrets, &open, progress, steering) => outcome,
-        never = orders::obey(rooms, task, &open, progress, steering, inbox) => match never {},
+        never = orders::obey(rooms, task, &open, progress, steering, &mut inbox) => match never {},
+    };
+    // A broker that is away must not hold the end up.
+    if tokio::time::timeout(TELLING, orders::decline(&open, progress, &mut inbox))
+        .await
+        .is_err()
+    {
+        tracing::warn!("orders were left unanswered: the broker takes no events");
     }
+    outcome
 }
 
 /// The path itself.
@@ -119,7 +130,8 @@ async fn path(
     // A broker that is away may hold the event back, never the sandbox's end.
     tokio::join!(
         tell(progress, EventBody::Stage { stage: Stage::Cleanup }),
-        live.close(rooms, task.session)
+        live.close(rooms, task.session),
+        said(&open.speaking)
     );
     session.leave(None);
     let report = session.report;
@@ -161,7 +173,7 @@ impl<'a> Session<'a> {
         self.enter(Stage::Grant).await;
         rooms.engine.require_image(&agent.image).await?;
         let admitted = self
-            .stoppable(admit::admit(
+            .early(admit::admit(
                 rooms,
                 task,
                 secrets,
@@ -176,7 +188,8 @@ impl<'a> Session<'a> {
         // What is started belongs to the session from its first moment: this may be dropped at any await.
         let (started, staged) = tokio::join!(
             self.live.start(rooms, &agent.image),
-            stoppable(self.steering, stage_all(rooms, task, grant, admitted))
+            self.open
+                .undropped(stoppable(self.steering, stage_all(rooms, task, grant, admitted)))
         );
         let (grant, work) = staged?;
         self.open.staged(&work);
@@ -198,7 +211,7 @@ impl<'a> Session<'a> {
 
         self.enter(Stage::Clone).await;
         let inside = self.live.inside()?;
-        self.stoppable(self.live.while_alive(async {
+        self.early(self.live.while_alive(async {
             workspace::prepare(&inside, &grant).await?;
             try_join_all(self.work.iter().map(|work| {
                 let exists = work.expected.is_some();
@@ -315,7 +328,7 @@ impl<'a> Session<'a> {
             .map(|work| (work.admitted.grant.key.clone(), work.staging.clone()));
         let routes = Arc::new(GitRoutes::new(projects, tell));
         self.open.reachable(self.live.inside()?, routes.clone());
-        let reach = reach::of(self.rooms, &self.work, self.progress);
+        let reach = reach::of(self.rooms, &self.work, self.progress, &self.open.speaking);
         let mut router = git::router(routes).merge(tools::router(grant.clone(), wishes.clone(), reach));
         if let Some(name) = &agent.model {
             let endpoint = self.rooms.models.get(name).ok_or_else(|| {
@@ -454,6 +467,11 @@ impl<'a> Session<'a> {
         outcomes
     }
 
+    /// The same before the agent begins: then a dropped connection ends the session, because nothing is lost by it.
+    async fn early<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        self.open.undropped(self.stoppable(work)).await
+    }
+
     /// Goes on with something until the session is told to stop.
     async fn stoppable<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         stoppable(self.steering, work).await
@@ -500,6 +518,14 @@ fn stopped(steering: &Steering) -> Failure {
         Some(Cause::Publish | Cause::Discard) | None => {
             Failure::new(Reason::Cancelled, "a control message ended the session")
         }
+    }
+}
+
+/// Waits for what an agent is saying on a forge: nothing is said that is not told.
+async fn said(speaking: &TaskTracker) {
+    speaking.close();
+    if tokio::time::timeout(SAYING, speaking.wait()).await.is_err() {
+        tracing::warn!("a comment was on its way when its session ended; whether it arrived is not told");
     }
 }
 

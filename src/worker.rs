@@ -249,7 +249,8 @@ async fn apply(body: &[u8], steering: &Steering, progress: &Progress) {
     // An order is answered by the session, when it is done.
     let order = |id: &str, kind| {
         let id = id.to_owned();
-        (!steering.order(Order { id, kind })).then(|| (false, ENDING.to_owned()))
+        let refused = "the session is ending, or too many orders wait already";
+        (!steering.order(Order { id, kind })).then(|| (false, refused.to_owned()))
     };
     let (in_reply_to, answer) = match Control::parse(body) {
         Ok(Control { id, kind, .. }) => {

@@ -9,7 +9,7 @@ pub(super) mod pace;
 mod pages;
 pub(super) mod turns;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, Method, StatusCode};
@@ -66,6 +66,8 @@ pub(super) struct Api {
     pub(super) token: Digest,
     pub(super) turn: Arc<Turn>,
     pub(super) cache: Arc<Cache>,
+    /// The answer that said that the token is dead: forges lock out whoever goes on asking with one.
+    pub(super) dead: OnceLock<Answer>,
 }
 
 /// One request, however often it is tried.
@@ -80,6 +82,7 @@ struct Request<'a, B> {
 }
 
 /// An answer whose status is neither 429 nor 5xx.
+#[derive(Clone)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
@@ -231,6 +234,18 @@ impl Api {
 
     /// Tries until there is an answer worth reading: reads when the forge or the way to it fails, writes only when nothing was sent.
     async fn persist<B: Serialize + Sync>(&self, request: &Request<'_, B>) -> Result<Answer, ForgeError> {
+        if let Some(dead) = self.dead.get() {
+            return Ok(dead.clone());
+        }
+        let answer = self.keep_asking(request).await?;
+        if answer.status == StatusCode::UNAUTHORIZED {
+            // The first one counts; later ones say the same.
+            let _ = self.dead.set(answer.clone());
+        }
+        Ok(answer)
+    }
+
+    async fn keep_asking<B: Serialize + Sync>(&self, request: &Request<'_, B>) -> Result<Answer, ForgeError> {
         let is_read = *request.method == Method::GET;
         let mut delays = self.pace.delays();
         loop {

@@ -51,15 +51,17 @@ pub(super) fn exchanges(file: &str) -> Option<Vec<Exchange>> {
     Some(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
 }
 
-/// One small example file below the folder: JSON, an HTTP answer with its headers, or a cassette whose first answer counts.
+/// One small example file below the folder: JSON, an HTTP answer with its headers, or a cassette, of which the first answer counts
+/// or the one whose place stands after `#`.
 pub(super) fn fixture(file: &str) -> Option<Value> {
+    let (file, place) = file.split_once('#').unwrap_or((file, "0"));
     let text = std::fs::read_to_string(folder()?.join(file)).unwrap();
     let text = match text.strip_prefix("HTTP/") {
         Some(answer) => answer.replace("\r\n", "\n").split_once("\n\n").unwrap().1.to_owned(),
         None => text,
     };
     let value: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
-    if let Some(response) = value.pointer("/http_interactions/0/response/body") {
+    if let Some(response) = value.pointer(&format!("/http_interactions/{place}/response/body")) {
         use base64::Engine as _;
         let body = match response["base64_string"].as_str() {
             Some(encoded) => base64::engine::general_purpose::STANDARD

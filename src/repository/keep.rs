@@ -98,6 +98,11 @@ impl Staging {
         let head = self.head()?.ok_or(RepositoryError::NothingToKeep)?;
         let limit = Duration::from_secs(self.shared.config.inspect_timeout_s);
         let range = format!("{}..{head}", self.policy.base_commit);
+        let merges = self.git_lists(&["rev-list", "--merges", "-n", "1", &range]).await?;
+        if !merges.is_empty() {
+            // A patch leaves merges out, and what was resolved in them.
+            return Ok(None);
+        }
         let invocation = Invocation::new("write the staged work as a patch", limit)
             .on(&self.repository())
             .arguments(["format-patch", "--stdout", "--no-signature", "--binary", &range])
@@ -110,6 +115,22 @@ impl Staging {
             }),
             Err(RepositoryError::Answer { .. }) => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    async fn git_lists(&self, arguments: &[&str]) -> Result<Vec<u8>, RepositoryError> {
+        let limit = Duration::from_secs(self.shared.config.inspect_timeout_s);
+        let invocation = Invocation::new("look at the staged work", limit)
+            .on(&self.repository())
+            .arguments(arguments)
+            .limits(self.limits());
+        let finished = self.shared.git.run(invocation).await?;
+        if finished.success() {
+            Ok(finished.stdout)
+        } else {
+            Err(RepositoryError::Keep {
+                text: shortened(&finished.stderr),
+            })
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Only asks (`ls-remote`); never fetches, never writes to a forge.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -69,7 +69,7 @@ impl Repositories {
     /// The disk.
     pub async fn trust(&self, pem: Option<&str>) -> Result<Option<PathBuf>, RepositoryError> {
         let own = [self.shared.config.ca.as_deref(), pem];
-        let pem = own.into_iter().flatten().collect::<Vec<_>>().join("\n");
+        let pem: String = own.into_iter().flatten().map(certificates).collect();
         if pem.is_empty() {
             return Ok(None);
         }
@@ -83,13 +83,48 @@ impl Repositories {
             all.push(b'\n');
             all.extend_from_slice(pem.as_bytes());
             let file = directory.join(format!("{}.pem", &hex::encode(Sha256::digest(&all))[..32]));
-            if !Path::new(&file).exists() {
-                bare::write_whole(&file, &all)?;
+            // Its age tells when it was last used.
+            match std::fs::File::options().append(true).open(&file) {
+                Ok(known) => known
+                    .set_modified(std::time::SystemTime::now())
+                    .map_err(RepositoryError::state("touch", &file))?,
+                Err(_) => bare::write_whole(&file, &all)?,
             }
             Ok(Some(file))
         })
         .await
     }
+}
+
+/// The certificates in a PEM text, and nothing else of it: people paste keys along.
+fn certificates(pem: &str) -> String {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    const END: &str = "-----END CERTIFICATE-----";
+    pem.split(BEGIN)
+        .skip(1)
+        .filter_map(|part| part.split_once(END))
+        .map(|(body, _)| format!("{BEGIN}{body}{END}\n"))
+        .collect()
+}
+
+/// Removes the files of certificates that no session used for that long; says how many.
+pub(super) fn remove_unused(shared: &Shared, age: Duration) -> Result<usize, RepositoryError> {
+    let directory = shared.config.state_dir.join("certificates");
+    let Ok(entries) = std::fs::read_dir(&directory) else {
+        return Ok(0);
+    };
+    let mut removed = 0;
+    for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
+        let unused = std::fs::metadata(&path)
+            .and_then(|metadata| metadata.modified())
+            .ok()
+            .and_then(|modified| modified.elapsed().ok());
+        if unused.is_some_and(|unused| unused > age) {
+            std::fs::remove_file(&path).map_err(RepositoryError::state("remove", &path))?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
 }
 
 async fn list(
@@ -126,4 +161,19 @@ async fn list(
             text: remote::shortened(&finished.stderr),
         }),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_certificates_are_taken() {
+        let text = "x\n-----BEGIN PRIVATE KEY-----\nsecret\n-----END PRIVATE KEY-----\n-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\ny";
+        assert_eq!(
+            certificates(text),
+            "-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\n"
+        );
+        assert_eq!(certificates("-----BEGIN CERTIFICATE-----\nabc"), "");
+    }
 }

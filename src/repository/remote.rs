@@ -81,9 +81,6 @@ pub(crate) fn failure(stderr: &str) -> Option<RepositoryError> {
     if says("returned error: 30") {
         return Some(RepositoryError::Moved { text });
     }
-    if says("certificate") || says("CAfile") {
-        return Some(RepositoryError::Certificate { text });
-    }
     let passing = [
         "returned error: 5",
         "returned error: 429",
@@ -107,6 +104,9 @@ pub(crate) fn failure(stderr: &str) -> Option<RepositoryError> {
     ];
     if passing.iter().any(|word| says(word)) {
         return Some(RepositoryError::Unavailable { text });
+    }
+    if says("certificate") || says("CAfile") {
+        return Some(RepositoryError::Certificate { text });
     }
     None
 }

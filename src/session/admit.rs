@@ -24,6 +24,8 @@ pub(super) struct Admitted {
     pub(super) grant: ProjectGrant,
     pub(super) facts: ProjectFacts,
     pub(super) connection: Arc<Connection>,
+    /// Whether git alone told of it: then the facts hold no id that the API knows.
+    pub(super) by_git: bool,
     /// Why its commits cannot be pushed, where that is known.
     pub(super) cannot_push: Option<String>,
 }
@@ -98,7 +100,8 @@ async fn project(
 ) -> Result<Admitted, Failure> {
     let key = request.key();
     let connected = connection.current()?;
-    let facts = if connected.is_git_only() {
+    let git_only = connected.is_git_only();
+    let facts = if git_only {
         by_git(rooms, request, &connected).await?
     } else {
         connected.forge.project(&request.path).await?
@@ -148,6 +151,7 @@ async fn project(
         grant,
         facts,
         connection,
+        by_git: git_only,
         cannot_push,
     })
 }

@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::watch;
+use sha2::Digest as _;
+use tokio::sync::{Notify, watch};
 
 use super::failure::Failure;
 use super::{Rooms, identity};
@@ -44,7 +45,7 @@ impl Connected {
         let access = Access {
             token: secret.clone(),
             basic_user: basic_user.to_owned(),
-            account: facts.account.clone(),
+            account: mirror_owner(&facts, secret),
             ca_file: rooms.repositories.trust(request.ca.as_deref()).await?,
         };
         Ok(Self {
@@ -53,6 +54,16 @@ impl Connected {
             identity,
             access,
         })
+    }
+
+    /// Whether another credential is surely of the same user; `None` where neither forge nor token tells.
+    pub(super) fn is_same_user(&self, other: &Self) -> Option<bool> {
+        let (one, other) = (&self.facts, &other.facts);
+        match (one.user_id, other.user_id) {
+            (Some(one), Some(other)) => Some(one == other),
+            _ if !one.account.is_empty() && !other.account.is_empty() => Some(one.account == other.account),
+            _ => None,
+        }
     }
 
     /// Whether the API is closed to the token, so that git alone tells and does everything.
@@ -69,6 +80,18 @@ impl Connected {
             expires: self.facts.expires.clone(),
             capabilities: self.facts.capabilities,
         }
+    }
+}
+
+/// Whose mirror it is where mirrors are not shared: the account's number, its name, or at worst the token's own.
+fn mirror_owner(facts: &TokenFacts, secret: &Secret) -> String {
+    match (facts.user_id, facts.account.as_str()) {
+        (Some(id), _) => format!("user {id}"),
+        (None, "") => format!(
+            "token {}",
+            hex::encode(sha2::Sha256::digest(secret.expose().as_bytes()))
+        ),
+        (None, name) => name.to_owned(),
     }
 }
 
@@ -144,7 +167,7 @@ impl Connection {
 
 /// All connections of a session; clones share them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Connections(Arc<Mutex<BTreeMap<ConnectionName, Arc<Connection>>>>);
+pub(super) struct Connections(Arc<Mutex<BTreeMap<ConnectionName, Arc<Connection>>>>, Arc<Notify>);
 
 impl Connections {
     /// Opens one.
@@ -157,7 +180,36 @@ impl Connections {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(name.clone(), connection.clone());
+        self.1.notify_waiters();
         connection
+    }
+
+    /// Ends with the failure when any of them is dropped.
+    pub(super) async fn any_dropped(&self) -> Failure {
+        loop {
+            // Before the look, so that none that is opened after it goes unheard.
+            let opened = self.1.notified();
+            let all: Vec<_> = self
+                .0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .values()
+                .cloned()
+                .collect();
+            if all.is_empty() {
+                opened.await;
+                continue;
+            }
+            let closed = futures::future::select_all(all.iter().map(|one| Box::pin(one.closed())));
+            tokio::select! {
+                (_, index, _) = closed => {
+                    let mut failure = all[index].dropped();
+                    failure.message += " before the agent began: send the task again without it";
+                    return failure;
+                }
+                () = opened => {}
+            }
+        }
     }
 
     /// The one of that name.

@@ -6,13 +6,17 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use super::connections::{Connected, Connections};
 use super::failure::Failure;
 use super::publish::Work;
 use super::steering::{Cause, Order, OrderKind, Steering};
 use super::{Rooms, workspace};
+use crate::forge::TokenKind;
 use crate::gateway::Inside;
 use crate::gateway::git::GitRoutes;
 use crate::message::{ConnectionName, Credential, EventBody, Reason, Task, Uncommitted};
@@ -25,9 +29,15 @@ const HANDING_OVER: Duration = Duration::from_secs(30);
 #[derive(Clone, Default)]
 pub(super) struct Open {
     pub(super) connections: Connections,
+    /// What tools say on the forges at this moment.
+    pub(super) speaking: TaskTracker,
     work: Arc<Mutex<Vec<Arc<Work>>>>,
     inside: Arc<OnceLock<Arc<Inside>>>,
     git: Arc<OnceLock<Arc<GitRoutes>>>,
+    /// Held by whoever replaces a credential.
+    renewing: Arc<tokio::sync::Mutex<()>>,
+    /// The orders that are being done.
+    unanswered: Arc<Mutex<Vec<String>>>,
 }
 
 impl Open {
@@ -43,40 +53,99 @@ impl Open {
         let _ = self.git.set(git);
     }
 
+    /// Goes on with something that comes before the agent, until a connection is dropped.
+    pub(super) async fn undropped<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            failure = self.connections.any_dropped() => Err(failure),
+            done = work => done,
+        }
+    }
+
+    fn unanswered(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn work(&self) -> Vec<Arc<Work>> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// Obeys orders until it is dropped.
+/// Obeys orders until it is dropped. They run side by side: one that waits for a slow forge holds no other up.
 pub(super) async fn obey(
     rooms: &Rooms,
     task: &Task,
     open: &Open,
     progress: &Progress,
     steering: &Steering,
-    mut inbox: mpsc::Receiver<Order>,
+    inbox: &mut mpsc::Receiver<Order>,
 ) -> Infallible {
-    while let Some(Order { id, kind }) = inbox.recv().await {
-        let done = match kind {
-            OrderKind::Credential { connection, credential } => {
-                replace(rooms, task, open, progress, &connection, &credential).await
+    let mut running = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            Some(order) = inbox.recv() => {
+                if let OrderKind::Disconnect { connection } = &order.kind
+                    && let Some(connection) = open.connections.get(connection)
+                {
+                    // At once, whatever else takes its time.
+                    connection.close();
+                }
+                open.unanswered().push(order.id.clone());
+                running.push(obey_one(rooms, task, open, progress, steering, order));
             }
-            OrderKind::Disconnect { connection } => disconnect(open, progress, steering, &connection).await,
-        };
-        let (applied, message) = match done {
-            Ok(said) => (true, said),
-            Err(failure) => (false, failure.message),
-        };
+            Some(()) = running.next() => {}
+            else => std::future::pending().await,
+        }
+    }
+}
+
+async fn obey_one(
+    rooms: &Rooms,
+    task: &Task,
+    open: &Open,
+    progress: &Progress,
+    steering: &Steering,
+    Order { id, kind }: Order,
+) {
+    let done = match kind {
+        OrderKind::Credential { connection, credential } => {
+            // Two at once would race for the last word.
+            let _turn = open.renewing.lock().await;
+            replace(rooms, task, open, progress, &connection, &credential).await
+        }
+        OrderKind::Disconnect { connection } => disconnect(open, progress, steering, &connection).await,
+    };
+    let (applied, message) = match done {
+        Ok(said) => (true, said),
+        Err(failure) => (false, failure.message),
+    };
+    tracing::info!(order = id, applied, message, "a control message was handled");
+    open.unanswered().retain(|one| *one != id);
+    progress
+        .state(EventBody::ControlAnswered {
+            in_reply_to: id,
+            applied,
+            message,
+        })
+        .await;
+}
+
+/// Answers what the end of the session left unanswered.
+pub(super) async fn decline(open: &Open, progress: &Progress, inbox: &mut mpsc::Receiver<Order>) {
+    inbox.close();
+    let mut left: Vec<String> = std::mem::take(&mut *open.unanswered());
+    while let Ok(order) = inbox.try_recv() {
+        left.push(order.id);
+    }
+    for in_reply_to in left {
         progress
             .state(EventBody::ControlAnswered {
-                in_reply_to: id,
-                applied,
-                message,
+                in_reply_to,
+                applied: false,
+                message: "the session ended before it was done".to_owned(),
             })
             .await;
     }
-    std::future::pending().await
 }
 
 /// Takes a fresh credential for a connection, if it is the same user's.
@@ -97,11 +166,15 @@ async fn replace(
     progress.mask_also(&secret);
     let fresh = Connected::ask(rooms, task, request, &secret).await?;
     // Commits bear the first token's user, and the rights were looked up for that one.
-    if fresh.facts.account != before.facts.account {
-        return refused(format!(
-            "the credential is of the user {:?}, the connection {name} of {:?}: send one of the same user",
-            fresh.facts.account, before.facts.account
-        ));
+    match before.is_same_user(&fresh) {
+        Some(true) => {}
+        Some(false) => {
+            return refused(format!(
+                "the credential is of the user {:?}, the connection {name} of {:?}: send one of the same user",
+                fresh.facts.account, before.facts.account
+            ));
+        }
+        None => same_installation(open, name, &before, &fresh).await?,
     }
     let told = fresh.told(name);
     if !connection.renew(fresh) {
@@ -109,6 +182,31 @@ async fn replace(
     }
     progress.state(told).await;
     Ok(format!("the connection {name} has a fresh credential"))
+}
+
+/// Installations of an App are no users: the fresh token must be of one that sees the very same projects.
+async fn same_installation(
+    open: &Open,
+    name: &ConnectionName,
+    before: &Connected,
+    fresh: &Connected,
+) -> Result<(), Failure> {
+    let kinds = (before.facts.kind, fresh.facts.kind);
+    let mut same = kinds == (TokenKind::AppInstallation, TokenKind::AppInstallation);
+    for work in open
+        .work()
+        .iter()
+        .filter(|work| work.admitted.grant.connection == *name)
+    {
+        let seen = fresh.forge.project(&work.admitted.facts.path).await?;
+        same &= seen.id == work.admitted.facts.id && seen.may_push == work.admitted.facts.may_push;
+    }
+    if same {
+        return Ok(());
+    }
+    let message =
+        format!("nobody can tell whether the credential is of the same user as that of {name}: it is not taken");
+    Err(Failure::new(Reason::CredentialRefused, message))
 }
 
 /// Drops a connection: first the credential, then what was worked on with it.

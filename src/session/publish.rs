@@ -34,6 +34,9 @@ const TRIES: u32 = 4;
 /// The first wait between tries; each next one is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 
+/// The longest wait that a forge may ask for; a longer one is a failure that names it.
+const LONGEST_WAIT: Duration = Duration::from_secs(120);
+
 /// One project whose session branch may have something to publish.
 pub(super) struct Work {
     pub(super) admitted: Admitted,
@@ -44,6 +47,8 @@ pub(super) struct Work {
     pub(super) ended: OnceLock<ProjectOutcome>,
     /// Whether its end was told.
     pub(super) told: AtomicBool,
+    /// Whether a push to the forge was begun: from then on its effect may be there, whatever became of the answer.
+    pub(super) pushing: AtomicBool,
     /// Held by whoever publishes or ends it.
     pub(super) busy: tokio::sync::Mutex<()>,
 }
@@ -156,7 +161,12 @@ impl Publishing<'_> {
                 });
                 Published { outcome, open }
             }
-            Err(failure) => Published::ended(work.kept(failure.reason, &failure.message).await),
+            Err(mut failure) => {
+                if failure.reason == Reason::Disconnected && work.pushing.load(Ordering::Acquire) {
+                    failure.message += " while its branch was on the way: it may be on the forge already";
+                }
+                Published::ended(work.kept(failure.reason, &failure.message).await)
+            }
         }
     }
 
@@ -189,6 +199,7 @@ impl Publishing<'_> {
                 } else {
                     (Vec::new(), false)
                 };
+                work.pushing.store(true, Ordering::Release);
                 let said = push::push(self.rooms, work, &connected, head, &options).await?;
                 Ok((exists, said))
             })
@@ -400,9 +411,11 @@ async fn retry<T, Call: Future<Output = Result<T, ForgeError>>>(
     let mut wait = FIRST_WAIT;
     for _ in 1..TRIES {
         match call().await {
-            Err(ForgeError::RateLimited { wait: asked, .. }) => {
-                tokio::time::sleep(asked.min(Duration::from_secs(60))).await
+            // Asking sooner than it says makes it longer.
+            Err(ForgeError::RateLimited { wait: asked, .. }) if asked <= LONGEST_WAIT => {
+                tokio::time::sleep(asked).await
             }
+            Err(error @ ForgeError::RateLimited { .. }) => return Err(error),
             Err(error) if error.is_transient() => {
                 tokio::time::sleep(wait).await;
                 wait *= 2;

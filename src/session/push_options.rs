@@ -14,12 +14,14 @@ const LONGEST_TITLE: usize = 240;
 const CUT: &str = "\\n\\n(The rest was cut: it did not fit into a push option.)";
 
 /// The options that open a merge request, or, where there is one, give it the new description. The title of an open one stays: setting it would
-/// take its draft mark away, and its target stays as people left it. `create` goes along all the same: references do not tell whether
-/// the one that was seen is still open, and it makes no second one.
+/// take its draft mark away. `create` and the target go along all the same: references do not tell whether the one that was seen is still open,
+/// and it makes no second one.
 pub(super) fn options(exists: bool, target: &BranchName, title: &str, description: &str, draft: bool) -> Vec<String> {
-    let mut options = vec!["merge_request.create".to_owned()];
+    let mut options = vec![
+        "merge_request.create".to_owned(),
+        format!("merge_request.target={target}"),
+    ];
     if !exists {
-        options.push(format!("merge_request.target={target}"));
         let title: String = one_line(title).chars().take(LONGEST_TITLE).collect();
         options.push(format!("merge_request.title={title}"));
         if draft {
@@ -106,7 +108,11 @@ mod tests {
         );
         assert_eq!(
             options(true, &main(), "x", "y", true),
-            ["merge_request.create", "merge_request.description=y"]
+            [
+                "merge_request.create",
+                "merge_request.target=main",
+                "merge_request.description=y"
+            ]
         );
         assert!(!options(false, &main(), "x", "y", false).contains(&"merge_request.draft".to_owned()));
     }

@@ -4,8 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio_util::task::TaskTracker;
 
 use super::Rooms;
 use super::publish::Work;
@@ -15,8 +17,11 @@ use crate::progress::Progress;
 use crate::repository::{self, DiffReader, FileChange, NoDiff};
 use crate::tools::{DiffRequest, Diffs, ForgeProject, GitDiff, Reach};
 
+/// How long git may take for one page of a diff.
+const DIFFING: Duration = Duration::from_secs(120);
+
 /// What the tools of a session over these projects reach.
-pub(super) fn of(rooms: &Rooms, work: &[Arc<Work>], progress: &Arc<Progress>) -> Reach {
+pub(super) fn of(rooms: &Rooms, work: &[Arc<Work>], progress: &Arc<Progress>, speaking: &TaskTracker) -> Reach {
     let readers = work.iter().map(|work| {
         let grant = &work.admitted.grant;
         let reader = rooms.repositories.diffs(&work.staging, grant);
@@ -33,6 +38,7 @@ pub(super) fn of(rooms: &Rooms, work: &[Arc<Work>], progress: &Arc<Progress>) ->
             })
         }),
         diffs: Arc::new(Readers(readers.collect())),
+        speaking: speaking.clone(),
         tell: Arc::new(move |event| {
             let progress = progress.clone();
             Box::pin(async move { progress.state(event).await })
@@ -58,9 +64,14 @@ impl Diffs for Readers {
             skip: request.skip,
             most: request.most,
         };
-        let found = reader
-            .read(&request, &connected.access)
-            .await
+        let connection = &work.admitted.connection;
+        let found = tokio::select! {
+            biased;
+            () = connection.closed() => return Err(connection.dropped().message),
+            found = tokio::time::timeout(DIFFING, reader.read(&request, &connected.access)) => found,
+        };
+        let found = found
+            .map_err(|_| format!("git took longer than {} s", DIFFING.as_secs()))?
             .map_err(|error| error.to_string())?;
         Ok(GitDiff {
             base: found.base.to_string(),

@@ -48,6 +48,7 @@ pub(super) async fn stage_all(
                 expected,
                 ended: OnceLock::new(),
                 told: AtomicBool::new(false),
+                pushing: AtomicBool::new(false),
                 busy: tokio::sync::Mutex::new(()),
             })
         });

@@ -81,7 +81,7 @@ impl Tools {
     ) -> Result<Posted, ToolError> {
         let comments_left = self.budget.comment()?;
         let (key, at, tell) = (project.key.clone(), at.clone(), self.reach.tell.clone());
-        let speaking = tokio::spawn(async move {
+        let speaking = self.reach.speaking.spawn(async move {
             let Comment {
                 on,
                 number,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
+use tokio_util::task::TaskTracker;
 
 use super::Tools;
 use super::error::ToolError;
@@ -29,6 +30,8 @@ pub struct Reach {
     pub diffs: Arc<dyn Diffs>,
     /// Who is told what was said in the user's name.
     pub tell: Tell,
+    /// What is being said right now, even if the agent hung up: the session waits for it.
+    pub speaking: TaskTracker,
 }
 
 impl std::fmt::Debug for Reach {

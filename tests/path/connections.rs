@@ -35,9 +35,10 @@ impl Stage {
     }
 }
 
-/// A third token of the same user, and one of somebody else.
+/// More tokens of the same user, and one of somebody else.
 fn seed(seed: String) -> String {
-    seed + "\n[[tokens]]\nname = \"ada-fresh\"\nvalue = \"test-gitlab-fresh\"\nuser = \"ada\"\nforge = \"gitlab\"\nscopes = [\"api\"]\n"
+    seed + "\n[[tokens]]\nname = \"ada-fresh\"\nvalue = \"test-gitlab-fresh\"\nuser = \"ada\"\nforge = \"gitlab\"\nscopes = [\"api\"]\n\
+        [[tokens]]\nname = \"grace-write\"\nvalue = \"test-gitlab-grace-write\"\nuser = \"grace\"\nforge = \"gitlab\"\nscopes = [\"write_repository\"]\n"
 }
 
 #[test]
@@ -178,5 +179,54 @@ fn dropping_the_only_connection_ends_the_session_and_an_unknown_one_is_told() {
         "{outcome}"
     );
     assert!(outcome["projects"][0]["kept"].is_string());
+    stage.world.assert_clean();
+}
+
+#[test]
+fn a_token_that_may_not_name_its_user_is_known_by_the_users_number() {
+    let world = World::with_seed(seed)
+        .token("LAB", "test-gitlab-write-repository")
+        .token("FRESH", "test-gitlab-fresh")
+        .token("GRACE", "test-gitlab-grace-write");
+    let daemon = Daemon::start(&world, "");
+    let stage = Stage {
+        amqp: Amqp::open(),
+        daemon,
+        world,
+    };
+    let mut task = stage.world.lab_task("!write a.txt b\n!sleep 1500");
+    task["user"] = json!({"name": "Ada Example", "email": "7-ada@users.noreply.example.org"});
+    let (_following, events) = stage.daemon.submit_aside(&stage.world, &task);
+    wait_for(&events, "write a.txt");
+    let revoked = json!({"revoked": true});
+    stage
+        .world
+        .ask("POST", "/_test/tokens/ada-gitlab-write-repository", Some(&revoked));
+    wait_for(&events, "needs_attention");
+    let with = |id: &str, name: &str| json!({"version": 1, "id": id, "kind": "credential", "connection": "lab", "credential": {"env": name}});
+    stage.control(&task["session"], &with("c-1", "COFFERDAM_TOKEN_GRACE"));
+    wait_for(&events, "send one of the same user");
+    stage.control(&task["session"], &with("c-2", "COFFERDAM_TOKEN_FRESH"));
+    let outcome = outcome(&events);
+    assert_eq!(outcome["reason"], "published", "{outcome}");
+    assert_eq!(stage.world.project(LAB)["change_requests"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_connection_that_is_dropped_before_the_agent_begins_ends_the_session_at_once() {
+    let stage = Stage::new("");
+    let slow = json!({"match": {"method": "POST", "path_contains": "git-upload-pack"}, "delay_ms": 8000});
+    stage.world.ask("POST", "/_test/faults", Some(&slow));
+    let task = stage.world.task("!write greeter/a.txt b");
+    let (_following, events) = stage.daemon.submit_aside(&stage.world, &task);
+    wait_for(&events, "\"stage\":\"mirror\"");
+    stage.control(
+        &task["session"],
+        &json!({"version": 1, "id": "d-1", "kind": "disconnect", "connection": "lab"}),
+    );
+    let outcome = outcome(&events);
+    assert_eq!(outcome["reason"], "disconnected", "{outcome}");
+    let text = std::fs::read_to_string(&events).unwrap();
+    assert!(text.contains("d-1") && !text.contains("turn_started"), "{text}");
     stage.world.assert_clean();
 }

@@ -73,6 +73,7 @@ impl Github {
         let end = header(&answer, "github-authentication-token-expiration");
         Ok(TokenFacts {
             account: user.as_ref().map(User::account).unwrap_or_default(),
+            user_id: user.as_ref().map(|user| user.id),
             name: user.as_ref().map(User::display_name).unwrap_or_default(),
             email: user.as_ref().map(|user| user.address(host)).unwrap_or_default(),
             expires: end.map(person),

@@ -18,7 +18,7 @@ pub(super) const LONGEST_BODY: usize = 65_536;
 /// `GET /user`
 #[derive(Debug, Deserialize)]
 pub(super) struct User {
-    id: u64,
+    pub(super) id: u64,
     login: String,
     #[serde(default)]
     name: Option<String>,

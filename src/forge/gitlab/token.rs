@@ -67,9 +67,11 @@ impl Gitlab {
             None
         };
         *self.rights.lock().unwrap_or_else(PoisonError::into_inner) = capabilities;
+        let user_id = token.as_ref().and_then(|token| token.user_id);
         let day = token.and_then(|token| token.expires_at);
         Ok(TokenFacts {
             account: user.as_ref().map(User::account).unwrap_or_default(),
+            user_id: user.as_ref().map(|user| user.id).or(user_id),
             name: user.as_ref().map(User::display_name).unwrap_or_default(),
             email: user.as_ref().map(User::address).unwrap_or_default(),
             expires_at: day.as_deref().and_then(end_of),

@@ -21,6 +21,8 @@ pub(super) struct Token {
     /// Required, so that another product's answer is not taken for a token without scopes.
     pub(super) scopes: Vec<String>,
     #[serde(default)]
+    pub(super) user_id: Option<u64>,
+    #[serde(default)]
     pub(super) expires_at: Option<String>,
     #[serde(default, deserialize_with = "nullable")]
     pub(super) revoked: bool,

@@ -38,12 +38,19 @@ pub(super) async fn attended<'a, T>(
         if publishing.stop.is_cancelled() {
             wait = wait.min(ENDING);
         }
+        tracing::warn!(
+            project = %work.admitted.grant.key,
+            reason = failure.reason.as_str(),
+            wait_s = wait.as_secs(),
+            "finished work waits for a fresh credential"
+        );
         let body = EventBody::NeedsAttention {
             project: work.admitted.grant.key.clone(),
             reason: failure.reason,
             message: format!(
-                "{}; send a fresh credential for the connection {} as a control message",
-                failure.message, work.admitted.grant.connection
+                "the token of the connection {} is refused ({}): send a fresh one as the control message `credential`; until then the work waits in staging",
+                work.admitted.grant.connection,
+                failure.reason.as_str()
             ),
             wait_s: wait.as_secs(),
         };

@@ -56,8 +56,7 @@ pub(super) async fn by_push(
     let named = push_options::number_in(said);
     let mut wait = Duration::from_millis(200);
     for _ in 0..LOOKS {
-        let shown = numbers(rooms, work, connected, head).await?;
-        if let Some(number) = named.filter(|named| shown.contains(named)).or(shown.first().copied()) {
+        if let Some(number) = find(rooms, work, connected, head, named).await? {
             let request = ChangeRequest {
                 number,
                 url: format!("{}/-/merge_requests/{number}", grant.web_url),
@@ -101,15 +100,40 @@ pub(super) async fn by_push(
     Err(Failure::new(Reason::ChangeRequestFailed, message))
 }
 
+/// The merge request that was named, if it has that commit; else the newest that has it. A project may have very many: the whole list is the
+/// last resort.
+async fn find(
+    rooms: &Rooms,
+    work: &Work,
+    connected: &Connected,
+    head: &CommitId,
+    named: Option<u64>,
+) -> Result<Option<u64>, Failure> {
+    let found = match named {
+        Some(number) => {
+            let pattern = format!("refs/merge-requests/{number}/head");
+            numbers_at(rooms, work, connected, head, &pattern).await?
+        }
+        None => numbers(rooms, work, connected, head).await?,
+    };
+    Ok(found.first().copied())
+}
+
 /// The numbers of the merge requests whose head is that commit.
 async fn numbers(rooms: &Rooms, work: &Work, connected: &Connected, head: &CommitId) -> Result<Vec<u64>, Failure> {
+    numbers_at(rooms, work, connected, head, "refs/merge-requests/*/head").await
+}
+
+async fn numbers_at(
+    rooms: &Rooms,
+    work: &Work,
+    connected: &Connected,
+    head: &CommitId,
+    pattern: &str,
+) -> Result<Vec<u64>, Failure> {
     let refs = rooms
         .repositories
-        .remote_refs(
-            &work.admitted.grant.clone_url,
-            &connected.access,
-            "refs/merge-requests/*/head",
-        )
+        .remote_refs(&work.admitted.grant.clone_url, &connected.access, pattern)
         .await?;
     Ok(push_options::numbers_at(&refs, head))
 }

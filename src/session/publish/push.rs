@@ -78,7 +78,7 @@ pub(super) async fn push(
 /// Where the session's branch stands on the forge: by its API, or by git where the API is closed to the token.
 async fn head_on_forge(rooms: &Rooms, work: &Work, connected: &Connected) -> Result<Option<CommitId>, Failure> {
     let grant = &work.admitted.grant;
-    if connected.is_git_only() {
+    if work.admitted.by_git {
         let name = format!("refs/heads/{}", grant.branch);
         let refs = rooms
             .repositories

@@ -137,7 +137,7 @@ async fn a_comment_whose_fate_is_unknown_counts_and_is_not_repeated() {
     let told = world.told.lock().unwrap().clone();
     assert!(
         told.iter()
-            .all(|event| matches!(event, EventBody::Warning { message, .. } if message.ends_with("Hello")))
+            .all(|event| matches!(event, EventBody::Warning { message, .. } if message.contains(": Hello")))
     );
     assert_eq!(told.len(), 2, "the user learns of what may have been said");
     for _ in 2..COMMENTS {

@@ -17,13 +17,12 @@ fn examples_of_users_projects_branches_and_tokens_are_read() {
             .map(drop)
             .map_err(|error| error.to_string())
     }
-    let cases: [(&str, Read); 11] = [
+    // Not narkoz/project.json and its fork: the API of version 3, which knew no `path_with_namespace`.
+    let cases: [(&str, Read); 9] = [
         ("go-gitlab/get_user.json", read::<User>),
         ("go-scm/user.json", read::<User>),
         ("narkoz/user.json", read::<User>),
         ("go-scm/repo.json", read::<Project>),
-        ("narkoz/project.json", read::<Project>),
-        ("narkoz/project_fork.json", read::<Project>),
         ("go-gitlab/get_branch.json", read::<Branch>),
         ("go-gitlab/list_branches.json", read::<Vec<Branch>>),
         ("narkoz/branch.json", read::<Branch>),

@@ -114,7 +114,7 @@ fn every_example_of_other_projects_is_read() {
         ("octocrab/pull_request_review_comment.json", "comments"),
         ("octocrab/pull_requests_list.json", "pulls"),
         ("octokit-fixtures/search-issues.json", "search"),
-        ("octokit.rb/_issue.returns_an_issue.json", "issues"),
+        ("octokit.rb/_issue.returns_an_issue.json#2", "issues"),
         (
             "octokit.rb/_issue_comments.returns_comments_for_an_issue.json",
             "comments",
@@ -144,7 +144,7 @@ fn every_example_of_other_projects_is_read() {
             return;
         };
         match shown(route, body.clone()) {
-            Some(Ok(text)) => assert!(!text.is_empty(), "{file}"),
+            Some(Ok(text)) => assert!(!text.is_empty() || body == serde_json::json!([]), "{file}"),
             other => panic!("{file}: {other:?}"),
         }
         for changed in mutations(&body) {

@@ -130,7 +130,6 @@ fn every_example_of_other_projects_is_read() {
         ("narkoz/merge_request_discussions.json", "discussions"),
         ("narkoz/note.json", "notes"),
         ("narkoz/notes.json", "notes"),
-        ("narkoz/project.json", "projects"),
     ] {
         let Some(body) = recordings::fixture(&format!("gitlab/fixtures/{file}")) else {
             return;

@@ -125,6 +125,7 @@ impl Clients {
             token: digest,
             turn: self.turns.of(digest),
             cache: Arc::clone(&self.cache),
+            rate: super::http::rate::Rate::default(),
             dead: std::sync::OnceLock::new(),
         })
     }

@@ -7,6 +7,7 @@ mod errors;
 mod link;
 pub(super) mod pace;
 mod pages;
+pub(super) mod rate;
 pub(super) mod turns;
 
 use std::sync::{Arc, OnceLock};
@@ -66,6 +67,7 @@ pub(super) struct Api {
     pub(super) token: Digest,
     pub(super) turn: Arc<Turn>,
     pub(super) cache: Arc<Cache>,
+    pub(super) rate: rate::Rate,
     /// The answer that said that the token is dead: forges lock out whoever goes on asking with one.
     pub(super) dead: OnceLock<Answer>,
 }
@@ -319,6 +321,7 @@ impl Api {
         };
         self.counter
             .count(self.kind, asked.endpoint, response.status().as_u16());
+        self.rate.note(response.headers(), Instant::now());
         let answer = self.read(asked, response).await?;
         if !of.kept {
             return Ok(answer);

@@ -278,6 +278,11 @@ pub struct ProjectSummary {
 /// A number that belongs to the other kind (GitHub lists pull requests among issues) is `NotFound`, with words that say which it is.
 #[async_trait]
 pub trait Inspect: Send + Sync {
+    /// How much of the token's rate limit was left a moment ago, in hundredths; `None` where the forge does not say, or said it a minute ago.
+    fn rate_left(&self) -> Option<u8> {
+        None
+    }
+
     /// The projects that the token's user is a member of, the last active first; `search` looks in names and paths.
     async fn projects(&self, search: Option<&str>, page: PageRequest) -> Result<Page<ProjectSummary>, ForgeError>;
 

@@ -25,6 +25,11 @@ pub(super) enum ToolError {
         /// Which project.
         project: String,
     },
+    /// Little is left of what the forge lets the user's token ask.
+    #[error(
+        "the forge lets the user's token ask only a little more for now, which is kept for publishing your work: wait some minutes, or go on with what you know"
+    )]
+    RateReserved,
     /// An argument is too long, too large or too small.
     #[error("{argument} {rule}")]
     Argument {

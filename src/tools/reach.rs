@@ -21,6 +21,9 @@ pub type Tell = Arc<dyn Fn(EventBody) -> BoxFuture<'static, ()> + Send + Sync>;
 /// Finds the forge of a project with the credential of this moment.
 pub type Find = Arc<dyn Fn(&ProjectKey) -> Option<ForgeProject> + Send + Sync>;
 
+/// The part of a token's rate limit that tools leave alone, in hundredths.
+const RESERVE: u8 = 10;
+
 /// What the tools of one session reach.
 #[derive(Clone)]
 pub struct Reach {
@@ -187,6 +190,10 @@ impl Tools {
         let forge = (self.reach.project)(&project.key).ok_or_else(|| ToolError::NotConnected {
             project: project.key.to_string(),
         })?;
+        // The session's own requests, which publish the work, come from the same limit.
+        if forge.forge.rate_left().is_some_and(|left| left < RESERVE) {
+            return Err(ToolError::RateReserved);
+        }
         Ok((project, forge))
     }
 }

@@ -322,3 +322,37 @@ fn schemas_are_json_schemas_and_the_example_task_is_one() {
         assert!(schema["properties"].is_object(), "{what}");
     }
 }
+
+#[test]
+fn a_task_that_nobody_takes_is_told_by_submit_and_one_that_comes_while_draining_stays() {
+    let world = World::new();
+    let mut daemon = Daemon::start(&world, "");
+    let (_following, events) = daemon.submit_aside(&world, &world.lab_task("!write a.txt b\n!sleep 3000"));
+    wait_for(&events, "write a.txt");
+    signal(&daemon.process.0, "TERM");
+    until(Duration::from_secs(10), "unreadiness", || {
+        daemon.page("/readyz").contains("draining").then_some(())
+    });
+    let amqp = Amqp::open();
+    let tasks = format!("{}.tasks", daemon.prefix);
+    let late = world.lab_task("!say late");
+    assert!(amqp.publish("", &tasks, late.to_string().as_bytes()));
+    assert_eq!(outcome(&events)["reason"], "published");
+    assert_eq!(daemon.wait(), 0);
+    assert_eq!(amqp.count(&tasks), 1, "another worker will take it");
+
+    // Without its queues there is nobody to send to: a worker declares them.
+    let config = world.config(&format!(
+        "[queue]\nurl = \"{}\"\nprefix = \"nobody-{}\"\n",
+        broker(),
+        uuid::Uuid::new_v4().simple()
+    ));
+    let mut command = world.command(&config);
+    command
+        .env("COFFERDAM_LOG", "error,lapin=off")
+        .arg("submit")
+        .arg(world.write_task(&late));
+    let ran = Ran::of(command);
+    assert_eq!(ran.exit, 69, "{}", ran.stderr);
+    assert!(ran.stderr.contains("cofferdam run"), "{}", ran.stderr);
+}

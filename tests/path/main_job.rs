@@ -159,3 +159,22 @@ fn a_second_session_on_warm_mirrors_starts_from_what_the_forge_has_now() {
     let main = world.project(LAB)["branches"]["main"].clone();
     assert_eq!(ran.all("cloned")[0]["base"], main);
 }
+
+#[test]
+fn a_workspace_may_be_a_directory_of_the_workers() {
+    let world = World::new();
+    let task = world.lab_task("!shell stat -f -c %T . > kind.txt; id -u >> kind.txt\n!write a.txt b");
+    let config = world.config("");
+    let mut command = world.command(&config);
+    command
+        .env("COFFERDAM__SANDBOX__WORKSPACE", "directory")
+        .args(["exec", "--json"])
+        .arg(world.write_task(&task));
+    let ran = Ran::of(command);
+    assert_eq!(ran.reason(), "published", "{} {}", ran.outcome(), ran.stderr);
+    let page = world.ask("GET", &format!("/gitlab/{LAB}/-/merge_requests/1"), None);
+    let page = page.as_str().unwrap();
+    assert!(page.contains("kind.txt") && !page.contains("tmpfs"), "{page}");
+    // What lay in it goes with the session.
+    world.assert_clean();
+}

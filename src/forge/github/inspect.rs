@@ -259,6 +259,10 @@ impl Github {
 
 #[async_trait]
 impl Inspect for Github {
+    fn rate_left(&self) -> Option<u8> {
+        self.api.rate.left(std::time::Instant::now())
+    }
+
     async fn projects(&self, search: Option<&str>, page: PageRequest) -> Result<Page<ProjectSummary>, ForgeError> {
         let search = search.map(str::trim).filter(|words| !words.is_empty());
         let mut url = self.api.address.resource(&["user", "repos"]);

@@ -167,6 +167,10 @@ impl Gitlab {
 
 #[async_trait]
 impl Inspect for Gitlab {
+    fn rate_left(&self) -> Option<u8> {
+        self.api.rate.left(std::time::Instant::now())
+    }
+
     async fn projects(&self, search: Option<&str>, page: PageRequest) -> Result<Page<ProjectSummary>, ForgeError> {
         let mut url = self.api.address.resource(&["projects"]);
         url.query_pairs_mut()

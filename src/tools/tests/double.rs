@@ -29,6 +29,7 @@ pub(super) struct Double {
     pub(super) writes_fail: Option<ForgeError>,
     /// While it is closed, nothing that is written is answered.
     pub(super) write_gate: Option<tokio::sync::Semaphore>,
+    pub(super) rate_left: Option<u8>,
     /// While it is closed, nothing is answered.
     pub(super) gate: Option<tokio::sync::Semaphore>,
 }
@@ -126,6 +127,10 @@ impl Double {
 
 #[async_trait]
 impl Inspect for Double {
+    fn rate_left(&self) -> Option<u8> {
+        self.rate_left
+    }
+
     async fn projects(&self, _: Option<&str>, _: PageRequest) -> Result<Page<ProjectSummary>, ForgeError> {
         unreachable!("no tool lists projects")
     }

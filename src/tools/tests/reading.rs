@@ -288,3 +288,14 @@ async fn an_agent_that_asks_too_much_at_once_is_told_to_wait() {
     }
     world.call("list_issues", json!({"project": LAB})).await;
 }
+
+#[tokio::test]
+async fn the_last_of_a_rate_limit_is_kept_for_the_sessions_own_work() {
+    let arguments = || json!({"project": LAB});
+    let mut world = World::with(|world| world.double().rate_left = Some(9));
+    let refused = world.refusal("list_issues", arguments()).await;
+    assert!(refused.contains("publishing your work"), "{refused}");
+    assert!(world.double.asked().is_empty());
+    let mut world = World::with(|world| world.double().rate_left = Some(10));
+    world.call("list_issues", arguments()).await;
+}

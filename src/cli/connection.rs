@@ -104,6 +104,11 @@ fn table(name: &ConnectionName, checked: &check::Checked) -> String {
     for (row, right) in checked.capabilities.rows() {
         text.push_str(&format!("\n  {row:<26}{}", right.as_str()));
     }
+    if let Some(path) = &checked.tried_on {
+        text.push_str(&format!(
+            "\n  note: the forge tells no scopes of this token; its rights were tried out by reading {path}"
+        ));
+    }
     for remark in &checked.remarks {
         text.push_str(&format!("\n  note: {remark}"));
     }

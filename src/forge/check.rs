@@ -1,6 +1,6 @@
 //! What an orchestrator asks before it offers a connection to a user: does the token work, whose is it, what may it do, which projects are there.
 //!
-//! Reads only, two or three requests per check and one per page of projects. Never keeps a token.
+//! Reads only: two or three requests per check, some more where rights must be tried out, one per page of projects. Never keeps a token.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::inspect::{PageRequest, ProjectSummary};
-use super::{Connect, Forge, ForgeError};
+use super::{Connect, Forge, ForgeError, TokenKind};
 use crate::message::task::ConnectionRequest;
 use crate::message::{Capabilities, ForgeKind, Right};
 use crate::secret::Secret;
@@ -32,9 +32,12 @@ pub struct Checked {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires: Option<String>,
     /// Of what kind the token is.
-    pub kind: super::TokenKind,
+    pub kind: TokenKind,
     /// What it may do.
     pub capabilities: Capabilities,
+    /// The project on which that was tried out by reading, where the forge does not tell it of the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tried_on: Option<String>,
     /// What stands in the way of full use, in words.
     pub remarks: Vec<String>,
 }
@@ -49,7 +52,15 @@ pub async fn check(
     secret: &Secret,
 ) -> Result<(Arc<dyn Forge>, Checked), ForgeError> {
     let forge = connect.connect(request.forge, request.url.as_deref(), secret, request.ca.as_deref())?;
-    let facts = forge.token().await?;
+    let mut facts = forge.token().await?;
+    let tried_on = if facts.capabilities == Capabilities::UNPROVEN {
+        try_out(forge.as_ref()).await
+    } else {
+        None
+    };
+    if let Some((_, capabilities)) = &tried_on {
+        facts.capabilities = *capabilities;
+    }
     let checked = Checked {
         forge: request.forge.as_str(),
         instance: forge.instance().to_owned(),
@@ -61,8 +72,18 @@ pub async fn check(
         expires: facts.expires,
         kind: facts.kind,
         capabilities: facts.capabilities,
+        tried_on: tried_on.map(|(path, _)| path),
     };
     Ok((forge, checked))
+}
+
+/// The first project that the token sees, and what it may do there. Nothing where it sees none: then the rights stay unproven.
+async fn try_out(forge: &dyn Forge) -> Option<(String, Capabilities)> {
+    let first = PageRequest { page: 1, per_page: 1 };
+    let listed = forge.projects(None, first).await.ok()?;
+    let path = listed.items.into_iter().next()?.path;
+    let facts = forge.project(&path.parse().ok()?).await.ok()?;
+    Some((path, forge.probe(&facts).await))
 }
 
 /// One page of the projects to pick from.

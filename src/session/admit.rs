@@ -10,7 +10,7 @@ use futures::future::try_join_all;
 use super::connections::{Connected, Connection, Connections};
 use super::failure::Failure;
 use super::{Rooms, expiry, identity};
-use crate::forge::{ProjectFacts, TokenKind};
+use crate::forge::ProjectFacts;
 use crate::grant::{Identity, ProjectGrant, SessionLimits, Trailers, branch};
 use crate::message::task::{Limits, ProjectRequest};
 use crate::message::{
@@ -114,13 +114,11 @@ async fn project(
         let message = format!("{key} is archived: unarchive it, then send the task again");
         return Err(Failure::new(Reason::ProjectArchived, message));
     }
-    let mut capabilities = match connected.facts.kind {
-        // The rights of these are not in their scopes: reading proves some of them.
-        TokenKind::Granular | TokenKind::FineGrained | TokenKind::AppInstallation => {
-            connected.forge.probe(&facts).await
-        }
-        TokenKind::Personal | TokenKind::Classic | TokenKind::Unknown => connected.facts.capabilities,
-    };
+    let mut capabilities = connected.facts.capabilities;
+    if capabilities == Capabilities::UNPROVEN {
+        // Its rights are not in scopes: reading proves some of them.
+        capabilities = connected.forge.probe(&facts).await;
+    }
     if !facts.may_push {
         capabilities.push_branches = Right::No;
     }

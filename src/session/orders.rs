@@ -25,6 +25,9 @@ use crate::progress::Progress;
 /// How long the sandbox may take to hand over what is committed when a connection is dropped.
 const HANDING_OVER: Duration = Duration::from_secs(30);
 
+/// Orders that are done side by side; more wait, and what waits is bounded too.
+const MOST_AT_ONCE: usize = 32;
+
 /// What the path opens and orders reach: filled as the session comes to it.
 #[derive(Clone, Default)]
 pub(super) struct Open {
@@ -83,7 +86,7 @@ pub(super) async fn obey(
     let mut running = FuturesUnordered::new();
     loop {
         tokio::select! {
-            Some(order) = inbox.recv() => {
+            Some(order) = inbox.recv(), if running.len() < MOST_AT_ONCE => {
                 if let OrderKind::Disconnect { connection } = &order.kind
                     && let Some(connection) = open.connections.get(connection)
                 {

@@ -2,9 +2,9 @@
 
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::harness::{LAB, Ran, World};
+use crate::harness::{HUB, LAB, Ran, World};
 
 /// Connections of the configuration, as an operator writes them.
 fn connections(world: &World) -> String {
@@ -20,7 +20,10 @@ fn connections(world: &World) -> String {
         "[connections.hub]\nforge = \"github\"\nurl = \"{}\"\ncredential = {{ env = \"COFFERDAM_TOKEN_HUB\" }}\n",
         world.forge
     );
-    names.map(gitlab).concat() + &github
+    let fine = github
+        .replace("connections.hub", "connections.fine")
+        .replace("TOKEN_HUB", "TOKEN_FINE");
+    names.map(gitlab).concat() + &github + &fine
 }
 
 fn world(seed: impl Fn(String) -> String) -> World {
@@ -30,6 +33,7 @@ fn world(seed: impl Fn(String) -> String) -> World {
         .token("USERS", "test-gitlab-read-user")
         .token("OLD", "test-gitlab-expired")
         .token("WRONG", "no-such-token")
+        .token("FINE", "test-github-fine-grained")
 }
 
 fn run(world: &World, arguments: &[&str]) -> Ran {
@@ -71,6 +75,15 @@ fn a_check_tells_whose_a_token_is_and_each_row_of_what_it_may() {
         let found = keys.map(|key| line["checked"]["capabilities"][key].as_str().unwrap().to_owned());
         assert_eq!(found, row, "{name}");
     }
+    // Rights that are not in scopes are tried out by reading the first project that is seen; what only writing proves stays open.
+    let (_, fine) = checked("fine");
+    let may = &fine["checked"]["capabilities"];
+    assert_eq!(fine["checked"]["tried_on"], HUB, "{fine}");
+    assert_eq!(
+        (&may["inspect_change_requests"], &may["read_issues"], &may["clone"]),
+        (&json!("yes"), &json!("yes"), &json!("yes")),
+        "{fine}"
+    );
     let (exit, old) = checked("old");
     assert_eq!(exit, 1);
     assert!(old["message"].as_str().unwrap().contains("expired"), "{old}");

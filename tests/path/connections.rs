@@ -119,15 +119,33 @@ fn a_token_that_ends_within_the_session_is_warned_about() {
 fn a_dropped_connection_ends_its_projects_keeps_their_work_and_leaves_the_others() {
     let stage = Stage::new("");
     let task = stage.world.task(&format!(
-        "{TWO_COMMITS}\n!shell while [ -e greeter ]; do sleep 0.1; done\n!say gone"
+        "{TWO_COMMITS}\n!shell while [ -e greeter ]; do sleep 0.1; done\n!say gone\n!sleep 2500"
     ));
     let session = &task["session"];
     let (_following, events) = stage.daemon.submit_aside(&stage.world, &task);
     wait_for(&events, "push_accepted");
     let drop = |id: &str| json!({"version": 1, "id": id, "kind": "disconnect", "connection": "lab"});
+    let objects = stage.world.state_dir().join("sessions").join(session.as_str().unwrap());
+    assert!(objects.join("0").exists() && objects.join("1").exists());
     stage.control(session, &drop("d-1"));
     wait_for(&events, "d-1");
-    // The session's objects of that connection are gone from the worker while the session goes on.
+    // Answered when it is done: the objects are gone from the worker while the session goes on, whose agent waits for its files to go.
+    let left: Vec<_> = std::fs::read_dir(&objects)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(
+        left,
+        ["1"],
+        "{} {}",
+        std::fs::read_to_string(&events).unwrap(),
+        stage.daemon.log()
+    );
+    assert!(
+        !std::fs::read_to_string(&events)
+            .unwrap()
+            .contains("\"event\":\"finished\"")
+    );
     let outcome = outcome(&events);
     assert_eq!(outcome["reason"], "partly_published", "{outcome}");
     let of = |path: &str| {

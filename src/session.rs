@@ -7,18 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::future::{join_all, try_join_all};
+use futures::future::try_join_all;
 use tokio_util::task::TaskTracker;
 
 use crate::agent::{self, AgentError, ProjectBrief, TurnLimits, TurnReport, prompt, sections};
-use crate::gateway::git::{self, GitRoutes};
-use crate::gateway::model;
 use crate::grant::{Grant, Identity};
 use crate::message::event::Stage;
 use crate::message::{AgentName, ConnectionName, EventBody, ProjectKey, ProjectOutcome, Reason, SessionOutcome, Task};
 use crate::progress::Progress;
 use crate::secret::Secret;
-use crate::tools::{self, Wishes};
+use crate::tools::Wishes;
 
 pub mod admit;
 pub mod change_text;
@@ -27,12 +25,14 @@ pub mod credential;
 mod expiry;
 pub mod failure;
 pub mod identity;
+mod keep;
 mod live;
 mod orders;
 mod publish;
 mod push_options;
 mod reach;
 pub mod rooms;
+mod routes;
 mod stage;
 pub mod steering;
 mod turn;
@@ -48,10 +48,8 @@ use rooms::HeldSandbox;
 pub use rooms::{Config, LiveSandboxes, Rooms};
 use stage::{no_trailers, stage_all};
 use steering::{Cause, Steering};
-use verdict::{bounded, commit_message, fold};
+use verdict::{bounded, fold};
 
-/// How long a sandbox may take to hand over its commits after a failure.
-const KEEPING: Duration = Duration::from_secs(45);
 /// How long a comment that is on its way may take at the end.
 const SAYING: Duration = Duration::from_secs(60);
 /// How long an event of the teardown may wait for a broker that is away.
@@ -315,30 +313,6 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// git, tools and the agent's model become reachable for the sandbox.
-    fn open_routes(&self, grant: &Arc<Grant>, agent: &agent::Config, wishes: &Wishes) -> Result<(), Failure> {
-        let progress = self.progress.clone();
-        let tell: git::Tell = Box::new(move |event| {
-            let progress = progress.clone();
-            Box::pin(async move { progress.state(event).await })
-        });
-        let projects = self
-            .work
-            .iter()
-            .map(|work| (work.admitted.grant.key.clone(), work.staging.clone()));
-        let routes = Arc::new(GitRoutes::new(projects, tell));
-        self.open.reachable(self.live.inside()?, routes.clone());
-        let reach = reach::of(self.rooms, &self.work, self.progress, &self.open.speaking);
-        let mut router = git::router(routes).merge(tools::router(grant.clone(), wishes.clone(), reach));
-        if let Some(name) = &agent.model {
-            let endpoint = self.rooms.models.get(name).ok_or_else(|| {
-                Failure::new(Reason::Internal, format!("the model endpoint {name} is not configured"))
-            })?;
-            router = router.merge(model::router(name, endpoint.clone()));
-        }
-        self.live.serve(router)
-    }
-
     /// One prompt and the agent's answer to it.
     async fn turn(&self, grant: &Grant, config: &agent::Config) -> Result<TurnReport, Failure> {
         let inside = self.live.inside()?;
@@ -378,39 +352,6 @@ impl<'a> Session<'a> {
         turned
     }
 
-    /// Takes everything that is committed, or is to be, into staging. What was refused, by project.
-    async fn collect(&self, grant: &Grant) -> Result<BTreeMap<ProjectKey, String>, Failure> {
-        let inside = self.live.inside()?;
-        workspace::quiet(&inside).await;
-        let message = commit_message(&admit::title(self.task), &self.report.answer);
-        let open = self.work.iter().filter(|work| work.ended.get().is_none());
-        let collected = join_all(open.map(|work| {
-            let (inside, message) = (&inside, &message);
-            async move {
-                let project = &work.admitted.grant;
-                (
-                    project,
-                    workspace::collect(inside, project, grant.uncommitted, message).await,
-                )
-            }
-        }))
-        .await;
-        let mut refused = BTreeMap::new();
-        for (project, collected) in collected {
-            match collected? {
-                workspace::Collected::Taken => {}
-                workspace::Collected::Refused(said) => {
-                    tracing::info!(project = %project.key, said, "commits were not taken into staging");
-                    let message = format!("not everything in {} was taken: {said}", project.directory);
-                    let code = "not_taken".to_owned();
-                    self.progress.state(EventBody::Warning { code, message }).await;
-                    refused.insert(project.key.clone(), said);
-                }
-            }
-        }
-        Ok(refused)
-    }
-
     fn words<'w>(&'w self, agent: &'w AgentName, grant: &'w Grant) -> Words<'w> {
         let user = self.task.user.as_ref().map(|user| user.name.as_str());
         Words {
@@ -423,48 +364,6 @@ impl<'a> Session<'a> {
                 .or_else(|| grant.projects.first().map(|project| project.identity.name.as_str()))
                 .unwrap_or_default(),
         }
-    }
-
-    /// After a failure: what the sandbox still has committed is taken, and everything in staging is kept as a bundle.
-    async fn keep_work(&self, failure: &Failure) -> Vec<ProjectOutcome> {
-        match self.steering.cause() {
-            Some(Cause::Discard | Cause::OwnershipLost) => return Vec::new(),
-            Some(Cause::Publish | Cause::WorkerStopped) | None => {}
-        }
-        if let Ok(inside) = self.live.inside() {
-            let taking =
-                join_all(
-                    self.work.iter().filter(|work| work.ended.get().is_none()).map(|work| {
-                        let message = commit_message(&admit::title(self.task), "");
-                        let inside = inside.clone();
-                        async move {
-                            workspace::collect(&inside, &work.admitted.grant, self.task.uncommitted, &message).await
-                        }
-                    }),
-                );
-            // The sandbox may hang or be gone; what is in staging already is safe either way.
-            let taking = self.live.while_alive(async {
-                workspace::quiet(&inside).await;
-                Ok(taking.await)
-            });
-            let _ = tokio::time::timeout(KEEPING, taking).await;
-        }
-        let mut outcomes = Vec::new();
-        for work in &self.work {
-            let _busy = work.busy.lock().await;
-            if let Some(outcome) = work.ended.get() {
-                outcomes.push(outcome.clone());
-                continue;
-            }
-            let outcome = work.kept(failure.reason, &failure.message).await;
-            // Under `busy`, so nobody else has set it.
-            let _ = work.ended.set(outcome.clone());
-            outcomes.push(outcome.clone());
-            if work.is_untold() {
-                tell(self.progress, EventBody::ProjectFinished { outcome }).await;
-            }
-        }
-        outcomes
     }
 
     /// The same before the agent begins: then a dropped connection ends the session, because nothing is lost by it.

@@ -157,6 +157,21 @@ fn told(body: &EventBody) -> Told {
             output_tokens,
         } => Told::Line(format!("tokens: {input_tokens} in, {output_tokens} out")),
         EventBody::OutputDropped { what, bytes } => Told::Line(format!("{bytes} bytes dropped: {what}")),
+        EventBody::EgressRefused {
+            host,
+            port,
+            rule,
+            message,
+        } => Told::Line(format!("refused the way to {host}:{port} ({rule}): {message}")),
+        EventBody::ModelUsage {
+            model,
+            requests,
+            input_tokens,
+            output_tokens,
+            ..
+        } => Told::Line(format!(
+            "model {model}: {requests} requests, {input_tokens} tokens in, {output_tokens} out"
+        )),
         EventBody::TurnEnded { turn, stop_reason } => Told::Line(format!("turn {turn} ended: {stop_reason}")),
         EventBody::PushAccepted { project, head } => Told::Line(format!("staged {project} at {}", head.short())),
         EventBody::PushRefused { project, message } => Told::Line(format!("push refused for {project}: {message}")),

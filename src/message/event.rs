@@ -162,6 +162,32 @@ pub enum EventBody {
         /// How many bytes are gone.
         bytes: u64,
     },
+    /// A way out of the sandbox was refused. Repetitions are counted, not told each.
+    EgressRefused {
+        /// The host that was asked for, as harmless text.
+        host: String,
+        /// The port.
+        port: u16,
+        /// The stable word of the rule that refused it.
+        rule: String,
+        /// What would be allowed, or what to do.
+        message: String,
+    },
+    /// What the session used of a model so far, as counted by the worker.
+    ModelUsage {
+        /// The endpoint's name.
+        model: String,
+        /// Answered requests.
+        requests: u64,
+        /// Bytes sent to the model.
+        request_bytes: u64,
+        /// Bytes received from it.
+        answer_bytes: u64,
+        /// Tokens read, as the answers say.
+        input_tokens: u64,
+        /// Tokens written, as the answers say.
+        output_tokens: u64,
+    },
     /// A turn is over.
     TurnEnded {
         /// From 1.
@@ -356,6 +382,8 @@ impl EventBody {
             Self::AgentPermission { .. } => "agent_permission",
             Self::AgentUsage { .. } => "agent_usage",
             Self::OutputDropped { .. } => "output_dropped",
+            Self::EgressRefused { .. } => "egress_refused",
+            Self::ModelUsage { .. } => "model_usage",
             Self::TurnEnded { .. } => "turn_ended",
             Self::PushAccepted { .. } => "push_accepted",
             Self::PushRefused { .. } => "push_refused",
@@ -390,6 +418,8 @@ impl EventBody {
             | Self::AgentPermission { .. }
             | Self::AgentUsage { .. }
             | Self::OutputDropped { .. }
+            | Self::EgressRefused { .. }
+            | Self::ModelUsage { .. }
             | Self::TurnEnded { .. }
             | Self::PushAccepted { .. }
             | Self::PushRefused { .. }

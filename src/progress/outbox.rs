@@ -112,6 +112,8 @@ impl Outbox {
             | EventBody::AgentPermission { .. }
             | EventBody::AgentUsage { .. }
             | EventBody::OutputDropped { .. }
+            | EventBody::EgressRefused { .. }
+            | EventBody::ModelUsage { .. }
             | EventBody::TurnEnded { .. }
             | EventBody::PushAccepted { .. }
             | EventBody::PushRefused { .. }

@@ -106,6 +106,13 @@ pub(super) fn body(body: &mut EventBody, mask: &Mask) {
             output_tokens: _,
         } => {}
         EventBody::OutputDropped { what, bytes: _ } => text(what),
+        EventBody::EgressRefused {
+            host,
+            port: _,
+            rule,
+            message,
+        } => [host, rule, message].into_iter().for_each(text),
+        EventBody::ModelUsage { model, .. } => text(model),
         EventBody::TurnEnded { turn: _, stop_reason } => text(stop_reason),
         EventBody::PushAccepted { project, head: _ } => key(project, mask),
         EventBody::PushRefused { project, message } => {

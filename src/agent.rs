@@ -209,6 +209,8 @@ pub struct ProjectBrief {
     pub base: String,
     /// "merge request" or "pull request".
     pub change_request_word: &'static str,
+    /// Whether the branch holds work of this session already.
+    pub begun: bool,
 }
 
 /// The configured agents by name.

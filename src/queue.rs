@@ -4,6 +4,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::message::{Event, SessionId};
 
@@ -15,12 +16,42 @@ pub mod rabbitmq;
 pub struct Delivery {
     /// The body as it came.
     pub body: Bytes,
+    /// The task queue that it came from.
+    pub lane: String,
     /// Which attempt at the task this is, from 1.
     pub attempt: u32,
+    /// How often an owner of the session died; see [`Again`].
+    pub takeovers: u32,
     /// Whether the broker handed it out before.
     pub redelivered: bool,
     /// Settles it; see [`Settle`].
     pub handle: Box<dyn SettleHandle>,
+}
+
+/// What another worker needs to begin a session again when its owner dies: the broker keeps it for as long as the session lasts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Again {
+    /// The task's body.
+    pub body: Bytes,
+    /// The task queue that it came from, and would go back to.
+    pub lane: String,
+    /// The attempt that runs.
+    pub attempt: u32,
+    /// How often an owner died before.
+    pub takeovers: u32,
+}
+
+impl Delivery {
+    /// What is kept of it while its session runs.
+    #[must_use]
+    pub fn again(&self) -> Again {
+        Again {
+            body: self.body.clone(),
+            lane: self.lane.clone(),
+            attempt: self.attempt,
+            takeovers: self.takeovers,
+        }
+    }
 }
 
 /// What becomes of a delivery.
@@ -52,6 +83,9 @@ pub trait Claim: Send + std::fmt::Debug {
     /// The next control message's body; `None` when ownership is lost or the queue is closed. Safe to drop while waiting. After a lost
     /// connection a message may come twice: know it by its id.
     async fn next_control(&mut self) -> Option<Bytes>;
+
+    /// Whether the ownership is certain at this moment. While it is not, another worker may take the session over: effects wait.
+    fn holds(&self) -> watch::Receiver<bool>;
 
     /// Ends the ownership after the final event was confirmed: the mailbox goes, late duplicates are recognised for a day.
     async fn close(self: Box<Self>) -> Result<(), QueueError>;
@@ -87,8 +121,9 @@ pub trait Queue: Send + Sync {
     /// slot, and from one place. Safe to drop while waiting.
     async fn next_task(&self) -> Option<Delivery>;
 
-    /// Tries to become the owner of a session.
-    async fn claim(&self, session: SessionId) -> Result<Claimed, QueueError>;
+    /// Tries to become the owner of a session. From then on until `Claim::close` the session is begun again by whatever worker when its owner
+    /// dies.
+    async fn claim(&self, session: SessionId, again: Again) -> Result<Claimed, QueueError>;
 
     /// Publishes an event once. State events wait for a broker that is away, within the call's time limit, and are kept on its disk; progress
     /// fails at once when the broker is away. Both return when the broker confirmed them. After an error it is not known whether the event

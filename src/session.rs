@@ -11,7 +11,7 @@ use futures::future::try_join_all;
 use tokio_util::task::TaskTracker;
 
 use crate::agent::{self, AgentError, ProjectBrief, TurnLimits, TurnReport, prompt, sections};
-use crate::grant::{Grant, Identity};
+use crate::grant::{Grant, Identity, ProjectGrant};
 use crate::message::event::Stage;
 use crate::message::{AgentName, ConnectionName, EventBody, ProjectKey, ProjectOutcome, Reason, SessionOutcome, Task};
 use crate::progress::Progress;
@@ -259,7 +259,7 @@ impl<'a> Session<'a> {
         let publishing = Publishing {
             rooms: self.rooms,
             progress: self.progress,
-            stop: self.steering.token(),
+            steering: self.steering,
             words: self.words(&worked.agent, &worked.grant),
         };
         let left = |work: &Work| Left {
@@ -320,7 +320,7 @@ impl<'a> Session<'a> {
         let directory = turn::directory(&directories);
         let starting = turn::start(&inside, config, self.task, &directory, self.progress);
         let mut started = self.stoppable(self.live.while_alive(starting)).await?;
-        let prompt = prompt::first(&self.task.prompt, &briefs(grant));
+        let prompt = prompt::first(&self.task.prompt, &self.briefs(grant));
         let limits = TurnLimits {
             turn: grant.limits.turn,
             idle: grant.limits.idle,
@@ -364,6 +364,23 @@ impl<'a> Session<'a> {
                 .or_else(|| grant.projects.first().map(|project| project.identity.name.as_str()))
                 .unwrap_or_default(),
         }
+    }
+
+    fn briefs(&self, grant: &Grant) -> Vec<ProjectBrief> {
+        let begun = |key: &ProjectKey| {
+            let mut all = self.work.iter();
+            all.any(|work| work.admitted.grant.key == *key && work.expected.is_some())
+        };
+        let brief = |project: &ProjectGrant| ProjectBrief {
+            connection: project.connection.clone(),
+            path: project.key.path.clone(),
+            directory: project.directory.clone(),
+            branch: project.branch.to_string(),
+            base: project.base.to_string(),
+            change_request_word: project.forge.change_request_word(),
+            begun: begun(&project.key),
+        };
+        grant.projects.iter().map(brief).collect()
     }
 
     /// The same before the agent begins: then a dropped connection ends the session, because nothing is lost by it.
@@ -434,19 +451,4 @@ async fn tell(progress: &Progress, event: EventBody) {
     if tokio::time::timeout(TELLING, progress.state(event)).await.is_err() {
         tracing::warn!(kind, "an event of the teardown was given up: the broker takes none");
     }
-}
-
-fn briefs(grant: &Grant) -> Vec<ProjectBrief> {
-    grant
-        .projects
-        .iter()
-        .map(|project| ProjectBrief {
-            connection: project.connection.clone(),
-            path: project.key.path.clone(),
-            directory: project.directory.clone(),
-            branch: project.branch.to_string(),
-            base: project.base.to_string(),
-            change_request_word: project.forge.change_request_word(),
-        })
-        .collect()
 }

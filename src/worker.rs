@@ -132,7 +132,11 @@ impl Worker {
             }
         };
         let session = task.session;
-        match self.queue.claim(session).await {
+        match self.queue.claim(session, delivery.again()).await {
+            Ok(Claimed::Owner(claim)) if delivery.takeovers > self.rooms.config.most_takeovers => {
+                self.rooms.metrics.amqp_delivery("abandoned");
+                self.give_up(session, delivery, claim).await;
+            }
             Ok(Claimed::Owner(claim)) => {
                 self.rooms.metrics.amqp_delivery("claimed");
                 self.own(task, delivery, claim).await;
@@ -153,6 +157,28 @@ impl Worker {
                 settle(delivery, Settle::Return).await;
             }
         }
+    }
+
+    /// A task whose every worker died. It may be the task that kills them: it goes where it kills nobody, with the reason.
+    async fn give_up(&self, session: SessionId, delivery: Delivery, claim: Box<dyn Claim>) {
+        let reason = Reason::Abandoned;
+        let message = format!(
+            "{} workers died while they had this session: look into their logs before you send it again",
+            delivery.takeovers
+        );
+        tracing::error!(%session, "{message}");
+        let body = EventBody::Finished {
+            outcome: refused(session::failure::Failure::new(reason, message.clone())),
+        };
+        let event = Event::now(&self.rooms.worker, session, delivery.attempt, 1, body);
+        if let Err(error) = self.queue.publish(&event).await {
+            tracing::warn!(%session, %error, "the end of an abandoned session was not published; its task comes again");
+            settle(delivery, Settle::Return).await;
+            return;
+        }
+        let code = reason.as_str().to_owned();
+        settle(delivery, Settle::DeadLetter { code, message }).await;
+        close(session, claim).await;
     }
 
     /// A session that this worker owns.
@@ -178,7 +204,7 @@ impl Worker {
             .await;
         settle(delivery, Settle::Ack).await;
 
-        let steering = Steering::default();
+        let steering = Steering::of(claim.holds());
         self.running
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -218,9 +244,7 @@ impl Worker {
             tracing::error!(%session, %error, "the final event was not confirmed; the claim is left to expire");
             return;
         }
-        if let Err(error) = claim.close().await {
-            tracing::warn!(%session, %error, "the claim was not closed; it ends with the connection");
-        }
+        close(session, claim).await;
     }
 
     async fn reap_regularly(self: Arc<Self>) {
@@ -236,6 +260,12 @@ async fn settle(delivery: Delivery, settle: Settle) {
     if let Err(error) = delivery.handle.settle(settle).await {
         // The broker hands it out again; a claim or a tombstone then drops the duplicate.
         tracing::warn!(%error, "a delivery was not settled");
+    }
+}
+
+async fn close(session: SessionId, claim: Box<dyn Claim>) {
+    if let Err(error) = claim.close().await {
+        tracing::warn!(%session, %error, "the claim was not closed; it ends with the connection");
     }
 }
 

@@ -19,6 +19,9 @@ pub fn first(user_prompt: &str, projects: &[ProjectBrief]) -> String {
             project.base,
             project.change_request_word
         ));
+        if project.begun {
+            text.push_str("  This session was begun before, and what it committed is on that branch: look at it first, and go on from there.\n");
+        }
     }
     text.push_str(
         "- Commit your work on the branch that is checked out; do not rename it. Git hooks add the session's trailers to each commit.\n\
@@ -51,10 +54,12 @@ mod tests {
             branch: "cofferdam/x-1".into(),
             base: "main".into(),
             change_request_word: "merge request",
+            begun: connection == "b",
         };
         let text = first("Do it\n", &[brief("a", "g/one"), brief("b", "g/two")]);
         assert!(text.starts_with("Do it\n\n---\n"));
         assert!(text.contains("a:g/one is cloned at /workspace/g/one") && text.contains("b:g/two"));
+        assert_eq!(text.matches("begun before").count(), 1);
         assert!(text.contains("get_change_request") && text.contains("list_issues"));
         assert!(text.contains("## Trade-offs") && text.contains("create_change_request"));
     }

@@ -117,6 +117,7 @@ reasons! {
     ChangeRequestFailed, "change_request_failed", Failure, "The branch is on the forge, the change request could not be opened.";
     Disconnected, "disconnected", Cancellation, "A control message dropped the connection of the project.";
     Cancelled, "cancelled", Cancellation, "A control message ended the session.";
+    Abandoned, "abandoned", Error, "Its workers died one after another; the task is in the dead-letter queue.";
     WorkerStopped, "worker_stopped", Cancellation, "The worker was stopped.";
     Internal, "internal", Error, "The worker failed in a way that is a bug.";
 }

@@ -30,7 +30,7 @@ impl Queue for Recorder {
         None
     }
 
-    async fn claim(&self, session: SessionId) -> Result<Claimed, QueueError> {
+    async fn claim(&self, session: SessionId, _again: crate::queue::Again) -> Result<Claimed, QueueError> {
         let detail = "not here".into();
         Err(QueueError::Claim { session, detail })
     }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::{Claim, Claimed, Delivery, Queue, QueueError, Routed, Settle, SettleHandle};
+use super::{Again, Claim, Claimed, Delivery, Queue, QueueError, Routed, Settle, SettleHandle};
 use crate::message::{Event, SessionId};
 
 /// Tasks that wait at most; a push beyond it waits.
@@ -91,7 +91,9 @@ impl MemoryQueue {
     fn delivery(&self, task: Task, redelivered: bool) -> Delivery {
         Delivery {
             body: task.body.clone(),
+            lane: String::new(),
             attempt: task.attempt,
+            takeovers: 0,
             redelivered,
             handle: Box::new(Settler {
                 shared: Arc::clone(&self.shared),
@@ -150,7 +152,8 @@ impl Queue for MemoryQueue {
         }
     }
 
-    async fn claim(&self, session: SessionId) -> Result<Claimed, QueueError> {
+    /// Nobody outlives the owner here, so nobody begins again.
+    async fn claim(&self, session: SessionId, _again: Again) -> Result<Claimed, QueueError> {
         let mut state = self.shared.state();
         if state.over.contains(&session) {
             return Ok(Claimed::Over);
@@ -247,6 +250,11 @@ impl Claim for MemoryClaim {
         self.mailbox.recv().await
     }
 
+    fn holds(&self) -> watch::Receiver<bool> {
+        // A receiver keeps its last value when the sender is gone.
+        watch::channel(true).1
+    }
+
     async fn close(self: Box<Self>) -> Result<(), QueueError> {
         let mut state = self.shared.state();
         state.mailboxes.remove(&self.session);
@@ -262,6 +270,15 @@ mod tests {
 
     fn session() -> SessionId {
         SessionId(uuid::Uuid::new_v4())
+    }
+
+    fn again() -> Again {
+        Again {
+            body: Bytes::new(),
+            lane: String::new(),
+            attempt: 1,
+            takeovers: 0,
+        }
     }
 
     #[tokio::test]
@@ -314,17 +331,17 @@ mod tests {
         let (queue, handle, _events) = MemoryQueue::new();
         let id = session();
         assert_eq!(handle.send_control(id, Bytes::from_static(b"x")).await, Routed::NoRoute);
-        let Claimed::Owner(mut claim) = queue.claim(id).await.unwrap() else {
+        let Claimed::Owner(mut claim) = queue.claim(id, again()).await.unwrap() else {
             panic!("nobody else owns it");
         };
-        assert!(matches!(queue.claim(id).await.unwrap(), Claimed::Elsewhere));
+        assert!(matches!(queue.claim(id, again()).await.unwrap(), Claimed::Elsewhere));
         assert_eq!(
             handle.send_control(id, Bytes::from_static(b"x")).await,
             Routed::Delivered
         );
         assert_eq!(claim.next_control().await.as_deref(), Some(&b"x"[..]));
         claim.close().await.unwrap();
-        assert!(matches!(queue.claim(id).await.unwrap(), Claimed::Over));
+        assert!(matches!(queue.claim(id, again()).await.unwrap(), Claimed::Over));
         assert_eq!(handle.send_control(id, Bytes::from_static(b"x")).await, Routed::NoRoute);
     }
 

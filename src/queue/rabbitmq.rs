@@ -12,6 +12,8 @@
 //! |---|---|---|
 //! | `cofferdam.<lane>` (`cofferdam.tasks`) | quorum queue, delivery limit, dead-letters to `cofferdam.dead` | tasks; orchestrators publish into it by name |
 //! | `cofferdam.dead` | quorum queue | bodies that are not tasks, with `cofferdam-code` and `cofferdam-message`; tasks over the delivery limit |
+//! | `cofferdam.tickets` | quorum queue, messages expire after `ticket_s` into the next | one ticket for each running session: its task |
+//! | `cofferdam.ticket-checks` | quorum queue, every worker consumes it | tickets to be looked at: is the owner alive? |
 //! | `cofferdam.session.in` | direct exchange | control messages, routing key `<session id>`, publish with `mandatory` |
 //! | `cofferdam.session.<id>.in` | classic queue, one exclusive consumer, expires unused after an hour | the mailbox: whoever consumes it owns the session |
 //! | `cofferdam.session.<id>.closed` | classic queue, always empty, expires after a day | the tombstone: the session is over |
@@ -33,7 +35,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use super::{Claimed, Delivery, Queue, QueueError};
+use super::{Again, Claimed, Delivery, Queue, QueueError};
 use crate::message::{Event, SessionId};
 
 mod address;
@@ -42,6 +44,7 @@ mod client;
 mod connection;
 mod consume;
 mod publish;
+mod ticket;
 mod topology;
 
 #[cfg(test)]
@@ -75,6 +78,9 @@ pub struct Config {
     pub confirm_timeout_s: u64,
     /// How often a task is handed out before it is dead-lettered; takes effect when the queue is first declared.
     pub delivery_limit: u16,
+    /// How often a running session's owner is looked for, in seconds; the owner is taken for dead when it is missed twice in a row. Takes
+    /// effect when the queue is first declared.
+    pub ticket_s: u32,
 }
 
 impl Default for Config {
@@ -89,6 +95,7 @@ impl Default for Config {
             connect_timeout_s: 10,
             confirm_timeout_s: 5,
             delivery_limit: 20,
+            ticket_s: 30,
         }
     }
 }
@@ -114,6 +121,13 @@ pub struct RabbitMq {
     publishing: Arc<Link>,
     publisher: Arc<Publisher>,
     stopped: watch::Sender<bool>,
+    checks: tokio::task::AbortHandle,
+}
+
+impl Drop for RabbitMq {
+    fn drop(&mut self) {
+        self.checks.abort();
+    }
 }
 
 impl RabbitMq {
@@ -123,12 +137,20 @@ impl RabbitMq {
         let consuming = Arc::new(Link::start(Arc::clone(&settings), "consume"));
         let publishing = Arc::new(Link::start(Arc::clone(&settings), "publish"));
         let publisher = Arc::new(Publisher::new(Arc::clone(&settings), Arc::clone(&publishing)));
+        let stopped = watch::Sender::new(false);
+        let checking = ticket::check(
+            Arc::clone(&settings),
+            Arc::clone(&consuming),
+            Arc::clone(&publisher),
+            stopped.subscribe(),
+        );
         Ok(Self {
             settings,
             consuming,
             publishing,
             publisher,
-            stopped: watch::Sender::new(false),
+            stopped,
+            checks: tokio::spawn(checking).abort_handle(),
         })
     }
 
@@ -160,8 +182,8 @@ impl Queue for RabbitMq {
         .await
     }
 
-    async fn claim(&self, session: SessionId) -> Result<Claimed, QueueError> {
-        claim::claim(&self.settings, &self.consuming, session).await
+    async fn claim(&self, session: SessionId, again: Again) -> Result<Claimed, QueueError> {
+        claim::claim(&self.settings, &self.consuming, &self.publisher, session, again).await
     }
 
     async fn publish(&self, event: &Event) -> Result<(), QueueError> {

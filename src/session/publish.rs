@@ -8,12 +8,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio_util::sync::CancellationToken;
 
 use super::Rooms;
 use super::admit::Admitted;
 use super::change_text::{self, Branch, Parts, Sister};
 use super::failure::Failure;
+use super::steering::Steering;
 use crate::agent::sections::Sections;
 use crate::forge::{ChangeRequest, ChangeRequestText, ForgeError, Opened};
 use crate::message::outcome::ChangeRequestRef;
@@ -57,8 +57,8 @@ pub(super) struct Work {
 pub(super) struct Publishing<'a> {
     pub(super) rooms: &'a Rooms,
     pub(super) progress: &'a Progress,
-    /// Cancelled when the session shall not wait for anybody.
-    pub(super) stop: &'a CancellationToken,
+    /// When it is stopped, the session shall not wait for anybody.
+    pub(super) steering: &'a Steering,
     pub(super) words: Words<'a>,
 }
 

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Rooms;
 use super::publish::Work;
+use super::steering::Steering;
 use crate::forge::inspect::FileDiff;
 use crate::message::ProjectKey;
 use crate::progress::Progress;
@@ -21,14 +22,20 @@ use crate::tools::{DiffRequest, Diffs, ForgeProject, GitDiff, Reach};
 const DIFFING: Duration = Duration::from_secs(120);
 
 /// What the tools of a session over these projects reach.
-pub(super) fn of(rooms: &Rooms, work: &[Arc<Work>], progress: &Arc<Progress>, speaking: &TaskTracker) -> Reach {
+pub(super) fn of(
+    rooms: &Rooms,
+    work: &[Arc<Work>],
+    progress: &Arc<Progress>,
+    steering: &Steering,
+    speaking: &TaskTracker,
+) -> Reach {
     let readers = work.iter().map(|work| {
         let grant = &work.admitted.grant;
         let reader = rooms.repositories.diffs(&work.staging, grant);
         (grant.key.clone(), (work.clone(), reader))
     });
     let all = work.to_vec();
-    let progress = progress.clone();
+    let (progress, steering) = (progress.clone(), steering.clone());
     Reach {
         project: Arc::new(move |key| {
             let admitted = &all.iter().find(|work| work.admitted.grant.key == *key)?.admitted;
@@ -38,6 +45,7 @@ pub(super) fn of(rooms: &Rooms, work: &[Arc<Work>], progress: &Arc<Progress>, sp
             })
         }),
         diffs: Arc::new(Readers(readers.collect())),
+        may_act: Arc::new(move || steering.is_owned()),
         speaking: speaking.clone(),
         tell: Arc::new(move |event| {
             let progress = progress.clone();

@@ -34,6 +34,8 @@ pub struct Config {
     pub grace_s: u64,
     /// How long the publishing of finished work waits for a fresh credential when the token has died, in seconds.
     pub credential_wait_s: u64,
+    /// How often a session whose worker died is begun again before its task is dead-lettered.
+    pub most_takeovers: u32,
 }
 
 impl Default for Config {
@@ -45,6 +47,7 @@ impl Default for Config {
             idle_s: 20 * 60,
             grace_s: 10,
             credential_wait_s: 15 * 60,
+            most_takeovers: 2,
         }
     }
 }

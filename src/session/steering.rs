@@ -1,8 +1,9 @@
 //! How a running session is told to stop, and why, and what else it is asked. The session's own cancellation scope; teardown is not in it.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,9 @@ pub enum Cause {
     /// Another worker owns the session now: stop, publish nothing, say nothing.
     OwnershipLost,
 }
+
+/// How long finished work waits for the broker before it is kept instead of published.
+const LONGEST_DOUBT: Duration = Duration::from_secs(15 * 60);
 
 /// Orders that wait for a session at most.
 const WAITING_ORDERS: usize = 64;
@@ -57,21 +61,44 @@ pub struct Steering {
     cause: Arc<Mutex<Option<Cause>>>,
     orders: mpsc::Sender<Order>,
     inbox: Arc<Mutex<Option<mpsc::Receiver<Order>>>>,
+    owned: watch::Receiver<bool>,
 }
 
 impl Default for Steering {
     fn default() -> Self {
+        // A receiver keeps its last value when the sender is gone.
+        Self::of(watch::channel(true).1)
+    }
+}
+
+impl Steering {
+    /// The steering of a session whose ownership is certain whenever `owned` is true.
+    #[must_use]
+    pub fn of(owned: watch::Receiver<bool>) -> Self {
         let (orders, inbox) = mpsc::channel(WAITING_ORDERS);
         Self {
             token: CancellationToken::new(),
             cause: Arc::default(),
             orders,
             inbox: Arc::new(Mutex::new(Some(inbox))),
+            owned,
         }
     }
-}
 
-impl Steering {
+    /// Whether the session is this worker's at this moment, as far as can be known.
+    #[must_use]
+    pub fn is_owned(&self) -> bool {
+        *self.owned.borrow() && self.cause() != Some(Cause::OwnershipLost)
+    }
+
+    /// Waits until the session is certainly this worker's; says whether it is. For whatever leaves a trace on a forge: a worker that lost the
+    /// broker must not act while another may have taken over.
+    pub(super) async fn owned(&self) -> bool {
+        let mut owned = self.owned.clone();
+        let certain = tokio::time::timeout(LONGEST_DOUBT, owned.wait_for(|owned| *owned)).await;
+        matches!(certain, Ok(Ok(_))) && self.cause() != Some(Cause::OwnershipLost)
+    }
+
     /// Hands the session an order; says whether it will see it.
     #[must_use]
     pub fn order(&self, order: Order) -> bool {

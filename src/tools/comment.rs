@@ -79,6 +79,9 @@ impl Tools {
         at: &ForgeProject,
         comment: Comment,
     ) -> Result<Posted, ToolError> {
+        if !(self.reach.may_act)() {
+            return Err(ToolError::NotNow);
+        }
         let comments_left = self.budget.comment()?;
         let (key, at, tell) = (project.key.clone(), at.clone(), self.reach.tell.clone());
         let speaking = self.reach.speaking.spawn(async move {

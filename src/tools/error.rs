@@ -53,6 +53,9 @@ pub(super) enum ToolError {
         "this session may not comment: the task does not permit it (its field `comment`); put it into your final answer instead"
     )]
     MayNotComment,
+    /// The worker has lost its broker and may not be the session's owner any more.
+    #[error("nothing can be said on a forge at this moment: try again in a minute, or put it into your final answer")]
+    NotNow,
     /// Enough was said in the user's name.
     #[error("this session has made its {most} comments: put what else there is to say into your final answer")]
     TooManyComments {

@@ -33,6 +33,8 @@ pub struct Reach {
     pub diffs: Arc<dyn Diffs>,
     /// Who is told what was said in the user's name.
     pub tell: Tell,
+    /// Whether the session may leave a trace on a forge at this moment: not while another worker may be taking it over.
+    pub may_act: Arc<dyn Fn() -> bool + Send + Sync>,
     /// What is being said right now, even if the agent hung up: the session waits for it.
     pub speaking: TaskTracker,
 }

@@ -67,6 +67,7 @@ impl World {
                 })
             },
             diffs: Arc::clone(&self.diffs),
+            may_act: Arc::new(|| true),
             speaking: tokio_util::task::TaskTracker::new(),
             tell: Arc::new(move |event| {
                 told.lock().unwrap().push(event);

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::message::{Event, SessionId};
 use crate::metrics::Metrics;
-use crate::queue::{Claimed, Delivery, Queue, QueueError};
+use crate::queue::{Again, Claimed, Delivery, Queue, QueueError};
 
 /// A queue with a counter in front of it.
 pub(super) struct Counted {
@@ -26,8 +26,8 @@ impl Queue for Counted {
         self.queue.next_task().await
     }
 
-    async fn claim(&self, session: SessionId) -> Result<Claimed, QueueError> {
-        self.queue.claim(session).await
+    async fn claim(&self, session: SessionId, again: Again) -> Result<Claimed, QueueError> {
+        self.queue.claim(session, again).await
     }
 
     async fn publish(&self, event: &Event) -> Result<(), QueueError> {

@@ -46,13 +46,32 @@ impl Daemon {
     pub(crate) fn begin(world: &World, url: &str, prefix: &str, more: &str) -> Self {
         // The worker picks its port and logs it: a port picked here could be somebody else's by the time it listens.
         let config = world.config(&format!(
-            "{more}\n[queue]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nheartbeat_s = 3\n[admin]\nlisten = \"127.0.0.1:0\"\n"
+            "{more}\n[queue]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nheartbeat_s = 3\nticket_s = 2\n[admin]\nlisten = \"127.0.0.1:0\"\n"
         ));
+        Self::run(world, config, prefix, None)
+    }
+
+    /// Another worker of the same installation, with a state directory of its own.
+    pub(crate) fn beside(&self, world: &World, name: &str) -> Self {
+        let other = Self::run(world, self.config.clone(), &self.prefix, Some(name));
+        until(Duration::from_secs(30), "readiness", || {
+            (other.status("/readyz") == 200).then_some(())
+        });
+        other
+    }
+
+    fn run(world: &World, config: PathBuf, prefix: &str, beside: Option<&str>) -> Self {
         let log = world
             .directory
             .path()
             .join(format!("log-{}", uuid::Uuid::new_v4().simple()));
         let mut command = world.command(&config);
+        if let Some(name) = beside {
+            let state = world.directory.path().join(name);
+            command
+                .env("COFFERDAM__STATE_DIR", state)
+                .env("COFFERDAM__WORKER", format!("{}-{name}", world.worker));
+        }
         command
             .env("COFFERDAM_LOG", "info,lapin=off")
             .arg("run")

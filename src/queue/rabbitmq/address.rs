@@ -23,6 +23,8 @@ pub(super) struct Settings {
     /// For one confirm, declaration or acknowledgement.
     pub(super) call_timeout: Duration,
     pub(super) delivery_limit: u16,
+    /// How long a ticket rests before it is looked at, in milliseconds.
+    pub(super) ticket_ms: i64,
 }
 
 impl fmt::Debug for Settings {
@@ -35,7 +37,7 @@ impl fmt::Debug for Settings {
 }
 
 /// Lanes that would be other objects of ours.
-const TAKEN: [&str; 4] = ["dead", "events", "follow", "session"];
+const TAKEN: [&str; 6] = ["dead", "events", "follow", "session", "ticket-checks", "tickets"];
 
 /// Longest prefix or lane: names on the broker have at most 255 bytes.
 const LONGEST_NAME: usize = 60;
@@ -80,8 +82,12 @@ impl Settings {
                 ));
             }
         }
-        if config.heartbeat_s == 0 || config.connect_timeout_s == 0 || config.confirm_timeout_s == 0 {
-            return refuse("heartbeat and time limits must be at least one second".into());
+        if config.ticket_s == 0
+            || config.heartbeat_s == 0
+            || config.connect_timeout_s == 0
+            || config.confirm_timeout_s == 0
+        {
+            return refuse("heartbeat, tickets and time limits must be at least one second".into());
         }
         let connect_timeout = Duration::from_secs(config.connect_timeout_s);
         uri.query.heartbeat = Some(config.heartbeat_s);
@@ -94,6 +100,7 @@ impl Settings {
             connect_timeout,
             call_timeout: Duration::from_secs(config.confirm_timeout_s),
             delivery_limit: config.delivery_limit,
+            ticket_ms: i64::from(config.ticket_s) * 1000,
         })
     }
 }

@@ -11,12 +11,14 @@ use futures::StreamExt as _;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 use lapin::{Acker, Channel, Consumer};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use super::super::{Claim, Claimed, QueueError};
+use super::super::{Again, Claim, Claimed, QueueError};
 use super::address::Settings;
 use super::connection::{Failure, Link, Live, limited};
+use super::publish::Publisher;
+use super::ticket::Ticket;
 use super::topology;
 use crate::message::SessionId;
 
@@ -39,7 +41,9 @@ enum Taken {
 pub(super) async fn claim(
     settings: &Arc<Settings>,
     link: &Arc<Link>,
+    publisher: &Publisher,
     session: SessionId,
+    again: Again,
 ) -> Result<Claimed, QueueError> {
     let failed = |detail: String| QueueError::Claim { session, detail };
     let limit = settings.call_timeout * CLAIM_CALLS;
@@ -57,13 +61,18 @@ pub(super) async fn claim(
         Taken::Elsewhere => return Ok(Claimed::Elsewhere),
         Taken::Over => return Ok(Claimed::Over),
     };
+    // Owner first, then the ticket: a ticket without an owner would have the session begun a second time. The task is acknowledged only after
+    // both, so a worker that dies in between costs nothing.
+    Ticket::new(session, again).issue(settings, publisher).await?;
     let (sender, controls) = mpsc::channel(PREFETCH.into());
     let (release, released) = oneshot::channel();
+    let (holding, holds) = watch::channel(true);
     let keeper = Keeper {
         settings: Arc::clone(settings),
         link: Arc::clone(link),
         session,
         controls: sender,
+        holding,
     };
     let keeper = tokio::spawn(async move {
         tokio::select! {
@@ -77,6 +86,7 @@ pub(super) async fn claim(
         link: Arc::clone(link),
         session,
         controls,
+        holds,
         keeper,
         release,
     })))
@@ -123,6 +133,8 @@ struct Keeper {
     link: Arc<Link>,
     session: SessionId,
     controls: mpsc::Sender<(Bytes, Acker)>,
+    /// Whether the consumer is there: until the loss is seen and from when it is back.
+    holding: watch::Sender<bool>,
 }
 
 impl Keeper {
@@ -134,9 +146,13 @@ impl Keeper {
                 () = self.forward(&mut consumer) => {}
                 () = self.link.lost(live.generation) => {}
             }
+            self.holding.send_replace(false);
             drop((consumer, channel));
             match self.take_back().await {
-                Some(back) => (live, channel, consumer) = back,
+                Some(back) => {
+                    (live, channel, consumer) = back;
+                    self.holding.send_replace(true);
+                }
                 None => return,
             }
         }
@@ -187,6 +203,7 @@ struct Mailbox {
     link: Arc<Link>,
     session: SessionId,
     controls: mpsc::Receiver<(Bytes, Acker)>,
+    holds: watch::Receiver<bool>,
     /// Yields whether the mailbox was still ours.
     keeper: tokio::task::JoinHandle<bool>,
     /// Dropping it ends the keeper.
@@ -203,12 +220,17 @@ impl Claim for Mailbox {
         Some(body)
     }
 
+    fn holds(&self) -> watch::Receiver<bool> {
+        self.holds.clone()
+    }
+
     async fn close(self: Box<Self>) -> Result<(), QueueError> {
         let Self {
             settings,
             link,
             session,
             controls,
+            holds: _,
             keeper,
             release,
         } = *self;

@@ -25,6 +25,8 @@ use super::topology;
 
 /// The header that carries the attempt, where a task was put back by a worker.
 pub(super) const ATTEMPT: &str = "cofferdam-attempt";
+/// The header that carries how often an owner of the session died.
+pub(super) const TAKEOVERS: &str = "cofferdam-takeovers";
 /// Pause after a broker that is connected refused to hand out tasks.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -64,6 +66,7 @@ pub(super) async fn next_task(
 
 /// A message and the channel that it must be settled on.
 struct Taken {
+    lane: String,
     channel: Channel,
     delivery: lapin::message::Delivery,
 }
@@ -79,7 +82,12 @@ async fn take(settings: &Settings, live: &Live) -> Result<Taken, Failure> {
             let got = channel.basic_get(lane.as_str().into(), BasicGetOptions::default());
             if let Some(message) = limited(settings.call_timeout, got).await? {
                 let delivery = message.delivery;
-                return Ok(Taken { channel, delivery });
+                let lane = lane.clone();
+                return Ok(Taken {
+                    lane,
+                    channel,
+                    delivery,
+                });
             }
         }
         channels.push((lane, channel));
@@ -96,14 +104,19 @@ async fn take(settings: &Settings, live: &Live) -> Result<Taken, Failure> {
     let ended = || Failure::from(lapin::Error::from(lapin::ErrorKind::FutureCompleted));
     let (index, tag, message) = consumers.next().await.ok_or_else(ended)?;
     let delivery = message?;
-    let (_, channel) = channels.swap_remove(index);
+    let (lane, channel) = channels.swap_remove(index);
     // Before the message is settled: a settled one would make room for the next, which would wait here for hours.
     limited(
         settings.call_timeout,
         channel.basic_cancel(tag, BasicCancelOptions::default()),
     )
     .await?;
-    Ok(Taken { channel, delivery })
+    let lane = lane.clone();
+    Ok(Taken {
+        lane,
+        channel,
+        delivery,
+    })
 }
 
 impl Taken {
@@ -118,7 +131,9 @@ impl Taken {
         let properties = self.delivery.properties;
         Delivery {
             body: body.clone(),
+            lane: self.lane,
             attempt: attempt(&properties),
+            takeovers: number(&properties, TAKEOVERS).unwrap_or(0),
             redelivered: self.delivery.redelivered,
             handle: Box::new(Settler {
                 settings: Arc::clone(settings),
@@ -136,31 +151,33 @@ impl Taken {
 
 /// The attempt that a worker wrote into the task, plus how often the broker handed it out in vain.
 fn attempt(properties: &BasicProperties) -> u32 {
-    let number = |name: &str| {
-        let value = properties.headers().as_ref()?.inner().get(name)?;
-        match value {
-            AMQPValue::LongLongInt(number) => u32::try_from(*number).ok(),
-            AMQPValue::LongInt(number) => u32::try_from(*number).ok(),
-            AMQPValue::LongUInt(number) => Some(*number),
-            AMQPValue::ShortInt(number) => u32::try_from(*number).ok(),
-            AMQPValue::ShortUInt(number) => Some(u32::from(*number)),
-            AMQPValue::ShortShortInt(number) => u32::try_from(*number).ok(),
-            AMQPValue::ShortShortUInt(number) => Some(u32::from(*number)),
-            AMQPValue::Boolean(_)
-            | AMQPValue::Float(_)
-            | AMQPValue::Double(_)
-            | AMQPValue::DecimalValue(_)
-            | AMQPValue::ShortString(_)
-            | AMQPValue::LongString(_)
-            | AMQPValue::FieldArray(_)
-            | AMQPValue::Timestamp(_)
-            | AMQPValue::FieldTable(_)
-            | AMQPValue::ByteArray(_)
-            | AMQPValue::Void => None,
-        }
-    };
-    let written = number(ATTEMPT).unwrap_or(1).max(1);
-    written.saturating_add(number("x-delivery-count").unwrap_or(0))
+    let written = number(properties, ATTEMPT).unwrap_or(1).max(1);
+    written.saturating_add(number(properties, "x-delivery-count").unwrap_or(0))
+}
+
+/// A header that is a number and not negative.
+pub(super) fn number(properties: &BasicProperties, name: &str) -> Option<u32> {
+    let value = properties.headers().as_ref()?.inner().get(name)?;
+    match value {
+        AMQPValue::LongLongInt(number) => u32::try_from(*number).ok(),
+        AMQPValue::LongInt(number) => u32::try_from(*number).ok(),
+        AMQPValue::LongUInt(number) => Some(*number),
+        AMQPValue::ShortInt(number) => u32::try_from(*number).ok(),
+        AMQPValue::ShortUInt(number) => Some(u32::from(*number)),
+        AMQPValue::ShortShortInt(number) => u32::try_from(*number).ok(),
+        AMQPValue::ShortShortUInt(number) => Some(u32::from(*number)),
+        AMQPValue::Boolean(_)
+        | AMQPValue::Float(_)
+        | AMQPValue::Double(_)
+        | AMQPValue::DecimalValue(_)
+        | AMQPValue::ShortString(_)
+        | AMQPValue::LongString(_)
+        | AMQPValue::FieldArray(_)
+        | AMQPValue::Timestamp(_)
+        | AMQPValue::FieldTable(_)
+        | AMQPValue::ByteArray(_)
+        | AMQPValue::Void => None,
+    }
 }
 
 struct Settler {

@@ -140,16 +140,22 @@ impl Publisher {
         if let Some(content_type) = original.content_type() {
             properties = properties.with_content_type(content_type.clone());
         }
+        let queue = &self.settings.names.dead;
+        self.put(queue, body, properties).await.map_err(failed)
+    }
+
+    /// Puts a message into a queue by its name. An error when there is none.
+    pub(super) async fn put(&self, queue: &str, body: &[u8], properties: BasicProperties) -> Result<(), String> {
         let outgoing = Outgoing {
             exchange: "",
-            key: &self.settings.names.dead,
+            key: queue,
             body,
             properties,
             mandatory: true,
         };
-        match self.send(outgoing).await.map_err(failed)? {
+        match self.send(outgoing).await? {
             Routed::Delivered => Ok(()),
-            Routed::NoRoute => Err(failed(format!("there is no queue {}", self.settings.names.dead))),
+            Routed::NoRoute => Err(format!("there is no queue {queue}")),
         }
     }
 

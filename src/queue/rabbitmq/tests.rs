@@ -16,6 +16,7 @@ use crate::message::EventBody;
 
 mod faults;
 mod proxy;
+mod takeover;
 mod whole_broker;
 
 /// Longest that any condition may take to come true.
@@ -41,6 +42,15 @@ fn broker() -> Option<Config> {
 
 fn session() -> SessionId {
     SessionId(uuid::Uuid::new_v4())
+}
+
+fn again() -> Again {
+    Again {
+        body: Bytes::from_static(b"task"),
+        lane: "no-lane".into(),
+        attempt: 1,
+        takeovers: 0,
+    }
 }
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -70,7 +80,7 @@ async fn task(queue: &RabbitMq) -> Delivery {
 }
 
 async fn owner(queue: &RabbitMq, id: SessionId) -> Box<dyn Claim> {
-    match within("a claim", queue.claim(id)).await.unwrap() {
+    match within("a claim", queue.claim(id, again())).await.unwrap() {
         Claimed::Owner(claim) => claim,
         other @ (Claimed::Elsewhere | Claimed::Over) => panic!("not the owner: {other:?}"),
     }
@@ -114,7 +124,7 @@ impl Operator {
 
     async fn clean(self) {
         let names = &self.settings.names;
-        for queue in names.lanes.iter().chain([&names.dead]) {
+        for queue in names.lanes.iter().chain([&names.dead, &names.tickets, &names.checks]) {
             let channel = self.live.channel(&self.settings).await.unwrap();
             let _ = channel
                 .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
@@ -248,16 +258,16 @@ async fn a_session_has_one_owner_gets_its_control_and_is_over_once() {
     let id = session();
     assert_eq!(send_control(&config, id, b"early").await.unwrap(), Routed::NoRoute);
     let mut claim = owner(&one, id).await;
-    assert!(matches!(two.claim(id).await.unwrap(), Claimed::Elsewhere));
-    assert!(matches!(one.claim(id).await.unwrap(), Claimed::Elsewhere));
+    assert!(matches!(two.claim(id, again()).await.unwrap(), Claimed::Elsewhere));
+    assert!(matches!(one.claim(id, again()).await.unwrap(), Claimed::Elsewhere));
 
     assert_eq!(send_control(&config, id, b"cancel").await.unwrap(), Routed::Delivered);
     let control = within("the control message", claim.next_control()).await;
     assert_eq!(control, Some(Bytes::from_static(b"cancel")));
 
     within("closing", claim.close()).await.unwrap();
-    assert!(matches!(one.claim(id).await.unwrap(), Claimed::Over));
-    assert!(matches!(two.claim(id).await.unwrap(), Claimed::Over));
+    assert!(matches!(one.claim(id, again()).await.unwrap(), Claimed::Over));
+    assert!(matches!(two.claim(id, again()).await.unwrap(), Claimed::Over));
     // A late prompt comes back to its sender: the duplicate's claim above must not have made a mailbox that swallows it.
     assert_eq!(send_control(&config, id, b"late").await.unwrap(), Routed::NoRoute);
     Operator::of(&config).await.clean().await;
@@ -271,7 +281,7 @@ async fn a_claim_that_is_dropped_can_be_taken_by_another_worker() {
     drop(owner(&one, id).await);
     let mut claim = within("the mailbox to be free", async {
         loop {
-            if let Claimed::Owner(claim) = two.claim(id).await.unwrap() {
+            if let Claimed::Owner(claim) = two.claim(id, again()).await.unwrap() {
                 return claim;
             }
         }

@@ -27,6 +27,10 @@ pub(super) struct Names {
     pub(super) lanes: Vec<String>,
     /// The queue of what is not a task.
     pub(super) dead: String,
+    /// What is kept of running sessions, until it is looked at again.
+    pub(super) tickets: String,
+    /// What is to be looked at now.
+    pub(super) checks: String,
     /// The topic exchange of events.
     pub(super) events: String,
     /// The direct exchange in front of the mailboxes.
@@ -39,6 +43,8 @@ impl Names {
             prefix: prefix.to_owned(),
             lanes: lanes.iter().map(|lane| format!("{prefix}.{lane}")).collect(),
             dead: format!("{prefix}.dead"),
+            tickets: format!("{prefix}.tickets"),
+            checks: format!("{prefix}.ticket-checks"),
             events: format!("{prefix}.events"),
             session_in: format!("{prefix}.session.in"),
         }
@@ -69,13 +75,21 @@ pub(super) async fn ensure(live: &Live, settings: &Settings) -> Result<(), Queue
             "x-delivery-limit",
             AMQPValue::LongInt(settings.delivery_limit.into()),
         );
-        put(&mut arguments, "x-dead-letter-exchange", text(""));
-        put(&mut arguments, "x-dead-letter-routing-key", text(&names.dead));
-        // At-least-once dead-lettering needs this overflow behaviour; no length is set here.
-        put(&mut arguments, "x-dead-letter-strategy", text("at-least-once"));
-        put(&mut arguments, "x-overflow", text("reject-publish"));
+        dead_letter_to(&mut arguments, &names.dead);
         ensure_queue(live, settings, lane, arguments).await?;
     }
+    // A ticket is never given up by the broker: 4.0 and newer would after 20 returns.
+    let mut checks = quorum();
+    put(&mut checks, "x-delivery-limit", AMQPValue::LongInt(i32::MAX));
+    ensure_queue(live, settings, &names.checks, checks).await?;
+    let mut tickets = quorum();
+    put(
+        &mut tickets,
+        "x-message-ttl",
+        AMQPValue::LongLongInt(settings.ticket_ms),
+    );
+    dead_letter_to(&mut tickets, &names.checks);
+    ensure_queue(live, settings, &names.tickets, tickets).await?;
     ensure_exchange(live, settings, &names.events, ExchangeKind::Topic).await?;
     ensure_exchange(live, settings, &names.session_in, ExchangeKind::Direct).await
 }
@@ -117,8 +131,13 @@ pub(super) async fn declare_tombstone(channel: &Channel, names: &Names, session:
         .map(drop)
 }
 
-/// Whether a queue exists. On a channel of its own: a miss closes it.
+/// Whether a queue exists.
 pub(super) async fn queue_exists(live: &Live, settings: &Settings, name: &str) -> Result<bool, Failure> {
+    Ok(consumers(live, settings, name).await?.is_some())
+}
+
+/// How many consumers a queue has; `None` when there is no such queue. On a channel of its own: a miss closes it.
+pub(super) async fn consumers(live: &Live, settings: &Settings, name: &str) -> Result<Option<u32>, Failure> {
     let channel = live.channel(settings).await?;
     let options = QueueDeclareOptions::durable().passive();
     let declared = limited(
@@ -126,8 +145,12 @@ pub(super) async fn queue_exists(live: &Live, settings: &Settings, name: &str) -
         channel.queue_declare(name.into(), options, FieldTable::default()),
     );
     match declared.await {
-        Ok(_) => Ok(true),
-        Err(failure) if failure.reply_code() == Some(404) => Ok(false),
+        Ok(queue) => {
+            // Its answer is not waited for by anybody; a channel left open would last as long as the connection.
+            limited(settings.call_timeout, channel.close(200, "looked".into())).await?;
+            Ok(Some(queue.consumer_count()))
+        }
+        Err(failure) if failure.reply_code() == Some(404) => Ok(None),
         Err(failure) => Err(failure),
     }
 }
@@ -165,6 +188,14 @@ async fn ensure_exchange(live: &Live, settings: &Settings, name: &str, kind: Exc
     let channel = live.channel(settings).await.map_err(refused)?;
     let declared = channel.exchange_declare(name.into(), kind, options, FieldTable::default());
     limited(settings.call_timeout, declared).await.map_err(refused)
+}
+
+/// At-least-once dead-lettering needs this overflow behaviour; no length is set.
+fn dead_letter_to(arguments: &mut FieldTable, queue: &str) {
+    put(arguments, "x-dead-letter-exchange", text(""));
+    put(arguments, "x-dead-letter-routing-key", text(queue));
+    put(arguments, "x-dead-letter-strategy", text("at-least-once"));
+    put(arguments, "x-overflow", text("reject-publish"));
 }
 
 fn quorum() -> FieldTable {

@@ -24,6 +24,7 @@ pub(super) async fn attended<'a, T>(
 ) -> Result<T, Failure> {
     let connection = &work.admitted.connection;
     loop {
+        publishing.owned().await?;
         let connected = connection.current()?;
         let done = tokio::select! {
             biased;
@@ -35,7 +36,7 @@ pub(super) async fn attended<'a, T>(
             done => return done,
         };
         let mut wait = Duration::from_secs(publishing.rooms.config.credential_wait_s);
-        if publishing.stop.is_cancelled() {
+        if publishing.steering.token().is_cancelled() {
             wait = wait.min(ENDING);
         }
         tracing::warn!(
@@ -56,16 +57,27 @@ pub(super) async fn attended<'a, T>(
         };
         publishing.progress.state(body).await;
         let stopped = async {
-            if publishing.stop.is_cancelled() {
+            if publishing.steering.token().is_cancelled() {
                 std::future::pending::<()>().await;
             }
-            publishing.stop.cancelled().await;
+            publishing.steering.token().cancelled().await;
         };
         tokio::select! {
             renewed = connection.renewed(&connected) => drop(renewed?),
             () = stopped => return Err(failure),
             () = tokio::time::sleep(wait) => return Err(failure),
         }
+    }
+}
+
+impl Publishing<'_> {
+    /// Waits until the session is certainly this worker's.
+    async fn owned(&self) -> Result<(), Failure> {
+        if self.steering.owned().await {
+            return Ok(());
+        }
+        let message = "another worker owns the session, or the broker that says so is away for too long";
+        Err(Failure::new(Reason::WorkerStopped, message))
     }
 }
 

@@ -27,6 +27,10 @@ pub(super) fn sisters(work: &[Arc<Work>], published: &[Published]) -> Vec<Option
 impl Publishing<'_> {
     /// Writes the addresses of the others into each change request, and reads every change request back; the first `by_api` of them.
     pub(super) async fn link(&self, work: &[Arc<Work>], published: &mut [Published], by_api: usize) {
+        // What is read back and said of others can wait for whoever takes over.
+        if !self.steering.is_owned() {
+            return;
+        }
         let sisters = sisters(work, published);
         let looks = work
             .iter()

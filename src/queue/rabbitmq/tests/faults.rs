@@ -65,7 +65,7 @@ async fn a_broker_that_accepts_and_says_nothing_is_given_up_and_tried_again() {
     let error = within("the time limit", RabbitMq::check(&config)).await.unwrap_err();
     assert!(matches!(error, QueueError::Connect { .. }), "{error}");
     let queue = RabbitMq::start(&config).unwrap();
-    assert!(within("the time limit", queue.claim(session())).await.is_err());
+    assert!(within("the time limit", queue.claim(session(), again())).await.is_err());
     proxy.set(Mode::Open);
     ready(&queue).await;
     Operator::of(&direct).await.clean().await;
@@ -129,10 +129,10 @@ async fn a_reset_does_not_cost_a_session_its_owner() {
             while claim.next_control().await.unwrap() != body {}
         })
         .await;
-        assert!(matches!(other.claim(id).await.unwrap(), Claimed::Elsewhere));
+        assert!(matches!(other.claim(id, again()).await.unwrap(), Claimed::Elsewhere));
     }
     within("closing", claim.close()).await.unwrap();
-    assert!(matches!(other.claim(id).await.unwrap(), Claimed::Over));
+    assert!(matches!(other.claim(id, again()).await.unwrap(), Claimed::Over));
     Operator::of(&direct).await.clean().await;
 }
 

@@ -10,7 +10,7 @@ use crate::kit::{Amqp, Daemon, outcome, wait_for};
 #[test]
 fn a_killed_worker_s_session_is_finished_by_another_with_one_merge_request() {
     let world = World::new();
-    let mut one = Daemon::start(&world, "");
+    let one = Daemon::start(&world, "");
     let two = one.beside(&world, "two");
     // Whoever has it when it hangs is killed; the next attempt finds the marker on the forge and does not hang.
     let task = world.lab_task("!write a.txt b\n!commit . One\n!sleep 20000");

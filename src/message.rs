@@ -4,7 +4,9 @@
 
 pub mod capability;
 pub mod control;
+pub mod egress;
 pub mod event;
+pub mod host;
 pub mod id;
 pub mod outcome;
 pub mod readable;
@@ -12,7 +14,9 @@ pub mod task;
 
 pub use capability::{Capabilities, Right};
 pub use control::{Control, ControlKind};
+pub use egress::{EgressLevel, EgressMethod, EgressRequest, EgressRule};
 pub use event::{Event, EventBody};
+pub use host::{HostName, HostPattern};
 pub use id::{AgentName, BranchName, CommitId, ConnectionName, ProjectKey, ProjectPath, SandboxId, SessionId};
 pub use outcome::{ProjectOutcome, Reason, SessionOutcome};
 pub use task::{Credential, ForgeKind, Publish, Task, TaskError, Uncommitted, User};

@@ -9,6 +9,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::egress::{EgressError, EgressRequest};
 use super::id::{AgentName, BranchName, ConnectionName, ProjectKey, ProjectPath, SessionId};
 use crate::secret::Secret;
 
@@ -57,6 +58,9 @@ pub struct Task {
     /// Limits below the operator's own.
     #[serde(default)]
     pub limits: Limits,
+    /// How far the sandbox reaches beyond the gateway's own routes; the operator's default when absent, and never more than the operator allows.
+    #[serde(default)]
+    pub egress: Option<EgressRequest>,
     /// Extra environment of the agent. Not for secrets: everything in the sandbox is readable by the agent.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
@@ -256,6 +260,9 @@ pub enum TaskError {
         /// Which project.
         project: ProjectKey,
     },
+    /// The way out that is asked for contradicts itself.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
     /// No prompt.
     #[error("the prompt is empty: say what the agent should do")]
     EmptyPrompt,
@@ -275,6 +282,7 @@ impl TaskError {
             Self::TooManyProjects { .. } => "too_many_projects",
             Self::DuplicateProject { .. } => "duplicate_project",
             Self::UnknownConnection { .. } => "unknown_connection",
+            Self::Egress(error) => error.code(),
             Self::EmptyPrompt => "empty_prompt",
         }
     }
@@ -371,6 +379,9 @@ impl Task {
             ca.is_some_and(|ca| ca.len() > LARGEST_CA || !ca.contains("-----BEGIN CERTIFICATE-----"))
         }) {
             return bad("connections.ca", "certificates in PEM, at most 64 KiB");
+        }
+        if let Some(egress) = &self.egress {
+            egress.check()?;
         }
         for (name, value) in &self.environment {
             let well_formed = !name.is_empty()

@@ -154,6 +154,7 @@ fn grant() -> Grant {
         publish: Publish::ChangeRequest,
         uncommitted: Uncommitted::Commit,
         may_comment: false,
+        egress: crate::grant::Egress::default(),
         limits: SessionLimits {
             session: second,
             turn: second,

@@ -290,6 +290,7 @@ async fn serve(world: &World, told: &Arc<Mutex<Vec<EventBody>>>) -> String {
         publish: Publish::ChangeRequest,
         uncommitted: Uncommitted::Commit,
         may_comment: true,
+        egress: cofferdam::grant::Egress::default(),
         limits: SessionLimits {
             session: second,
             turn: second,

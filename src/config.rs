@@ -44,6 +44,8 @@ pub struct Config {
     pub forge: forge::Config,
     /// Mirrors and staging.
     pub repository: repository::Config,
+    /// The way out of sandboxes.
+    pub egress: gateway::egress::Config,
     /// Sessions.
     pub session: session::Config,
     /// Events.
@@ -72,6 +74,7 @@ impl Default for Config {
             sandbox: sandbox::Config::default(),
             forge: forge::Config::default(),
             repository: repository::Config::default(),
+            egress: gateway::egress::Config::default(),
             session: session::Config::default(),
             progress: progress::Config::default(),
             credentials: session::credential::Config::default(),
@@ -219,6 +222,9 @@ impl Config {
                 "session.branch",
                 "must contain {session}, so that each session has its own branch",
             );
+        }
+        if let Some((key, detail)) = self.egress.wrong() {
+            return wrong(key, &detail);
         }
         if let Some(name) = &self.default_agent
             && !self.agents.contains_key(name)
@@ -402,6 +408,9 @@ mod tests {
                 "{url}"
             );
         }
+        assert!(says("[egress]\nmost = \"all\"").contains("egress.most"));
+        assert!(says("[egress]\ndefault = \"open\"").contains("egress.default"));
+        assert!(says("[egress]\nallow_private = [\"10.0.0.1\"]").contains("egress.allow_private"));
         assert_eq!(load("worker = \"!\"", &[]).unwrap().worker_name(), "worker");
         assert!(says("[session]\nbranch = \"x\"").contains("session.branch"));
     }

@@ -38,6 +38,9 @@ pub struct Metrics {
     sandbox_create_failures: IntCounter,
     gateway_refusals: IntCounter,
     model_requests: IntCounterVec,
+    egress_requests: IntCounterVec,
+    egress_refused: IntCounterVec,
+    egress_bytes: IntCounterVec,
     concurrency_limit: IntGauge,
     draining: IntGauge,
 }
@@ -125,6 +128,24 @@ impl Metrics {
                 "Requests from sandboxes to models, by status.",
                 &["status"],
             )?,
+            egress_requests: counters(
+                all,
+                "cofferdam_egress_requests_total",
+                "Requests of sandboxes for a way out, by the level of their session.",
+                &["level"],
+            )?,
+            egress_refused: counters(
+                all,
+                "cofferdam_egress_refused_total",
+                "Ways out of sandboxes that were refused, by rule.",
+                &["rule"],
+            )?,
+            egress_bytes: counters(
+                all,
+                "cofferdam_egress_bytes_total",
+                "Bytes that sandboxes sent out (up) and received (down), without the model's and the forges'.",
+                &["direction"],
+            )?,
             concurrency_limit: gauge(all, "cofferdam_concurrency_limit", "Sessions that may run at once.")?,
             draining: gauge(all, "cofferdam_draining", "1 while no new sessions are taken.")?,
             registry: registry.clone(),
@@ -209,6 +230,29 @@ impl Metrics {
     /// A model answered; `None` when it did not.
     pub fn model_request(&self, status: Option<u16>) {
         self.model_requests.with_label_values(&[status_class(status)]).inc();
+    }
+
+    /// A sandbox asked for a way out.
+    pub fn egress_request(&self, level: &'static str) {
+        self.egress_requests.with_label_values(&[level]).inc();
+    }
+
+    /// A way out was refused by this rule.
+    pub fn egress_refused(&self, rule: &'static str) {
+        self.egress_refused.with_label_values(&[rule]).inc();
+    }
+
+    /// Bytes went `up` or `down`.
+    pub fn egress_bytes(&self, direction: &'static str, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.egress_bytes.with_label_values(&[direction]).inc_by(bytes);
+    }
+
+    /// Makes the labels of refusals appear at zero.
+    pub fn expect_egress(&self, rules: impl IntoIterator<Item = &'static str>) {
+        for rule in rules {
+            self.egress_refused.with_label_values(&[rule]).inc_by(0);
+        }
     }
 
     /// How many sessions may run at once.
@@ -306,6 +350,10 @@ mod tests {
         metrics.sandbox_create_failure();
         metrics.gateway_refusal();
         metrics.model_request(Some(200));
+        metrics.egress_request("registries");
+        metrics.expect_egress(["host", "level"]);
+        metrics.egress_refused("host");
+        metrics.egress_bytes("up", 12);
         metrics.concurrency_limit(4);
         metrics.draining(true);
         metrics
@@ -331,6 +379,10 @@ mod tests {
             "cofferdam_sandbox_create_failures_total 1",
             "cofferdam_gateway_refusals_total 1",
             "cofferdam_model_requests_total{status=\"2xx\"} 1",
+            "cofferdam_egress_requests_total{level=\"registries\"} 1",
+            "cofferdam_egress_refused_total{rule=\"host\"} 1",
+            "cofferdam_egress_refused_total{rule=\"level\"} 0",
+            "cofferdam_egress_bytes_total{direction=\"up\"} 12",
             "cofferdam_concurrency_limit 4",
             "cofferdam_draining 1",
         ] {

@@ -11,7 +11,8 @@ use futures::future::try_join_all;
 use tokio_util::task::TaskTracker;
 
 use crate::agent::{self, AgentError, ProjectBrief, TurnLimits, TurnReport, prompt, sections};
-use crate::grant::{Grant, Identity};
+use crate::gateway::egress::Refusals;
+use crate::grant::{Egress, Grant, Identity};
 use crate::message::event::Stage;
 use crate::message::{AgentName, ConnectionName, EventBody, ProjectKey, ProjectOutcome, Reason, SessionOutcome, Task};
 use crate::progress::Progress;
@@ -169,6 +170,7 @@ impl<'a> Session<'a> {
             .ok_or_else(|| Failure::new(Reason::Internal, "the agent's co_author is unreadable"))?;
 
         self.enter(Stage::Grant).await;
+        let egress = admit::egress(rooms, task)?;
         rooms.engine.require_image(&agent.image).await?;
         let admitted = self
             .early(admit::admit(
@@ -179,7 +181,7 @@ impl<'a> Session<'a> {
                 self.progress,
             ))
             .await?;
-        let grant = self.mint(&admitted, &agent_identity);
+        let grant = self.mint(&admitted, &agent_identity, egress);
 
         // The engine needs its time, and so does the forge: both at once.
         self.enter(Stage::Mirror).await;
@@ -204,8 +206,8 @@ impl<'a> Session<'a> {
         }
         self.enter(Stage::Sandbox).await;
         started?;
-        let wishes = Wishes::default();
-        self.open_routes(&grant, agent, &wishes)?;
+        let (wishes, refusals) = (Wishes::default(), Refusals::default());
+        self.open_routes(&grant, agent, &wishes, &refusals)?;
 
         self.enter(Stage::Clone).await;
         let inside = self.live.inside()?;
@@ -249,6 +251,7 @@ impl<'a> Session<'a> {
             agent: agent_name,
             grant,
             wishes,
+            refusals,
             refused,
         })
     }
@@ -260,7 +263,7 @@ impl<'a> Session<'a> {
             rooms: self.rooms,
             progress: self.progress,
             stop: self.steering.token(),
-            words: self.words(&worked.agent, &worked.grant),
+            words: self.words(&worked.agent, &worked.grant, &worked.refusals),
         };
         let left = |work: &Work| Left {
             wish: worked.wishes.get(&work.admitted.grant.key),
@@ -301,7 +304,7 @@ impl<'a> Session<'a> {
     }
 
     /// The authority of this session, from what the forges answered.
-    fn mint(&self, admitted: &[Admitted], agent: &Identity) -> Grant {
+    fn mint(&self, admitted: &[Admitted], agent: &Identity, egress: Egress) -> Grant {
         Grant {
             session: self.task.session,
             projects: admitted.iter().map(|one| one.grant.clone()).collect(),
@@ -309,6 +312,7 @@ impl<'a> Session<'a> {
             publish: self.task.publish,
             uncommitted: self.task.uncommitted,
             may_comment: self.task.comment,
+            egress,
             limits: admit::limits(self.rooms, self.task),
         }
     }
@@ -352,13 +356,14 @@ impl<'a> Session<'a> {
         turned
     }
 
-    fn words<'w>(&'w self, agent: &'w AgentName, grant: &'w Grant) -> Words<'w> {
+    fn words<'w>(&'w self, agent: &'w AgentName, grant: &'w Grant, refusals: &Refusals) -> Words<'w> {
         let user = self.task.user.as_ref().map(|user| user.name.as_str());
         Words {
             session: self.task.session,
             publish: self.task.publish,
             title: self.task.title.as_deref(),
             sections: sections::read(&self.report.answer),
+            unreached: refusals.counted(),
             agent: agent.as_str(),
             user: user
                 .or_else(|| grant.projects.first().map(|project| project.identity.name.as_str()))
@@ -396,6 +401,7 @@ struct Worked {
     agent: AgentName,
     grant: Arc<Grant>,
     wishes: Wishes,
+    refusals: Refusals,
     refused: BTreeMap<ProjectKey, String>,
 }
 

@@ -68,6 +68,7 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
         models.insert(name.clone(), Arc::new(endpoint));
     }
     let connect = Clients::new(config.forge.clone(), counts).map_err(|error| bad(error.to_string()))?;
+    metrics.expect_egress(crate::grant::egress::Rule::ALL.iter().map(|rule| rule.as_str()));
     let credentials = config.credentials.clone();
     let rooms = Rooms {
         worker,
@@ -78,6 +79,8 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
         agents: config.agents.clone(),
         default_agent: config.default_agent.clone(),
         models,
+        egress: Arc::new(config.egress.clone()),
+        resolver: Arc::new(crate::gateway::egress::SystemResolver::default()),
         credentials: Box::new(move |credential| credentials.resolve(credential, |name| std::env::var(name).ok())),
         connect: Arc::new(connect),
         repositories,

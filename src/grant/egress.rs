@@ -204,7 +204,10 @@ impl Egress {
     /// Whether TLS is asked for, and whether only reading is allowed; or the rule that says no.
     fn by_level(&self, host: &HostName, port: u16, way: Way<'_>) -> Result<(bool, bool), (Rule, String)> {
         match self.level {
-            EgressLevel::Connections => Err((Rule::Level, format!("this session reaches nothing but its projects, its tools and its model, at 127.0.0.1. {ASK}"))),
+            EgressLevel::Connections => Err((
+                Rule::Level,
+                format!("this session reaches nothing but its projects, its tools and its model, at 127.0.0.1. {ASK}"),
+            )),
             EgressLevel::Registries => self.registry(host, port, way),
             EgressLevel::Custom => self.listed(host, port, way),
             // Elsewhere anything may be spoken: that is what the level is for.
@@ -221,8 +224,14 @@ impl Egress {
             Way::Tunnel if port == HTTPS => Ok((true, true)),
             Way::Plain("GET" | "HEAD") if port == HTTP => Ok((false, true)),
             Way::Tunnel => Err((Rule::Port, format!("{host} is allowed at port {HTTPS} only."))),
-            Way::Plain(_) if port != HTTP => Err((Rule::Port, format!("{host} is allowed over plain HTTP at port {HTTP} only."))),
-            Way::Plain(_) => Err((Rule::Method, format!("{host} may only be read over plain HTTP: GET and HEAD."))),
+            Way::Plain(_) if port != HTTP => Err((
+                Rule::Port,
+                format!("{host} is allowed over plain HTTP at port {HTTP} only."),
+            )),
+            Way::Plain(_) => Err((
+                Rule::Method,
+                format!("{host} may only be read over plain HTTP: GET and HEAD."),
+            )),
         }
     }
 
@@ -232,7 +241,10 @@ impl Egress {
         if of_host.peek().is_none() {
             return Err((Rule::Host, self.unlisted()));
         }
-        let mut no = (Rule::Port, format!("{host} is not allowed at port {port}: the task's egress.allow names others."));
+        let mut no = (
+            Rule::Port,
+            format!("{host} is not allowed at port {port}: the task's egress.allow names others."),
+        );
         for rule in of_host.filter(|rule| rule.ports().contains(&port)) {
             match (way, rule.methods.as_slice()) {
                 (Way::Tunnel, []) => return Ok((true, false)),
@@ -242,7 +254,10 @@ impl Egress {
                 }
                 (Way::Plain(_), named) => {
                     let names: Vec<&str> = named.iter().map(|one| one.as_str()).collect();
-                    no = (Rule::Method, format!("{host} is allowed with {} only.", names.join(", ")));
+                    no = (
+                        Rule::Method,
+                        format!("{host} is allowed with {} only.", names.join(", ")),
+                    );
                 }
                 (Way::Tunnel, _) => {
                     let message = format!(
@@ -262,12 +277,16 @@ impl Egress {
         let more = if hosts.len() > MOST_LISTED { " and more" } else { "" };
         hosts.truncate(MOST_LISTED);
         let level = self.level;
-        format!("this session's egress level is \"{level}\": it reaches {}{more}. {ASK}", hosts.join(", "))
+        format!(
+            "this session's egress level is \"{level}\": it reaches {}{more}. {ASK}",
+            hosts.join(", ")
+        )
     }
 }
 
 /// Whom to ask.
-const ASK: &str = "If it is really needed, say so in your answer: whoever sends the task may ask for a higher \"egress\" level.";
+const ASK: &str =
+    "If it is really needed, say so in your answer: whoever sends the task may ask for a higher \"egress\" level.";
 
 fn writes(method: EgressMethod) -> bool {
     match method {

@@ -13,9 +13,7 @@ const MOST_RULES: usize = 64;
 const MOST_IN_A_RULE: usize = 16;
 
 /// How far the processes of a sandbox reach, from nothing to almost everything. What a session may ask for at most is the operator's word.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Deserialize, Serialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EgressLevel {
     /// Only the gateway's own routes: git, tools and the model.
@@ -197,7 +195,12 @@ impl EgressRequest {
             (_, count) if count > MOST_RULES => return Err(EgressError::TooMany { count }),
             _ => {}
         }
-        match self.allow.iter().enumerate().find_map(|(index, rule)| Some((index, rule.wrong()?))) {
+        match self
+            .allow
+            .iter()
+            .enumerate()
+            .find_map(|(index, rule)| Some((index, rule.wrong()?)))
+        {
             Some((index, detail)) => Err(EgressError::Rule { index, detail }),
             None => Ok(()),
         }
@@ -218,13 +221,23 @@ mod tests {
     fn levels_are_ordered_and_lists_go_with_custom() {
         assert!(EgressLevel::Connections < EgressLevel::Registries && EgressLevel::Custom < EgressLevel::Open);
         assert!(read(r#"{"level":"registries"}"#).is_ok());
-        let custom = read(r#"{"level":"custom","allow":[{"host":".Example","ports":[8080],"methods":["GET"]}]}"#).unwrap();
+        let custom =
+            read(r#"{"level":"custom","allow":[{"host":".Example","ports":[8080],"methods":["GET"]}]}"#).unwrap();
         assert_eq!(custom.allow[0].host.to_string(), ".example");
         let code = |text: &str| read(text).unwrap_err();
-        assert_eq!(code(r#"{"level":"open","allow":[{"host":"a"}]}"#), "egress_allow_without_custom");
+        assert_eq!(
+            code(r#"{"level":"open","allow":[{"host":"a"}]}"#),
+            "egress_allow_without_custom"
+        );
         assert_eq!(code(r#"{"level":"custom"}"#), "egress_custom_without_allow");
-        assert_eq!(code(r#"{"level":"custom","allow":[{"host":"a","ports":[0]}]}"#), "egress_bad_rule");
-        let many = format!(r#"{{"level":"custom","allow":[{}]}}"#, vec![r#"{"host":"a"}"#; 65].join(","));
+        assert_eq!(
+            code(r#"{"level":"custom","allow":[{"host":"a","ports":[0]}]}"#),
+            "egress_bad_rule"
+        );
+        let many = format!(
+            r#"{{"level":"custom","allow":[{}]}}"#,
+            vec![r#"{"host":"a"}"#; 65].join(",")
+        );
         assert_eq!(code(&many), "egress_too_many_rules");
         for wrong in [
             r#"{"level":"all"}"#,
@@ -245,7 +258,9 @@ mod tests {
             methods: methods.to_vec(),
         };
         let wide = rule(".example", &[443, 80], &[]);
-        assert!(wide.covers(&rule("a.example", &[], &[])) && wide.covers(&rule("a.example", &[], &[EgressMethod::Get])));
+        assert!(
+            wide.covers(&rule("a.example", &[], &[])) && wide.covers(&rule("a.example", &[], &[EgressMethod::Get]))
+        );
         assert!(!wide.covers(&rule("a.example", &[22], &[])) && !wide.covers(&rule("example", &[], &[])));
         let reads = rule("a.example", &[], &[EgressMethod::Get]);
         assert!(!reads.covers(&rule("a.example", &[80], &[])));

@@ -85,7 +85,8 @@ fn is_label(label: &str) -> bool {
 /// # Errors
 /// It is none.
 pub fn port(text: &str) -> Result<u16, NotAHost> {
-    let plain = !text.is_empty() && text.len() <= 5 && !text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit());
+    let plain =
+        !text.is_empty() && text.len() <= 5 && !text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit());
     plain.then(|| text.parse().ok()).flatten().ok_or(NotAHost::Port)
 }
 
@@ -136,7 +137,8 @@ impl HostPattern {
 
 /// On the border of a label: `evilexample` is not below `example`.
 fn is_below(host: &str, name: &str) -> bool {
-    host.strip_suffix(name).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+    host.strip_suffix(name)
+        .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
 }
 
 impl FromStr for HostPattern {
@@ -260,7 +262,12 @@ mod tests {
         );
         assert_eq!(authority("a.example").unwrap().1, None);
         for text in [
-            "a.example:", "a.example:0", "a.example:0443", "a.example:+443", "a.example:65536", "a.example:4 43",
+            "a.example:",
+            "a.example:0",
+            "a.example:0443",
+            "a.example:+443",
+            "a.example:65536",
+            "a.example:4 43",
         ] {
             assert_eq!(authority(text), Err(NotAHost::Port), "{text}");
         }

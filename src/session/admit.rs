@@ -11,7 +11,7 @@ use super::connections::{Connected, Connection, Connections};
 use super::failure::Failure;
 use super::{Rooms, expiry, identity};
 use crate::forge::ProjectFacts;
-use crate::grant::{Identity, ProjectGrant, SessionLimits, Trailers, branch};
+use crate::grant::{Egress, Identity, ProjectGrant, SessionLimits, Trailers, branch};
 use crate::message::task::{Limits, ProjectRequest};
 use crate::message::{
     BranchName, Capabilities, ConnectionName, EventBody, ForgeKind, ProjectKey, Publish, Reason, Right, Task,
@@ -237,6 +237,12 @@ pub(super) fn limits(rooms: &Rooms, task: &Task) -> SessionLimits {
         turn: Limits::lower(rooms.config.turn_limit(), task.limits.turn_s),
         idle: Limits::lower(rooms.config.idle_limit(), task.limits.idle_s),
     }
+}
+
+/// The way out that the task asks for, where the operator allows it.
+pub(super) fn egress(rooms: &Rooms, task: &Task) -> Result<Egress, Failure> {
+    let granted = rooms.egress.grant(task.egress.as_ref());
+    granted.map_err(|error| Failure::new(Reason::EgressRefused, error.to_string()))
 }
 
 /// Where each project is cloned: by its own name, with its connection and path where names collide.

@@ -3,6 +3,7 @@
 //! All that a model wrote goes through [`crate::grant::neutral`]. No section is ever empty: what the agent did not say is written from the branch.
 
 use crate::agent::sections::Sections;
+use crate::gateway::egress::Counted;
 use crate::grant::neutral;
 use crate::message::{ProjectKey, SessionId};
 
@@ -52,6 +53,8 @@ pub struct Parts<'a> {
     pub user: &'a str,
     /// The other change requests of the session.
     pub sisters: &'a [Sister],
+    /// The ways out that were refused, and how many more there were.
+    pub unreached: &'a (Vec<Counted>, u64),
 }
 
 /// The title.
@@ -109,6 +112,9 @@ pub fn description(parts: &Parts<'_>) -> String {
             .collect();
         section("Belongs together with", list.join("\n"));
     }
+    if !parts.unreached.0.is_empty() {
+        section("Refused network access", unreached(parts.unreached));
+    }
     let closing = format!(
         "---\nWritten by {} for {} in a cofferdam session. The agent's text above was not edited by a person.\nCofferdam-Session: {}\n",
         neutral::line(parts.agent, 80),
@@ -116,6 +122,34 @@ pub fn description(parts: &Parts<'_>) -> String {
         parts.session
     );
     format!("{}\n\n{closing}", bounded(text.trim_end(), LONGEST - closing.len() - 2))
+}
+
+/// What the agent tried to reach: a reviewer should know, and may wonder why.
+fn unreached((each, beyond): &(Vec<Counted>, u64)) -> String {
+    let mut lines = vec!["The sandbox asked for these hosts and did not reach them:".to_owned()];
+    for one in each.iter().take(MOST_LISTED) {
+        let times = if one.times == 1 {
+            "once".to_owned()
+        } else {
+            format!("{} times", one.times)
+        };
+        let port = if one.port == 0 {
+            String::new()
+        } else {
+            format!(" port {}", one.port)
+        };
+        lines.push(format!(
+            "- {}{port}, {times} ({})",
+            neutral::code(&one.host),
+            one.rule.as_str()
+        ));
+    }
+    let unlisted: u64 = each.iter().skip(MOST_LISTED).map(|one| one.times).sum();
+    let more = beyond.saturating_add(unlisted);
+    if more > 0 {
+        lines.push(format!("- and {more} more"));
+    }
+    lines.join("\n")
 }
 
 fn changes_from(branch: &Branch) -> String {
@@ -214,6 +248,7 @@ mod tests {
             agent: "opencode",
             user: "Ada Example",
             sisters,
+            unreached: const { &(Vec::new(), 0) },
         }
     }
 
@@ -308,6 +343,31 @@ mod tests {
         assert!(text.encode_utf16().count() <= 65_536 && text.len() <= LONGEST);
         assert!(text.contains("(cut: the text was longer)") && text.contains("Cofferdam-Session: 0190c2f0"));
         assert!(text.contains("## Trade-offs") && !text.contains("@all"));
+    }
+
+    #[test]
+    fn refused_hosts_are_listed_as_harmless_text() {
+        let one = |host: &str, times| Counted {
+            host: host.to_owned(),
+            port: 443,
+            rule: crate::grant::egress::Rule::Host,
+            times,
+        };
+        let mut each = vec![one("pkgs.example", 3), one("a`b@all[x](http://y)\n# z", 1)];
+        each.extend((0..40).map(|n| one(&format!("h{n}.example"), 2)));
+        let sections = Sections::default();
+        let branch = branch();
+        let text = description(&Parts {
+            unreached: &(each, 5),
+            ..parts(&sections, &branch, &[])
+        });
+        assert!(text.contains("## Refused network access"), "{text}");
+        assert!(text.contains("- `pkgs.example` port 443, 3 times (host)"), "{text}");
+        assert!(
+            text.contains("- and 29 more") && text.lines().all(|line| line != "# z"),
+            "{text}"
+        );
+        assert!(!description(&parts(&sections, &branch, &[])).contains("Refused network"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::failure::Failure;
 use super::{HeldSandbox, Rooms};
-use crate::gateway::{Gateway, Inside};
+use crate::gateway::{Gateway, Inside, egress};
 use crate::message::{Reason, SandboxId, SessionId};
 use crate::sandbox::home::SandboxHome;
 use crate::sandbox::{Sandbox, SandboxError, SandboxSpec, Workspace};
@@ -80,9 +80,11 @@ impl Live {
         Ok(())
     }
 
-    /// Sets the gateway's routes.
-    pub(super) fn serve(&self, router: axum::Router) -> Result<(), Failure> {
-        self.gateway.as_ref().ok_or_else(not_started)?.serve(router);
+    /// Sets the gateway's routes and opens the way out.
+    pub(super) fn serve(&self, router: axum::Router, egress: Arc<egress::Proxy>) -> Result<(), Failure> {
+        let gateway = self.gateway.as_ref().ok_or_else(not_started)?;
+        gateway.serve(router);
+        gateway.serve_egress(egress);
         Ok(())
     }
 

@@ -16,6 +16,7 @@ use super::change_text::{self, Branch, Parts, Sister};
 use super::failure::Failure;
 use crate::agent::sections::Sections;
 use crate::forge::{ChangeRequest, ChangeRequestText, ForgeError, Opened};
+use crate::gateway::egress::Counted;
 use crate::message::outcome::ChangeRequestRef;
 use crate::message::{CommitId, EventBody, ProjectOutcome, Publish, Reason, Right, SessionId};
 use crate::progress::Progress;
@@ -68,6 +69,8 @@ pub(super) struct Words<'a> {
     pub(super) publish: Publish,
     pub(super) title: Option<&'a str>,
     pub(super) sections: Sections,
+    /// What the sandbox asked for and did not reach, and how many more.
+    pub(super) unreached: (Vec<Counted>, u64),
     pub(super) agent: &'a str,
     pub(super) user: &'a str,
 }
@@ -334,6 +337,7 @@ fn describe(words: &Words<'_>, sections: &Sections, branch: &Branch, sisters: &[
         agent: words.agent,
         user: words.user,
         sisters,
+        unreached: &words.unreached,
     })
 }
 

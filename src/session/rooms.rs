@@ -11,6 +11,7 @@ use sha2::Digest as _;
 use super::credential;
 use crate::agent::Agents;
 use crate::forge::Connect;
+use crate::gateway::egress;
 use crate::gateway::model;
 use crate::message::{AgentName, Credential, SandboxId};
 use crate::metrics::Metrics;
@@ -84,6 +85,10 @@ pub struct Rooms {
     pub default_agent: Option<AgentName>,
     /// The configured model endpoints.
     pub models: model::Endpoints,
+    /// What the operator says of the way out.
+    pub egress: Arc<egress::Config>,
+    /// Finds the addresses of hosts that sandboxes may reach.
+    pub resolver: Arc<dyn egress::Resolve>,
     /// Looks credentials up.
     pub credentials: Box<Credentials>,
     /// Makes forge clients.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::failure::Failure;
 use super::{Session, reach};
 use crate::agent;
+use crate::gateway::egress::{Proxy, Refusals};
 use crate::gateway::git::{self, GitRoutes};
 use crate::gateway::model;
 use crate::grant::Grant;
@@ -12,23 +13,40 @@ use crate::message::Reason;
 use crate::tools::{self, Wishes};
 
 impl Session<'_> {
-    /// git, tools and the agent's model become reachable for the sandbox.
+    /// The proxy of the way out, for a sandbox of this session: the grant decides, and refusals are counted into `refusals`.
+    pub(super) fn egress(&self, grant: &Grant, refusals: &Refusals) -> Arc<Proxy> {
+        Arc::new(Proxy::new(
+            grant.egress.clone(),
+            self.rooms.egress.clone(),
+            self.rooms.resolver.clone(),
+            refusals.clone(),
+            self.rooms.metrics.clone(),
+            self.tell_state(),
+        ))
+    }
+
+    /// Tells an event of the gateway's in its turn.
+    fn tell_state(&self) -> git::Tell {
+        let progress = self.progress.clone();
+        Box::new(move |event| {
+            let progress = progress.clone();
+            Box::pin(async move { progress.state(event).await })
+        })
+    }
+
+    /// git, tools, the agent's model and the way out become reachable for the sandbox.
     pub(super) fn open_routes(
         &self,
         grant: &Arc<Grant>,
         agent: &agent::Config,
         wishes: &Wishes,
+        refusals: &Refusals,
     ) -> Result<(), Failure> {
-        let progress = self.progress.clone();
-        let tell: git::Tell = Box::new(move |event| {
-            let progress = progress.clone();
-            Box::pin(async move { progress.state(event).await })
-        });
         let projects = self
             .work
             .iter()
             .map(|work| (work.admitted.grant.key.clone(), work.staging.clone()));
-        let routes = Arc::new(GitRoutes::new(projects, tell));
+        let routes = Arc::new(GitRoutes::new(projects, self.tell_state()));
         self.open.reachable(self.live.inside()?, routes.clone());
         let reach = reach::of(self.rooms, &self.work, self.progress, &self.open.speaking);
         let mut router = git::router(routes).merge(tools::router(grant.clone(), wishes.clone(), reach));
@@ -38,6 +56,6 @@ impl Session<'_> {
             })?;
             router = router.merge(model::router(name, endpoint.clone()));
         }
-        self.live.serve(router)
+        self.live.serve(router, self.egress(grant, refusals))
     }
 }

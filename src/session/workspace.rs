@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::failure::Failure;
 use crate::gateway::inside::Command;
-use crate::gateway::{HTTP_PORT, Inside};
+use crate::gateway::{HTTP_PORT, Inside, PROXY_PORT};
 use crate::grant::{Grant, ProjectGrant, Trailers};
 use crate::message::{EventBody, Reason, Uncommitted};
 use crate::progress::Progress;
@@ -32,9 +32,18 @@ pub(super) fn remote(project: &ProjectGrant) -> String {
     )
 }
 
-/// The environment of every process in the sandbox.
+/// The environment of every process in the sandbox. The way out is named at every level: a proxy's refusal says more than a dead network.
 pub(super) fn base_environment() -> Vec<(String, String)> {
-    [
+    let proxy = format!("http://127.0.0.1:{PROXY_PORT}");
+    let proxies = [
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+    ];
+    let plain = [
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
         ("HOME", HOME),
         ("USER", "agent"),
@@ -43,14 +52,17 @@ pub(super) fn base_environment() -> Vec<(String, String)> {
         ("GIT_CONFIG_SYSTEM", GIT_CONFIG),
         ("GIT_TERMINAL_PROMPT", "0"),
         ("COFFERDAM_TRAILERS", TRAILERS),
-        ("NO_PROXY", "127.0.0.1,localhost"),
-        ("no_proxy", "127.0.0.1,localhost"),
+        ("NO_PROXY", "127.0.0.1,::1,localhost"),
+        ("no_proxy", "127.0.0.1,::1,localhost"),
     ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .to_vec()
+    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    plain
+        .into_iter()
+        .chain(proxies.map(|name| (name.to_owned(), proxy.clone())))
+        .collect()
 }
 
-/// Opens the gateway's port and writes git's settings and the trailers.
+/// Opens the gateway's ports and writes git's settings and the trailers.
 pub(super) async fn prepare(inside: &Inside, grant: &Grant) -> Result<(), Failure> {
     // For repositories that are not our clones; those have trailers of their own.
     let trailers = grant
@@ -62,6 +74,7 @@ pub(super) async fn prepare(inside: &Inside, grant: &Grant) -> Result<(), Failur
     let git_config = git_config(grant);
     tokio::try_join!(
         inside.listen(HTTP_PORT),
+        inside.listen(PROXY_PORT),
         inside.write_file(GIT_CONFIG, 0o644, &git_config),
         inside.write_file(TRAILERS, 0o644, &trailers),
     )?;

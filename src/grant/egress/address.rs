@@ -89,7 +89,10 @@ const SIX_TO_FOUR: Ipv6Net = v6([0x2002, 0, 0, 0], 0, 16);
 #[must_use]
 pub fn kind(address: IpAddr) -> Option<Kind> {
     match address {
-        IpAddr::V4(address) => IPV4.iter().find(|(net, _)| net.contains(&address)).map(|(_, kind)| *kind),
+        IpAddr::V4(address) => IPV4
+            .iter()
+            .find(|(net, _)| net.contains(&address))
+            .map(|(_, kind)| *kind),
         IpAddr::V6(address) => {
             let [.., w, x, y, z] = address.octets();
             if NAT64.contains(&address) {
@@ -162,8 +165,16 @@ impl fmt::Display for Excepted {
 /// What stands against it.
 pub fn permit(host: &HostName, address: IpAddr, excepted: &[Excepted]) -> Result<(), Kind> {
     let Some(kind) = kind(address) else { return Ok(()) };
-    let by_net = || excepted.iter().any(|one| matches!(one, Excepted::Net(net) if net.contains(&address)));
-    let by_host = || excepted.iter().any(|one| matches!(one, Excepted::Host(name) if name.matches(host)));
+    let by_net = || {
+        excepted
+            .iter()
+            .any(|one| matches!(one, Excepted::Net(net) if net.contains(&address)))
+    };
+    let by_host = || {
+        excepted
+            .iter()
+            .any(|one| matches!(one, Excepted::Host(name) if name.matches(host)))
+    };
     let fine = match kind {
         Kind::Private => by_net() || by_host(),
         Kind::Loopback => by_net(),
@@ -221,7 +232,13 @@ mod tests {
         ] {
             assert_eq!(kind(address.parse().unwrap()), Some(expected), "{address}");
         }
-        for public in ["8.8.8.8", "172.32.0.1", "2606:4700::1111", "64:ff9b::808:808", "2002:808:808::1"] {
+        for public in [
+            "8.8.8.8",
+            "172.32.0.1",
+            "2606:4700::1111",
+            "64:ff9b::808:808",
+            "2002:808:808::1",
+        ] {
             assert_eq!(kind(public.parse().unwrap()), None, "{public}");
         }
     }
@@ -230,9 +247,15 @@ mod tests {
     fn exceptions_open_what_they_name_and_never_a_metadata_service() {
         let host: HostName = "registry.internal".parse().unwrap();
         let other: HostName = "evil.example".parse().unwrap();
-        let excepted: Vec<Excepted> = ["10.1.0.0/16", "registry.internal", "169.254.0.0/16", "::ffff:0:0/96", "0.0.0.0/0"]
-            .map(|text| text.parse().unwrap())
-            .to_vec();
+        let excepted: Vec<Excepted> = [
+            "10.1.0.0/16",
+            "registry.internal",
+            "169.254.0.0/16",
+            "::ffff:0:0/96",
+            "0.0.0.0/0",
+        ]
+        .map(|text| text.parse().unwrap())
+        .to_vec();
         let some = &excepted[..2];
         let at = |address: &str| address.parse::<IpAddr>().unwrap();
         assert_eq!(permit(&host, at("192.168.7.7"), some), Ok(()));
@@ -242,7 +265,13 @@ mod tests {
         // A name does not open the worker's own machine.
         assert_eq!(permit(&host, at("127.0.0.1"), some), Err(Kind::Loopback));
         assert_eq!(permit(&host, at("127.0.0.1"), &excepted), Ok(()));
-        for never in ["169.254.169.254", "::ffff:10.1.2.3", "0.0.0.0", "255.255.255.255", "100.100.100.200"] {
+        for never in [
+            "169.254.169.254",
+            "::ffff:10.1.2.3",
+            "0.0.0.0",
+            "255.255.255.255",
+            "100.100.100.200",
+        ] {
             assert!(permit(&host, at(never), &excepted).is_err(), "{never}");
         }
         assert_eq!(permit(&other, at("8.8.8.8"), &[]), Ok(()));

@@ -11,15 +11,24 @@ fn rule(host: &str, ports: &[u16], methods: &[EgressMethod]) -> EgressRule {
 }
 
 fn word(egress: &Egress, authority: &str, way: Way<'_>) -> &'static str {
-    egress.decide(authority, way).map_or_else(|refusal| refusal.rule.as_str(), |_| "allowed")
+    egress
+        .decide(authority, way)
+        .map_or_else(|refusal| refusal.rule.as_str(), |_| "allowed")
 }
 
 #[test]
 fn connections_allows_nothing_and_says_whom_to_ask() {
     let egress = Egress::default();
     let refusal = egress.decide("Pkgs.Example.:443", Way::Tunnel).unwrap_err();
-    assert_eq!((refusal.rule, refusal.host.as_str(), refusal.port), (Rule::Level, "pkgs.example", 443));
-    assert!(refusal.message.contains("whoever sends the task"), "{}", refusal.message);
+    assert_eq!(
+        (refusal.rule, refusal.host.as_str(), refusal.port),
+        (Rule::Level, "pkgs.example", 443)
+    );
+    assert!(
+        refusal.message.contains("whoever sends the task"),
+        "{}",
+        refusal.message
+    );
     assert_eq!(word(&egress, "pkgs.example", Way::Plain("GET")), "level");
     assert_eq!(word(&egress, "127.0.0.1:443", Way::Tunnel), "ip_address");
 }
@@ -74,7 +83,11 @@ fn open_takes_any_name_and_no_address() {
 fn what_is_shown_of_a_hostile_host_is_harmless() {
     let evil = format!("@all\u{202e}](http://x)\n# title\0{}", "a".repeat(500));
     let refusal = Egress::default().decide(&evil, Way::Tunnel).unwrap_err();
-    assert!(refusal.host.len() <= 100 && !refusal.host.contains(['@', '\n', '(', '#', '\0', '/', '\u{202e}']), "{}", refusal.host);
+    assert!(
+        refusal.host.len() <= 100 && !refusal.host.contains(['@', '\n', '(', '#', '\0', '/', '\u{202e}']),
+        "{}",
+        refusal.host
+    );
 }
 
 #[test]

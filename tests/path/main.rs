@@ -9,6 +9,7 @@ mod bad_input;
 mod broker;
 mod commands;
 mod connections;
+mod egress;
 mod forge_tools;
 mod forges;
 mod git_inside;

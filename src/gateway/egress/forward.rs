@@ -101,7 +101,12 @@ impl Proxy {
                 .metered(body, Direction::Up, &allowed, &budget, over.clone(), None);
             StreamBody::new(metered).boxed_unsync()
         };
-        let idle = Duration::from_secs(self.config.idle_timeout_s);
+        // An upload may take long; without a byte it ends by itself.
+        let wait = Duration::from_secs(if sent.is_end_stream() {
+            self.config.idle_timeout_s
+        } else {
+            self.config.total_timeout_s
+        });
         let asked = async {
             let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
                 .max_buf_size(128 * 1024)
@@ -116,9 +121,7 @@ impl Proxy {
             let answer = sender.send_request(Request::from_parts(parts, sent)).await.ok()?;
             Some((answer, connection))
         };
-        // An upload may take long; without a byte it ends by itself.
-        let total = Duration::from_secs(self.config.total_timeout_s);
-        let answered = tokio::time::timeout(total.max(idle), asked).await.ok().flatten();
+        let answered = tokio::time::timeout(wait, asked).await.ok().flatten();
         let Some((answer, connection)) = answered else {
             if over.load(Ordering::Acquire) {
                 return Err(No::Told(Refusal {

@@ -206,7 +206,7 @@ async fn smuggled_requests_reach_nobody() {
     for one in &got {
         let one = one.to_lowercase();
         assert!(
-            !one.contains("smuggled") && !(one.contains("content-length") && one.contains("transfer-encoding")),
+            !(one.contains("smuggled") || one.contains("content-length") && one.contains("transfer-encoding")),
             "{one}"
         );
     }

@@ -8,6 +8,7 @@ pub mod event;
 pub mod id;
 pub mod outcome;
 pub mod readable;
+pub mod redact;
 pub mod task;
 
 pub use capability::{Capabilities, Right};

@@ -6,6 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::harness::{LAB, World};
 
+mod canaries;
+mod hunt;
+mod memory;
+mod sealed;
+
 const GITLAB_CANARY: &str = "glpat-canary-7f3a91c2d4";
 const GITHUB_CANARY: &str = "ghp_canary9e8d7c6b5a4f";
 const MODEL_CANARY: &str = "sk-canary-0a1b2c3d4e5f";

@@ -4,34 +4,45 @@
 
 use std::io::{self, Write as _};
 
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, filter, fmt, registry};
 
 use crate::secret::log_line;
 
 /// The daemon's log: JSON lines on standard error. lapin logs each channel that the broker closes, which is how a missing queue is told here.
 pub(super) fn as_json() {
     mask_panics();
+    let lines = fmt::layer().json().flatten_event(true).with_writer(Masked);
+    let lines = registry()
+        .with(level("info,lapin=off"))
+        .with(filter::filter_fn(is_told))
+        .with(lines);
     // Set once per process; a second time changes nothing.
-    let _ = tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(filter("info,lapin=off"))
-        .with_writer(Masked)
-        .try_init();
+    let _ = lines.try_init();
 }
 
 /// The log of commands: only what is worth a person's attention.
 pub(super) fn to_standard_error() {
     mask_panics();
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter("error,lapin=off"))
-        .with_writer(Masked)
-        .try_init();
+    let lines = fmt::layer().with_writer(Masked);
+    let lines = registry()
+        .with(level("error,lapin=off"))
+        .with(filter::filter_fn(is_told))
+        .with(lines);
+    let _ = lines.try_init();
 }
 
-fn filter(otherwise: &str) -> EnvFilter {
+fn level(otherwise: &str) -> EnvFilter {
     EnvFilter::try_from_env("COFFERDAM_LOG").unwrap_or_else(|_| EnvFilter::new(otherwise))
+}
+
+/// Whatever level is asked for: libraries' traces are not told. They hold what is carried, byte for byte, tasks with plain tokens among it,
+/// before anybody here knows that there is a secret in it.
+fn is_told(about: &Metadata<'_>) -> bool {
+    *about.level() != Level::TRACE || about.target().split("::").next() == Some("cofferdam")
 }
 
 /// A bug's words may repeat what it stumbled over.

@@ -133,6 +133,8 @@ fn the_search_for_canaries_finds_what_is_there() {
             let prompt = format!("!shell printf %s%s glpat- canary-7f-control > /home/agent/left\n{SEARCH}");
             task["prompt"] = prompt.into();
         }
+        // Otherwise the branch would be named after the prompt, look like a token, and be masked in the outcome.
+        task["title"] = "Search".into();
         let ran = world.exec(&task);
         assert_eq!(ran.reason(), "published", "{}", ran.stderr);
         let branch = ran.of_project(LAB)["branch"].as_str().unwrap();

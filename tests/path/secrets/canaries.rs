@@ -122,7 +122,7 @@ impl Stage {
         }
         let log = self.daemon.log();
         assert!(
-            log.contains("\"level\":\"TRACE\""),
+            log.contains("\"level\":\"DEBUG\""),
             "the log tells too little to be judged"
         );
         assert_none(&self.all, "the log", log.as_bytes());

@@ -9,6 +9,7 @@ use crate::harness::{LAB, World};
 mod canaries;
 mod hunt;
 mod memory;
+mod rooms;
 mod sealed;
 
 const GITLAB_CANARY: &str = "glpat-canary-7f3a91c2d4";

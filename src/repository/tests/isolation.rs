@@ -105,13 +105,8 @@ async fn what_the_forge_shows_no_more_is_in_no_later_session() {
         .run(&["fetch", "-q", "origin", secret.as_str()])
         .await
         .expect_success();
-    let answer = push(
-        &early,
-        &shown,
-        &over(&shown, &ids[1]),
-        &format!("{}\n", over(&shown, &ids[1])),
-    )
-    .await;
+    let forged = over(&shown, &ids[1]);
+    let answer = push(&early, &shown, &forged, &format!("{forged}\n")).await;
     assert!(
         answer.contains(&format!("ok refs/heads/{BRANCH}")),
         "the way is closed for other reasons: {answer}"
@@ -168,7 +163,7 @@ async fn what_one_session_pushed_another_cannot_have() {
     let sandbox = Sandbox::clone_of(&one).await;
     sandbox.commit("mine", "mine\n");
     let head = sandbox.git(&["rev-parse", "HEAD"]);
-    sandbox.push(&["origin", BRANCH]).await.expect_success();
+    sandbox.push(&[BRANCH]).await.expect_success();
     let project = forge.project("team/greeter");
     let mirrored = forge.room.refresh(&project, &access()).await.unwrap();
     let session: SessionId = "0190c2f0-7c1e-7000-8000-000000000002".parse().unwrap();

@@ -259,7 +259,7 @@ mod tests {
             not_after: Some("2026-12-31T00:00:00Z".parse().unwrap()),
         };
         for bounds in [Bounds::default(), bounds] {
-            let sealed = seal(&token, &bounds, &[recipient.clone()]).unwrap();
+            let sealed = seal(&token, &bounds, std::slice::from_ref(&recipient)).unwrap();
             assert!(sealed.starts_with("-----BEGIN AGE ENCRYPTED FILE-----") && !sealed.contains("canary"));
             // Rotation: the old key is still there, behind the new one.
             let both = [Identity(other.0.clone()), Identity(identity.0.clone())];
@@ -288,7 +288,7 @@ mod tests {
         let sealed = seal(
             &Secret::new("glpat-canary-seal"),
             &Bounds::default(),
-            &[recipient.clone()],
+            std::slice::from_ref(&recipient),
         )
         .unwrap();
         let packed: String = sealed.lines().filter(|line| !line.starts_with("-----")).collect();
@@ -318,7 +318,12 @@ mod tests {
             " ",
             "{\"token\":\"\"}",
         ] {
-            let sealed = seal(&Secret::new(content), &Bounds::default(), &[recipient.clone()]).unwrap();
+            let sealed = seal(
+                &Secret::new(content),
+                &Bounds::default(),
+                std::slice::from_ref(&recipient),
+            )
+            .unwrap();
             let error = open(&sealed, &keys).unwrap_err();
             assert!(matches!(error, SealError::Content(_)), "{content}: {error}");
             assert!(!error.to_string().contains("canary"), "{error}");

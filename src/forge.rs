@@ -29,7 +29,7 @@ use serde::Deserialize;
 use crate::message::{BranchName, Capabilities, CommitId, ForgeKind, ProjectPath};
 use crate::secret::Secret;
 
-pub use clients::Clients;
+pub use clients::{Clients, instance};
 pub use error::ForgeError;
 pub use inspect::Inspect;
 pub use refusal::{PushRefusal, classify};

@@ -10,6 +10,7 @@ pub mod host;
 pub mod id;
 pub mod outcome;
 pub mod readable;
+pub mod redact;
 pub mod task;
 
 pub use capability::{Capabilities, Right};

@@ -75,6 +75,9 @@ pub struct Config {
     pub git_memory: u64,
     /// One mirror for each user, instead of one for all users of a project. For forges that do not grant reading by project.
     pub mirror_per_user: bool,
+    /// How long a session may still be given objects that the forge shows no more (of a deleted or rewritten branch), to whoever knows their
+    /// ids, in seconds. 0: never; then the first session after such a change waits for the mirror to be repacked.
+    pub unreachable_s: u64,
     /// Days after which a mirror that nobody used is removed.
     pub keep_mirrors_days: u64,
     /// Days for which bundles of work that could not be published are kept.
@@ -98,6 +101,7 @@ impl Default for Config {
             most_commits: 500,
             git_memory: 4 * 1024 * 1024 * 1024,
             mirror_per_user: false,
+            unreachable_s: 0,
             keep_mirrors_days: 30,
             keep_bundles_days: 14,
         }

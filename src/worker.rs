@@ -116,7 +116,8 @@ impl Worker {
             Ok(task) => task,
             Err(error) => {
                 let session = Task::session_of(&delivery.body).unwrap_or(SessionId(uuid::Uuid::nil()));
-                let (code, message) = (error.code().to_owned(), error.to_string());
+                // A sender may have put a token where none belongs, and the words repeat what stood there.
+                let (code, message) = (error.code().to_owned(), self.mask.apply(&error.to_string()));
                 tracing::warn!(%session, code, "a message was no task: {message}");
                 self.rooms.metrics.amqp_delivery("dead_lettered");
                 let body = EventBody::Rejected {

@@ -56,7 +56,7 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
     let tools_directory =
         home::install_tools(&config.sandbox, &config.state_dir).map_err(|error| bad(error.to_string()))?;
     let counts = Arc::new(Counts(metrics.clone()));
-    let mut mask = Mask::default();
+    let mut mask = Mask::default().and_token_shapes();
     let mut models = crate::gateway::model::Endpoints::new();
     for (name, model) in &config.models {
         let key = model_key(model).map_err(|message| bad(format!("models.{name}: {message}")))?;
@@ -70,6 +70,8 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
     let connect = Clients::new(config.forge.clone(), counts).map_err(|error| bad(error.to_string()))?;
     metrics.expect_egress(crate::grant::egress::Rule::ALL.iter().map(|rule| rule.as_str()));
     let credentials = config.credentials.clone();
+    // Read at each use, so that keys can be changed while the worker runs; looked at now, so that a mistake is told at the start.
+    credentials.recipients().map_err(|error| bad(error.to_string()))?;
     let rooms = Rooms {
         worker,
         config: config.session.clone(),
@@ -81,7 +83,9 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
         models,
         egress: Arc::new(config.egress.clone()),
         resolver: Arc::new(crate::gateway::egress::SystemResolver::default()),
-        credentials: Box::new(move |credential| credentials.resolve(credential, |name| std::env::var(name).ok())),
+        credentials: Box::new(move |credential, asked| {
+            credentials.resolve(credential, asked, |name| std::env::var(name).ok())
+        }),
         connect: Arc::new(connect),
         repositories,
         engine: Arc::new(DockerEngine::new(config.sandbox.clone())),
@@ -101,6 +105,15 @@ pub(super) fn check(config: &Config) -> Exit {
     for (name, model) in &config.models {
         if let Err(message) = model_key(model) {
             show::complain(&format!("models.{name}: {message}"));
+            return Exit::BadConfig;
+        }
+    }
+    match config.credentials.recipients() {
+        Ok(recipients) => recipients
+            .iter()
+            .for_each(|one| show::line(&format!("credentials can be sealed to {one}"))),
+        Err(error) => {
+            show::complain(&error.to_string());
             return Exit::BadConfig;
         }
     }

@@ -7,11 +7,12 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::compose::{compose, read_task};
-use super::{Exit, run, show};
+use super::{Exit, log, show};
 use crate::config::Config;
 use crate::message::Task;
 use crate::queue::rabbitmq::RabbitMq;
 use crate::session::Rooms;
+use crate::session::credential::Asked;
 
 /// Below this much free space in the state directory a worker is in danger, in bytes.
 const LOW_DISK: u64 = 2 * 1024 * 1024 * 1024;
@@ -40,8 +41,10 @@ enum State {
 
 /// Looks at everything.
 pub(super) async fn doctor(config: Config, json: bool, task: Option<&Path>) -> Exit {
-    run::log_to_standard_error();
+    log::to_standard_error();
     let mut findings = vec![disk(&config)];
+    findings.extend(keys(&config));
+    findings.extend(exposed(&config));
     match compose(&config).await {
         Ok(composed) => {
             findings.push(ok("git and state", format!("state in {}", config.state_dir.display())));
@@ -104,6 +107,53 @@ fn problem(check: &str, found: String, remedy: &str) -> Finding {
         found,
         remedy: Some(remedy.to_owned()),
     }
+}
+
+/// Which keys credentials can be sealed to.
+fn keys(config: &Config) -> Vec<Finding> {
+    match config.credentials.recipients() {
+        Ok(recipients) if recipients.is_empty() => vec![ok(
+            "sealed credentials",
+            "none can be opened: credentials.identities is empty".to_owned(),
+        )],
+        Ok(recipients) => {
+            let found = recipients.into_iter();
+            found
+                .map(|one| ok("sealed credentials", format!("seal to {one}")))
+                .collect()
+        }
+        Err(error) => vec![problem(
+            "sealed credentials",
+            error.to_string(),
+            "cofferdam keygen -o FILE, and name the file in credentials.identities; chmod 600 FILE",
+        )],
+    }
+}
+
+/// What others than this machine can reach of the worker, and what others than it hold of its users.
+fn exposed(config: &Config) -> Vec<Finding> {
+    let warning = |check: &str, found: String, remedy: &str| Finding {
+        check: check.to_owned(),
+        state: State::Warning,
+        found,
+        remedy: Some(remedy.to_owned()),
+    };
+    let open = config.admin.listen.filter(|address| !address.ip().is_loopback());
+    let admin = open.map(|address| {
+        warning(
+            "admin address",
+            format!("{address} can be reached from other machines, and asks for no password"),
+            "set admin.listen to 127.0.0.1:9464, or let a firewall or network policy admit only what scrapes it",
+        )
+    });
+    let plain = config.credentials.allow_plain.then(|| {
+        warning(
+            "plain credentials",
+            "tasks may carry tokens in clear: the broker, its disk and its administrators hold them".to_owned(),
+            "seal them (cofferdam seal), and set credentials.allow_plain to false",
+        )
+    });
+    admin.into_iter().chain(plain).collect()
 }
 
 fn disk(config: &Config) -> Finding {
@@ -194,7 +244,7 @@ async fn forges(rooms: &Rooms, path: &Path, findings: &mut Vec<Finding>) {
     };
     for (name, connection) in &task.connections {
         let check = format!("connection {name}");
-        let secret = match (rooms.credentials)(&connection.credential) {
+        let secret = match (rooms.credentials)(&connection.credential, &Asked::of(Some(task.session), connection)) {
             Ok(secret) => secret,
             Err(error) => {
                 findings.push(problem(&check, error.to_string(), "see [credentials] in the README"));

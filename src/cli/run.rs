@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use super::compose::compose;
-use super::{Exit, show};
+use super::{Exit, log, show};
 use crate::admin::{Admin, Readiness};
 use crate::config::Config;
 use crate::queue::Queue;
@@ -22,7 +21,7 @@ const ENGINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Runs until it is told to stop.
 pub(super) async fn run(config: Config) -> Exit {
-    log_as_json();
+    log::as_json();
     let composed = match compose(&config).await {
         Ok(composed) => composed,
         Err((exit, message)) => {
@@ -138,25 +137,4 @@ pub(super) async fn stop_signal() {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-}
-
-/// The daemon's log: JSON lines on standard error. lapin logs each channel that the broker closes, which is how a missing queue is told here.
-fn log_as_json() {
-    let filter = EnvFilter::try_from_env("COFFERDAM_LOG").unwrap_or_else(|_| EnvFilter::new("info,lapin=off"));
-    // Set once per process; a second time changes nothing.
-    let _ = tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .try_init();
-}
-
-/// The log of commands: only what is worth a person's attention.
-pub(super) fn log_to_standard_error() {
-    let filter = EnvFilter::try_from_env("COFFERDAM_LOG").unwrap_or_else(|_| EnvFilter::new("error,lapin=off"));
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .try_init();
 }

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::id::ConnectionName;
+use super::redact;
 use super::task::Credential;
 
 /// Largest control body that is read, in bytes.
@@ -96,7 +97,14 @@ impl Control {
                 unknown.chars().take(60).collect::<String>()
             )));
         }
-        let control: Self = serde_json::from_value(value).map_err(malformed)?;
+        let holds_credential = value.get("credential").is_some();
+        let control: Self = serde_json::from_value(value).map_err(|error| {
+            if holds_credential {
+                ControlError::Malformed(redact::CREDENTIAL.to_owned())
+            } else {
+                malformed(error)
+            }
+        })?;
         if control.version != 1 {
             return Err(ControlError::Malformed(format!(
                 "version {} is not known here",
@@ -134,5 +142,7 @@ mod tests {
         assert!(error.to_string().contains("dance"), "{error}");
         assert!(Control::parse(br#"{"version":1,"id":"a","kind":"end","x":1}"#).is_err());
         assert!(Control::parse(br#"{"version":2,"id":"a","kind":"end"}"#).is_err());
+        let misplaced = br#"{"version":1,"id":"a","kind":"credential","connection":"lab","credential":"canary"}"#;
+        assert!(!Control::parse(misplaced).unwrap_err().to_string().contains("canary"));
     }
 }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::egress::{EgressError, EgressRequest};
 use super::id::{AgentName, BranchName, ConnectionName, ProjectKey, ProjectPath, SessionId};
+use super::redact;
 use crate::secret::Secret;
 
 /// Largest task body that is read, in bytes.
@@ -140,6 +141,9 @@ impl ForgeKind {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Credential {
+    /// The token encrypted to the worker's public key, in the age format: ASCII armor, or base64 of the binary form; at most 16 KiB. Sealed is
+    /// the token alone, or better a JSON object with `token`, `url` of the forge, and if wanted `session` and `not_after`.
+    Sealed(String),
     /// A file in the worker's credential directory, by its bare name.
     File(String),
     /// An environment variable of the worker; its name must begin with the operator's prefix.
@@ -319,9 +323,10 @@ impl Task {
         {
             return Err(TaskError::BadSession);
         }
-        let task: Self = serde_path_to_error::deserialize(value).map_err(|error| TaskError::BadField {
-            path: error.path().to_string(),
-            detail: error.inner().to_string().chars().take(300).collect(),
+        let task: Self = serde_path_to_error::deserialize(value).map_err(|error| {
+            let path = error.path().to_string();
+            let detail = redact::detail(&path, &error.inner().to_string());
+            TaskError::BadField { path, detail }
         })?;
         task.check()?;
         Ok(task)
@@ -493,6 +498,22 @@ mod tests {
         task["connections"]["work"]["credential"] = json!({"plain": "glpat-canary-0001"});
         let parsed = Task::parse(task.to_string().as_bytes()).unwrap();
         assert!(!format!("{parsed:?}").contains("canary"));
+    }
+
+    #[test]
+    fn a_misplaced_token_is_not_repeated() {
+        for credential in [
+            json!("canary-0001"),
+            json!({"plian": "canary-0001"}),
+            json!({"canary-0001": "x"}),
+            json!({"file": {"canary-0001": 1}}),
+        ] {
+            let mut task = sample();
+            task["connections"]["work"]["credential"] = credential;
+            let error = Task::parse(task.to_string().as_bytes()).unwrap_err();
+            assert_eq!(error.code(), "bad_field");
+            assert!(!error.to_string().contains("canary"), "{error}");
+        }
     }
 
     #[test]

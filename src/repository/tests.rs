@@ -4,6 +4,7 @@
 
 mod diffs;
 mod forge;
+mod isolation;
 mod mirror;
 mod publish;
 mod push;

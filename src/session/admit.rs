@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures::future::try_join_all;
 
 use super::connections::{Connected, Connection, Connections};
+use super::credential::Asked;
 use super::failure::Failure;
 use super::{Rooms, expiry, identity};
 use crate::forge::ProjectFacts;
@@ -37,7 +38,10 @@ pub(super) struct Admitted {
 pub fn credentials(rooms: &Rooms, task: &Task) -> Result<BTreeMap<ConnectionName, Secret>, Failure> {
     task.connections
         .iter()
-        .map(|(name, connection)| Ok((name.clone(), (rooms.credentials)(&connection.credential)?)))
+        .map(|(name, connection)| {
+            let asked = Asked::of(Some(task.session), connection);
+            Ok((name.clone(), (rooms.credentials)(&connection.credential, &asked)?))
+        })
         .collect()
 }
 

@@ -31,7 +31,9 @@ impl Failure {
 impl From<CredentialError> for Failure {
     fn from(error: CredentialError) -> Self {
         let reason = match &error {
-            CredentialError::Refused { .. } => Reason::CredentialRefused,
+            CredentialError::Refused { .. } | CredentialError::Sealed { .. } | CredentialError::Identity { .. } => {
+                Reason::CredentialRefused
+            }
             CredentialError::Missing { .. } => Reason::CredentialMissing,
         };
         Self::new(reason, error.to_string())

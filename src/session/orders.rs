@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::connections::{Connected, Connections};
+use super::credential::Asked;
 use super::failure::Failure;
 use super::publish::Work;
 use super::steering::{Cause, Order, OrderKind, Steering};
@@ -165,7 +166,7 @@ async fn replace(
         return refused(format!("this session has no connection {name} yet"));
     };
     let before = connection.current()?;
-    let secret = (rooms.credentials)(credential)?;
+    let secret = (rooms.credentials)(credential, &Asked::of(Some(task.session), request))?;
     progress.mask_also(&secret);
     let fresh = Connected::ask(rooms, task, request, &secret).await?;
     // Commits bear the first token's user, and the rights were looked up for that one.

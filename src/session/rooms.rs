@@ -65,7 +65,8 @@ impl Config {
 }
 
 /// Looks up a credential that a task names.
-pub type Credentials = dyn Fn(&Credential) -> Result<Secret, credential::CredentialError> + Send + Sync;
+pub type Credentials =
+    dyn Fn(&Credential, &credential::Asked<'_>) -> Result<Secret, credential::CredentialError> + Send + Sync;
 
 /// What all sessions of a worker share.
 pub struct Rooms {

@@ -44,6 +44,10 @@ impl Daemon {
     }
 
     pub(crate) fn begin(world: &World, url: &str, prefix: &str, more: &str) -> Self {
+        Self::begin_logging(world, url, prefix, more, "info,lapin=off")
+    }
+
+    pub(crate) fn begin_logging(world: &World, url: &str, prefix: &str, more: &str, level: &str) -> Self {
         // The worker picks its port and logs it: a port picked here could be somebody else's by the time it listens.
         let config = world.config(&format!(
             "{more}\n[queue]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nheartbeat_s = 3\n[admin]\nlisten = \"127.0.0.1:0\"\n"
@@ -54,7 +58,7 @@ impl Daemon {
             .join(format!("log-{}", uuid::Uuid::new_v4().simple()));
         let mut command = world.command(&config);
         command
-            .env("COFFERDAM_LOG", "info,lapin=off")
+            .env("COFFERDAM_LOG", level)
             .arg("run")
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap());

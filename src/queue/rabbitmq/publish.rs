@@ -14,7 +14,7 @@ use super::super::{QueueError, Routed};
 use super::address::Settings;
 use super::connection::{Failure, Link, Live, limited};
 use super::topology::text;
-use crate::message::Event;
+use crate::message::{Event, redact};
 
 /// `delivery_mode` of a message that a broker keeps on disk, and of one that it does not.
 const PERSISTENT: u8 = 2;
@@ -114,7 +114,7 @@ impl Publisher {
         self.send(outgoing).await.map(drop).map_err(failed)
     }
 
-    /// Moves what is not a task to the dead-letter queue, with the reason.
+    /// Moves what is not a task to the dead-letter queue, with the reason, and without the tokens that its sender put into it.
     pub(super) async fn dead_letter(
         &self,
         body: &[u8],
@@ -143,7 +143,7 @@ impl Publisher {
         let outgoing = Outgoing {
             exchange: "",
             key: &self.settings.names.dead,
-            body,
+            body: &redact::body(body),
             properties,
             mandatory: true,
         };

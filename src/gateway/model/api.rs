@@ -256,13 +256,16 @@ mod tests {
     #[test]
     fn an_operators_list_replaces_the_usual_and_opens_no_store() {
         let listed = ["/openai/deployments/".to_owned(), "/v1/messages".to_owned()];
-        let of = |path| call(&listed, &Method::POST, path);
-        let deployed = of("/openai/deployments/x/chat/completions").unwrap();
+        fn of<'a>(listed: &[String], path: &'a str) -> Option<Call<'a>> {
+            call(listed, &Method::POST, path)
+        }
+        let deployed = of(&listed, "/openai/deployments/x/chat/completions").unwrap();
         assert_eq!((deployed.api, deployed.generates), (Api::Chat, true));
-        assert_eq!(of("/v1/messages").unwrap().api, Api::Messages);
-        assert_eq!(of("/v1/chat/completions"), None);
+        assert_eq!(of(&listed, "/v1/messages").unwrap().api, Api::Messages);
+        assert_eq!(of(&listed, "/v1/chat/completions"), None);
         for path in ["files", "x/batches", "x/Files", "x/fine-tuning/jobs", "x/vector_stores"] {
-            assert_eq!(of(&format!("/openai/deployments/{path}")), None, "{path}");
+            let path = format!("/openai/deployments/{path}");
+            assert_eq!(of(&listed, &path), None, "{path}");
         }
     }
 

@@ -316,12 +316,7 @@ impl<'a> Session<'a> {
     }
 
     /// One prompt and the agent's answer to it.
-    async fn turn(
-        &self,
-        grant: &Grant,
-        config: &agent::Config,
-        meter: Option<&Meter>,
-    ) -> Result<TurnReport, Failure> {
+    async fn turn(&self, grant: &Grant, config: &agent::Config, meter: Option<&Meter>) -> Result<TurnReport, Failure> {
         let inside = self.live.inside()?;
         let directories: Vec<String> = grant.projects.iter().map(|project| project.directory.clone()).collect();
         let directory = turn::directory(&directories);
@@ -335,19 +330,17 @@ impl<'a> Session<'a> {
         };
         self.progress.state(EventBody::TurnStarted { turn: 1 }).await;
         let stop = self.steering.token().child_token();
-        let turning = self
-            .live
-            .while_alive(async {
-                let turned = started.agent.turn(&prompt, limits, self.progress, &stop).await;
-                turned.map_err(|error| {
-                    let ended = matches!(error, AgentError::Ended { .. } | AgentError::Answered { .. });
-                    let mut failure = Failure::from(error);
-                    if ended {
-                        turn::add_last_words(&mut failure, &started.last_words());
-                    }
-                    failure
-                })
-            });
+        let turning = self.live.while_alive(async {
+            let turned = started.agent.turn(&prompt, limits, self.progress, &stop).await;
+            turned.map_err(|error| {
+                let ended = matches!(error, AgentError::Ended { .. } | AgentError::Answered { .. });
+                let mut failure = Failure::from(error);
+                if ended {
+                    turn::add_last_words(&mut failure, &started.last_words());
+                }
+                failure
+            })
+        });
         let turned = usage::watched(meter, self.progress, &stop, self.steering.token(), turning).await;
         let stop_reason = match &turned {
             Ok(report) => report.stop_reason.clone(),

@@ -126,8 +126,13 @@ async fn answer(
         return plain(StatusCode::NOT_FOUND, "this is no address of a git repository");
     }
     // Whoever stands between would not know which of the two is meant.
-    if request.headers().contains_key(header::CONTENT_LENGTH) && request.headers().contains_key(header::TRANSFER_ENCODING) {
-        return plain(StatusCode::BAD_REQUEST, "send either Content-Length or Transfer-Encoding");
+    if request.headers().contains_key(header::CONTENT_LENGTH)
+        && request.headers().contains_key(header::TRANSFER_ENCODING)
+    {
+        return plain(
+            StatusCode::BAD_REQUEST,
+            "send either Content-Length or Transfer-Encoding",
+        );
     }
     let Some((place, act)) = rest
         .split_once(".git/")

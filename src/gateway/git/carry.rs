@@ -31,7 +31,13 @@ where
     F: FnOnce() -> After + Send + 'static,
     After: Future<Output = ()> + Send + 'static,
 {
-    carry_through(serving, (), |&mut (), piece| piece, |&mut ()| Bytes::new(), move |()| after())
+    carry_through(
+        serving,
+        (),
+        |&mut (), piece| piece,
+        |&mut ()| Bytes::new(),
+        move |()| after(),
+    )
 }
 
 /// The same for a push: its report is read on the way.

@@ -84,7 +84,11 @@ pub(super) fn read(body: &[u8]) -> Result<Option<Head>, Bad> {
 }
 
 fn unfinished(body: &[u8]) -> Result<Option<Head>, Bad> {
-    if body.len() > LONGEST { Err(Bad::TooLong) } else { Ok(None) }
+    if body.len() > LONGEST {
+        Err(Bad::TooLong)
+    } else {
+        Ok(None)
+    }
 }
 
 /// A packet's length, with its own four digits; 0 is the end of a list.
@@ -161,8 +165,10 @@ mod tests {
 
     #[test]
     fn a_head_is_read_from_any_beginning_that_holds_it() {
-        let two = packet(&format!("{}\0 report-status-v2 side-band-64k object-format=sha1", command("refs/heads/x")))
-            + &packet(&command("refs/tags/t\u{1b}[2J"))
+        let two = packet(&format!(
+            "{}\0 report-status-v2 side-band-64k object-format=sha1",
+            command("refs/heads/x")
+        )) + &packet(&command("refs/tags/t\u{1b}[2J"))
             + "0000";
         let body = two.clone() + "PACK...";
         for end in 0..two.len() {
@@ -197,8 +203,14 @@ mod tests {
             ("fff1".into(), Bad::NoPacket),
             ("PACK\0\0\0\x02".into(), Bad::NoPacket),
             (packet("hello") + "0000", Bad::NoCommand),
-            (packet(&format!("{} {} ", "0".repeat(40), "a".repeat(40))) + "0000", Bad::NoCommand),
-            (packet(&format!("{} {} refs/heads/x", "g".repeat(40), "a".repeat(40))) + "0000", Bad::NoCommand),
+            (
+                packet(&format!("{} {} ", "0".repeat(40), "a".repeat(40))) + "0000",
+                Bad::NoCommand,
+            ),
+            (
+                packet(&format!("{} {} refs/heads/x", "g".repeat(40), "a".repeat(40))) + "0000",
+                Bad::NoCommand,
+            ),
             (capable("push-options"), Bad::Options),
             (capable("atomic push-cert=nonce"), Bad::Certificate),
             (packet("push-cert\0 report-status") + "0000", Bad::Certificate),

@@ -57,7 +57,7 @@ impl Report {
     fn packet(&mut self, packet: &[u8], out: &mut Vec<u8>) {
         let content = packet.get(4..).unwrap_or_default();
         match content.split_first() {
-            Some((1, part)) if self.held.len() + packet.len() <= KEPT => {
+            Some((1, part)) if self.held.len() + packet.len() <= KEPT && self.verdict.len() + part.len() <= KEPT => {
                 self.verdict.extend_from_slice(part);
                 self.held.extend_from_slice(packet);
             }
@@ -103,9 +103,9 @@ impl Report {
         let said = verdict(&self.verdict)?;
         let words = String::from_utf8_lossy(&self.words).into_owned();
         let ours = words.find(OURS).map(|at| words[at..].to_owned());
-        let text = ours.or_else(|| explain(&said, &words)).unwrap_or_else(|| {
-            format!("{OURS} {}: {}. {}", said.reference, said.reason, GENERAL)
-        });
+        let text = ours
+            .or_else(|| explain(&said, &words))
+            .unwrap_or_else(|| format!("{OURS} {}: {}. {}", said.reference, said.reason, GENERAL));
         let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let line = plain.split_whitespace().collect::<Vec<_>>().join(" ");
         Some(line.chars().take(LONGEST_MESSAGE).collect())
@@ -164,7 +164,10 @@ fn explain(said: &Said, words: &str) -> Option<String> {
             "Leave large files out (`git log --stat`), or push fewer commits at once.",
         ),
         (Some(_), _) if finding(words).is_some() => (
-            format!("an object has a flaw that git's own check does not let through ({})", finding(words).unwrap_or_default()),
+            format!(
+                "an object has a flaw that git's own check does not let through ({})",
+                finding(words).unwrap_or_default()
+            ),
             "Take it out of the commits that have it (`git rebase -i`, `git commit --amend`), then `git push` again.",
         ),
         (Some(reason), _) => (
@@ -236,7 +239,10 @@ mod tests {
         let words = "cofferdam: refused: commit abc lacks\n";
         let refused = band(2, "Checking...\n")
             + &band(2, words)
-            + &band(1, &(line("unpack ok") + &line("ng refs/heads/x pre-receive hook declined") + "0000"))
+            + &band(
+                1,
+                &(line("unpack ok") + &line("ng refs/heads/x pre-receive hook declined") + "0000"),
+            )
             + "0000";
         for piece in [1, 3, 1000] {
             assert_eq!(passed(&accepted, piece), (accepted.clone(), None));
@@ -250,8 +256,18 @@ mod tests {
         let id = "a".repeat(40);
         let flaw = format!("error: object {id}: hasDotgit: contains '.git'\nfatal: fsck error in packed object\n");
         for (words, unpack, reason, wanted) in [
-            (flaw.as_str(), "unpack index-pack abnormal exit", "unpacker error", "hasDotgit in aaaa"),
-            ("fatal: pack exceeds maximum allowed size (9 bytes)\n", "unpack index-pack abnormal exit", "unpacker error", "push fewer commits"),
+            (
+                flaw.as_str(),
+                "unpack index-pack abnormal exit",
+                "unpacker error",
+                "hasDotgit in aaaa",
+            ),
+            (
+                "fatal: pack exceeds maximum allowed size (9 bytes)\n",
+                "unpack index-pack abnormal exit",
+                "unpacker error",
+                "push fewer commits",
+            ),
             ("", "unpack index-pack abnormal exit", "unpacker error", "git fsck"),
             ("", "unpack ok", "shallow update not allowed", "git fetch --unshallow"),
             ("", "unpack ok", "missing necessary objects", "git fetch origin"),
@@ -262,7 +278,10 @@ mod tests {
             for piece in [1, 1000] {
                 let (out, told) = passed(&answer, piece);
                 let told = told.unwrap();
-                assert!(told.starts_with(OURS) && told.contains("refs/heads/x") && told.contains(wanted), "{told}");
+                assert!(
+                    told.starts_with(OURS) && told.contains("refs/heads/x") && told.contains(wanted),
+                    "{told}"
+                );
                 let told_at = out.find(OURS).unwrap();
                 assert!(told_at < out.find("ng refs").unwrap() && out.contains(wanted), "{out}");
             }
@@ -275,7 +294,16 @@ mod tests {
 
     #[test]
     fn what_does_not_read_passes_and_says_nothing() {
-        for answer in ["", "zzzz", "ffff", "0001", "0010\u{1}short", "0000", "0005\u{2}", "hello 0000"] {
+        for answer in [
+            "",
+            "zzzz",
+            "ffff",
+            "0001",
+            "0010\u{1}short",
+            "0000",
+            "0005\u{2}",
+            "hello 0000",
+        ] {
             for piece in [1, 1000] {
                 assert_eq!(passed(answer, piece), (answer.to_owned(), None), "{answer:?}");
             }

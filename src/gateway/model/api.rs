@@ -49,7 +49,14 @@ const NEVER: &[&str] = &[
     "operations",
 ];
 /// The same for words that go on: `batchGenerateContent`, `cachedContents`, `fine_tuning`, `fileSearchStores`, `vector_stores`, `tunedModels`.
-const NEVER_BEGINNING: &[&str] = &["batch", "cachedcontent", "finetun", "filesearch", "vectorstore", "tunedmodel"];
+const NEVER_BEGINNING: &[&str] = &[
+    "batch",
+    "cachedcontent",
+    "finetun",
+    "filesearch",
+    "vectorstore",
+    "tunedmodel",
+];
 
 /// The query parameters that reach a model. Keys come in the query of one API, so everything else is left out.
 const QUERY: &[&str] = &[
@@ -86,13 +93,7 @@ pub(super) fn call<'a>(listed: &[String], method: &Method, path: &'a str) -> Opt
 }
 
 fn usual<'a>(method: &Method, path: &'a str) -> Option<Call<'a>> {
-    let call = |api, generates, model| {
-        Some(Call {
-            api,
-            generates,
-            model,
-        })
-    };
+    let call = |api, generates, model| Some(Call { api, generates, model });
     let below = path
         .strip_prefix("/v1beta/models/")
         .or_else(|| path.strip_prefix("/v1/models/"));
@@ -191,8 +192,18 @@ mod tests {
             ("/v1/responses", Api::Responses, true, None),
             ("/v1/messages", Api::Messages, true, None),
             ("/v1/messages/count_tokens", Api::Messages, false, None),
-            ("/v1beta/models/gem-2.5:generateContent", Api::Contents, true, Some("gem-2.5")),
-            ("/v1beta/models/gem:streamGenerateContent", Api::Contents, true, Some("gem")),
+            (
+                "/v1beta/models/gem-2.5:generateContent",
+                Api::Contents,
+                true,
+                Some("gem-2.5"),
+            ),
+            (
+                "/v1beta/models/gem:streamGenerateContent",
+                Api::Contents,
+                true,
+                Some("gem"),
+            ),
             ("/v1beta/models/gem:countTokens", Api::Contents, false, Some("gem")),
         ] {
             let wanted = Call { api, generates, model };

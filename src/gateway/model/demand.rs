@@ -40,7 +40,9 @@ impl fmt::Display for Refused {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotJson => formatter.write_str("the request is not JSON, so what it asks for cannot be checked"),
-            Self::Model(name) if name.is_empty() => formatter.write_str("the request names no model: name one that is open to agents"),
+            Self::Model(name) if name.is_empty() => {
+                formatter.write_str("the request names no model: name one that is open to agents")
+            }
             Self::Model(name) => write!(
                 formatter,
                 "the model {name} is not open to agents here: use another, or ask the operator (models.NAME.models)"
@@ -55,7 +57,9 @@ impl fmt::Display for Refused {
                 "{place} names something for the provider to fetch: put the content itself into the request \
                  (the operator's key is models.NAME.deny_server_tools)"
             ),
-            Self::Background => formatter.write_str("a request in the background cannot be counted: send it without `background`"),
+            Self::Background => {
+                formatter.write_str("a request in the background cannot be counted: send it without `background`")
+            }
         }
     }
 }
@@ -120,38 +124,113 @@ const TESTS: &[(Api, &[&str], Test)] = &[
     (Api::Chat, &["websearchoptions"], Test::NoTool),
     (Api::Chat, &["plugins"], Test::NoTool),
     (Api::Chat, &["messages", "*", "content", "*", "imageurl"], Test::Inline),
-    (Api::Chat, &["messages", "*", "content", "*", "imageurl", "url"], Test::Inline),
-    (Api::Chat, &["messages", "*", "content", "*", "videourl", "url"], Test::Inline),
-    (Api::Chat, &["messages", "*", "content", "*", "audiourl", "url"], Test::Inline),
-    (Api::Chat, &["messages", "*", "content", "*", "file", "filedata"], Test::Inline),
-    (Api::Chat, &["messages", "*", "content", "*", "file", "fileid"], Test::NoStored),
+    (
+        Api::Chat,
+        &["messages", "*", "content", "*", "imageurl", "url"],
+        Test::Inline,
+    ),
+    (
+        Api::Chat,
+        &["messages", "*", "content", "*", "videourl", "url"],
+        Test::Inline,
+    ),
+    (
+        Api::Chat,
+        &["messages", "*", "content", "*", "audiourl", "url"],
+        Test::Inline,
+    ),
+    (
+        Api::Chat,
+        &["messages", "*", "content", "*", "file", "filedata"],
+        Test::Inline,
+    ),
+    (
+        Api::Chat,
+        &["messages", "*", "content", "*", "file", "fileid"],
+        Test::NoStored,
+    ),
     (Api::Responses, &["tools", "*", "type"], Test::ToolType(RESPONSES_TOOLS)),
     (Api::Responses, &["prompt"], Test::NoTool),
     (Api::Responses, &["background"], Test::NotBackground),
-    (Api::Responses, &["input", "*", "content", "*", "imageurl"], Test::Inline),
-    (Api::Responses, &["input", "*", "content", "*", "imageurl", "url"], Test::Inline),
-    (Api::Responses, &["input", "*", "content", "*", "fileurl"], Test::NoStored),
-    (Api::Responses, &["input", "*", "content", "*", "fileid"], Test::NoStored),
+    (
+        Api::Responses,
+        &["input", "*", "content", "*", "imageurl"],
+        Test::Inline,
+    ),
+    (
+        Api::Responses,
+        &["input", "*", "content", "*", "imageurl", "url"],
+        Test::Inline,
+    ),
+    (
+        Api::Responses,
+        &["input", "*", "content", "*", "fileurl"],
+        Test::NoStored,
+    ),
+    (
+        Api::Responses,
+        &["input", "*", "content", "*", "fileid"],
+        Test::NoStored,
+    ),
     (Api::Responses, &["input", "*", "output", "*", "imageurl"], Test::Inline),
-    (Api::Responses, &["input", "*", "output", "*", "fileurl"], Test::NoStored),
+    (
+        Api::Responses,
+        &["input", "*", "output", "*", "fileurl"],
+        Test::NoStored,
+    ),
     (Api::Responses, &["input", "*", "output", "*", "fileid"], Test::NoStored),
     (Api::Responses, &["input", "*", "output", "imageurl"], Test::Inline),
     (Api::Responses, &["input", "*", "output", "fileid"], Test::NoStored),
     (Api::Messages, &["tools", "*", "type"], Test::ToolType(MESSAGES_TOOLS)),
     (Api::Messages, &["mcpservers"], Test::NoTool),
     (Api::Messages, &["container"], Test::NoTool),
-    (Api::Messages, &["messages", "*", "content", "*", "source", "type"], Test::NotSource(&["url", "file"])),
-    (Api::Messages, &["messages", "*", "content", "*", "content", "*", "source", "type"], Test::NotSource(&["url", "file"])),
-    (Api::Messages, &["messages", "*", "content", "*", "source", "content", "*", "source", "type"], Test::NotSource(&["url", "file"])),
+    (
+        Api::Messages,
+        &["messages", "*", "content", "*", "source", "type"],
+        Test::NotSource(&["url", "file"]),
+    ),
+    (
+        Api::Messages,
+        &["messages", "*", "content", "*", "content", "*", "source", "type"],
+        Test::NotSource(&["url", "file"]),
+    ),
+    (
+        Api::Messages,
+        &[
+            "messages", "*", "content", "*", "source", "content", "*", "source", "type",
+        ],
+        Test::NotSource(&["url", "file"]),
+    ),
     (Api::Contents, &["tools", "*", "?"], Test::NoTool),
     (Api::Contents, &["tools", "?"], Test::NoTool),
     (Api::Contents, &["cachedcontent"], Test::NoStored),
-    (Api::Contents, &["contents", "*", "parts", "*", "filedata"], Test::NoStored),
+    (
+        Api::Contents,
+        &["contents", "*", "parts", "*", "filedata"],
+        Test::NoStored,
+    ),
     (Api::Contents, &["contents", "*", "parts", "filedata"], Test::NoStored),
     (Api::Contents, &["contents", "parts", "*", "filedata"], Test::NoStored),
     (Api::Contents, &["contents", "parts", "filedata"], Test::NoStored),
-    (Api::Contents, &["contents", "*", "parts", "*", "functionresponse", "parts", "*", "filedata"], Test::NoStored),
-    (Api::Contents, &["systeminstruction", "parts", "*", "filedata"], Test::NoStored),
+    (
+        Api::Contents,
+        &[
+            "contents",
+            "*",
+            "parts",
+            "*",
+            "functionresponse",
+            "parts",
+            "*",
+            "filedata",
+        ],
+        Test::NoStored,
+    ),
+    (
+        Api::Contents,
+        &["systeminstruction", "parts", "*", "filedata"],
+        Test::NoStored,
+    ),
 ];
 /// The only thing below `tools` of the Contents API that the client runs.
 const CONTENTS_TOOLS: &str = "functiondeclarations";
@@ -206,9 +285,11 @@ impl Walk<'_> {
 
     fn is_at(&self, place: &[&str]) -> bool {
         self.path.len() == place.len()
-            && self.path.iter().zip(place).all(|(is, wanted)| {
-                is == wanted || (*wanted == "?" && is != "*" && is != CONTENTS_TOOLS)
-            })
+            && self
+                .path
+                .iter()
+                .zip(place)
+                .all(|(is, wanted)| is == wanted || (*wanted == "?" && is != "*" && is != CONTENTS_TOOLS))
     }
 
     fn fails(&self, test: Test, seen: Seen<'_>) -> Option<Refused> {
@@ -304,19 +385,35 @@ impl<'de> Visitor<'de> for &mut Walk<'_> {
     }
 
     fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<(), E> {
-        if self.look(Seen::Something) { Ok(()) } else { Err(stop()) }
+        if self.look(Seen::Something) {
+            Ok(())
+        } else {
+            Err(stop())
+        }
     }
 
     fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<(), E> {
-        if self.look(Seen::Something) { Ok(()) } else { Err(stop()) }
+        if self.look(Seen::Something) {
+            Ok(())
+        } else {
+            Err(stop())
+        }
     }
 
     fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<(), E> {
-        if self.look(Seen::Something) { Ok(()) } else { Err(stop()) }
+        if self.look(Seen::Something) {
+            Ok(())
+        } else {
+            Err(stop())
+        }
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
-        if self.look(Seen::Text(text)) { Ok(()) } else { Err(stop()) }
+        if self.look(Seen::Text(text)) {
+            Ok(())
+        } else {
+            Err(stop())
+        }
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {

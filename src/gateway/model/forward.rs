@@ -210,19 +210,22 @@ fn counted(
     place: OwnedSemaphorePermit,
 ) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
     let pieces = Box::pin(pieces.map_err(|error| std::io::Error::other(error.without_url())));
-    futures::stream::unfold((pieces, reading, place), |(mut pieces, mut reading, place)| async move {
-        match pieces.next().await {
-            Some(Ok(piece)) => {
-                reading.piece(&piece);
-                Some((Ok(piece), (pieces, reading, place)))
+    futures::stream::unfold(
+        (pieces, reading, place),
+        |(mut pieces, mut reading, place)| async move {
+            match pieces.next().await {
+                Some(Ok(piece)) => {
+                    reading.piece(&piece);
+                    Some((Ok(piece), (pieces, reading, place)))
+                }
+                Some(Err(error)) => Some((Err(error), (pieces, reading, place))),
+                None => {
+                    reading.end();
+                    None
+                }
             }
-            Some(Err(error)) => Some((Err(error), (pieces, reading, place))),
-            None => {
-                reading.end();
-                None
-            }
-        }
-    })
+        },
+    )
 }
 
 fn passed(headers: &HeaderMap, names: &[&'static str]) -> HeaderMap {

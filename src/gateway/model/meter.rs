@@ -183,7 +183,11 @@ impl Reading {
     }
 
     fn tell(&mut self, bytes: u64) {
-        let tokens = if self.costs { self.tap.tokens() } else { Tokens::default() };
+        let tokens = if self.costs {
+            self.tap.tokens()
+        } else {
+            Tokens::default()
+        };
         let new = tokens.minus(self.told);
         self.told = tokens;
         self.charged = self.charged.plus(new);

@@ -129,7 +129,10 @@ impl Scene {
         ] {
             request = request.header(name, "attacker");
         }
-        let request = request.header("content-type", "application/json").body(body.into()).unwrap();
+        let request = request
+            .header("content-type", "application/json")
+            .body(body.into())
+            .unwrap();
         self.router.clone().oneshot(request).await.unwrap()
     }
 
@@ -187,18 +190,39 @@ async fn what_is_not_listed_is_refused_in_the_apis_own_words_and_asked_of_nobody
         (Method::GET, "/model/m/v1/models/../files", 403),
         (Method::GET, "/model/other/v1/models", 404),
     ] {
-        assert_eq!(scene.ask(method, target, "").await.status().as_u16(), status, "{target}");
+        assert_eq!(
+            scene.ask(method, target, "").await.status().as_u16(),
+            status,
+            "{target}"
+        );
     }
     let (status, said) = scene
         .post("/model/m/v1/messages", r#"{"tools":[{"type":"web_search_20250305"}]}"#)
         .await;
     assert_eq!(status, StatusCode::FORBIDDEN);
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
-    assert_eq!((&said["type"], &said["error"]["type"]), (&"error".into(), &"permission_error".into()));
-    assert!(said["error"]["message"].as_str().unwrap().contains("web_search_20250305"), "{said}");
-    let (_, said) = scene.post("/model/m/v1beta/models/gem:generateContent", r#"{"tools":[{"googleSearch":{}}]}"#).await;
+    assert_eq!(
+        (&said["type"], &said["error"]["type"]),
+        (&"error".into(), &"permission_error".into())
+    );
+    assert!(
+        said["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("web_search_20250305"),
+        "{said}"
+    );
+    let (_, said) = scene
+        .post(
+            "/model/m/v1beta/models/gem:generateContent",
+            r#"{"tools":[{"googleSearch":{}}]}"#,
+        )
+        .await;
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
-    assert_eq!((&said["error"]["code"], &said["error"]["status"]), (&403.into(), &"PERMISSION_ERROR".into()));
+    assert_eq!(
+        (&said["error"]["code"], &said["error"]["status"]),
+        (&403.into(), &"PERMISSION_ERROR".into())
+    );
     assert_eq!(scene.post(CHAT, "{\"plugins\":[1]}").await.0, StatusCode::FORBIDDEN);
     // Larger than what is checked in passing.
     let large = format!("{{\"x\":\"{}\",\"plugins\":[1]}}", "y".repeat(2_000_000));
@@ -219,18 +243,30 @@ async fn an_answer_streams_byte_by_byte_and_its_numbers_are_known_with_the_piece
         going.notified().await;
         Ok(second)
     });
-    let headers = [("content-type", "text/event-stream"), ("set-cookie", "a=b"), ("x-secret", "x")];
+    let headers = [
+        ("content-type", "text/event-stream"),
+        ("set-cookie", "a=b"),
+        ("x-secret", "x"),
+    ];
     scene.will_answer((headers, Body::from_stream(beginning.chain(rest))));
     let answer = scene.ask(Method::POST, CHAT, "{}").await;
     assert_eq!(answer.headers()["content-type"], "text/event-stream");
     assert!(answer.headers().get("set-cookie").is_none() && answer.headers().get("x-secret").is_none());
     let mut pieces = answer.into_body().into_data_stream();
     // The first piece is here while the server still holds the second back.
-    let piece = tokio::time::timeout(LIMIT, pieces.next()).await.unwrap().unwrap().unwrap();
+    let piece = tokio::time::timeout(LIMIT, pieces.next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     assert_eq!(piece, first);
     assert_eq!(scene.meter.used().tokens, Tokens { input: 9, output: 1 });
     go.notify_one();
-    let piece = tokio::time::timeout(LIMIT, pieces.next()).await.unwrap().unwrap().unwrap();
+    let piece = tokio::time::timeout(LIMIT, pieces.next())
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
     assert_eq!(piece, second);
     let used = scene.meter.used();
     assert_eq!(used.tokens, Tokens { input: 9, output: 4 });
@@ -258,12 +294,29 @@ async fn a_short_wait_that_the_provider_asks_for_is_waited_here_twice_and_no_mor
         scene.will_answer((StatusCode::from_u16(status).unwrap(), [("retry-after", "0")], "busy"));
     }
     // Two retries, then the third answer is the agent's.
-    assert_eq!(scene.post(CHAT, "{\"a\":1}").await, (StatusCode::from_u16(529).unwrap(), "busy".into()));
+    assert_eq!(
+        scene.post(CHAT, "{\"a\":1}").await,
+        (StatusCode::from_u16(529).unwrap(), "busy".into())
+    );
     assert_eq!((scene.asked(), scene.counts.retries.load(Ordering::SeqCst)), (3, 2));
     assert_eq!(scene.post(CHAT, "{\"a\":1}").await.0, StatusCode::OK);
-    assert!(scene.seen.lock().unwrap().iter().all(|(_, _, body)| body == "{\"a\":1}"));
+    assert!(
+        scene
+            .seen
+            .lock()
+            .unwrap()
+            .iter()
+            .all(|(_, _, body)| body == "{\"a\":1}")
+    );
     assert_eq!(scene.asked(), 5);
-    for (status, header) in [(429, "6"), (429, "soon"), (503, "-1"), (500, "0"), (502, "0"), (400, "0")] {
+    for (status, header) in [
+        (429, "6"),
+        (429, "soon"),
+        (503, "-1"),
+        (500, "0"),
+        (502, "0"),
+        (400, "0"),
+    ] {
         let before = scene.asked();
         scene.will_answer((StatusCode::from_u16(status).unwrap(), [("retry-after", header)], ""));
         assert_eq!(scene.post(CHAT, "{}").await.0.as_u16(), status);
@@ -296,7 +349,11 @@ async fn nothing_is_sent_again_once_a_byte_of_the_answer_is_out() {
 #[tokio::test]
 async fn a_model_that_is_not_there_is_tried_three_times() {
     // Bound and let go: nobody listens there.
-    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let free = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let scene = Scene::with(|config| config.url = format!("http://{free}"), None).await;
     assert_eq!(scene.post(CHAT, "{}").await.0, StatusCode::BAD_GATEWAY);
     assert_eq!(scene.counts.retries.load(Ordering::SeqCst), 2);
@@ -306,7 +363,12 @@ async fn a_model_that_is_not_there_is_tried_three_times() {
 #[tokio::test]
 async fn a_spent_budget_refuses_what_comes_next_and_says_so() {
     // The task may lower the operator's budget, never raise it.
-    for (operator, task) in [(Some(100), None), (None, Some(100)), (Some(100), Some(500)), (Some(500), Some(100))] {
+    for (operator, task) in [
+        (Some(100), None),
+        (None, Some(100)),
+        (Some(100), Some(500)),
+        (Some(500), Some(100)),
+    ] {
         let scene = Scene::with(|config| config.budget_tokens = operator, task).await;
         scene.will_answer(([("content-type", "application/json")], chat(60, 30)));
         scene.will_answer(([("content-type", "application/json")], chat(9, 2)));
@@ -325,12 +387,21 @@ async fn a_spent_budget_refuses_what_comes_next_and_says_so() {
             let said: serde_json::Value = serde_json::from_str(&said).unwrap();
             let kind = said.pointer(kind).unwrap().as_str().unwrap().to_lowercase();
             assert_eq!(kind, "rate_limit_error");
-            assert!(said["error"]["message"].as_str().unwrap().contains("budget of 100 model tokens"), "{said}");
+            assert!(
+                said["error"]["message"]
+                    .as_str()
+                    .unwrap()
+                    .contains("budget of 100 model tokens"),
+                "{said}"
+            );
         }
         tokio::time::timeout(LIMIT, scene.meter.spent()).await.unwrap();
         assert_eq!(scene.asked(), 2);
         // A list of models costs nothing.
-        assert_eq!(scene.ask(Method::GET, "/model/m/v1/models", "").await.status(), StatusCode::OK);
+        assert_eq!(
+            scene.ask(Method::GET, "/model/m/v1/models", "").await.status(),
+            StatusCode::OK
+        );
     }
 }
 
@@ -343,7 +414,14 @@ async fn hanging_up_before_the_numbers_come_does_not_save_the_budget() {
     let mut pieces = answer.into_body().into_data_stream();
     let mut events = 0;
     while events < 200 {
-        events += pieces.next().await.unwrap().unwrap().windows(5).filter(|five| five == b"data:").count();
+        events += pieces
+            .next()
+            .await
+            .unwrap()
+            .unwrap()
+            .windows(5)
+            .filter(|five| five == b"data:")
+            .count();
     }
     drop(pieces);
     assert_eq!(scene.meter.used().tokens, Tokens::default());
@@ -354,8 +432,15 @@ async fn hanging_up_before_the_numbers_come_does_not_save_the_budget() {
 #[tokio::test]
 async fn a_failed_request_costs_no_tokens() {
     let scene = Scene::with(|config| config.budget_tokens = Some(10), None).await;
-    scene.will_answer((StatusCode::BAD_REQUEST, [("content-type", "application/json")], chat(60, 30)));
-    assert_eq!(scene.post(CHAT, &format!("{{\"x\":\"{}\"}}", "y".repeat(1000))).await.0, StatusCode::BAD_REQUEST);
+    scene.will_answer((
+        StatusCode::BAD_REQUEST,
+        [("content-type", "application/json")],
+        chat(60, 30),
+    ));
+    assert_eq!(
+        scene.post(CHAT, &format!("{{\"x\":\"{}\"}}", "y".repeat(1000))).await.0,
+        StatusCode::BAD_REQUEST
+    );
     assert_eq!(scene.meter.used().tokens, Tokens::default());
     assert_eq!(scene.post(CHAT, "{}").await.0, StatusCode::OK);
 }
@@ -378,7 +463,11 @@ async fn a_session_cannot_open_answers_without_end() {
 fn what_no_agent_could_use_safely_is_refused_at_the_start() {
     let counts = Arc::new(Counts::default());
     let fails = |config: &Config, key: &str| Endpoint::new(config, Some(Secret::new(key)), counts.clone()).err();
-    assert!(fails(&config("http://127.0.0.1:9"), "a\nb").unwrap().contains("no header"));
+    assert!(
+        fails(&config("http://127.0.0.1:9"), "a\nb")
+            .unwrap()
+            .contains("no header")
+    );
     let mut listed = config("http://127.0.0.1:9/v1");
     assert_eq!(fails(&listed, "a"), None);
     listed.paths = vec!["/v1/messages".into(), "/v1/files".into()];

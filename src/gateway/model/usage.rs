@@ -75,7 +75,11 @@ impl Tap {
     pub(super) fn new(content_type: &str, encoded: bool) -> Self {
         let form = if encoded {
             Form::Unread
-        } else if content_type.trim_start().to_ascii_lowercase().starts_with("text/event-stream") {
+        } else if content_type
+            .trim_start()
+            .to_ascii_lowercase()
+            .starts_with("text/event-stream")
+        {
             Form::Events(Vec::new(), false)
         } else {
             Form::Whole(Vec::new())

@@ -48,7 +48,9 @@ impl Credential {
         // Both ends close on exec; the reading one is given a number of its own in git alone.
         let (reader, writer) = std::io::pipe().map_err(failed)?;
         // Closed right after: whoever reads next finds the end.
-        File::from(OwnedFd::from(writer)).write_all(text.as_bytes()).map_err(failed)?;
+        File::from(OwnedFd::from(writer))
+            .write_all(text.as_bytes())
+            .map_err(failed)?;
         Ok(Self {
             reader: reader.into(),
             origin: address.origin().ascii_serialization(),

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use git2::{ObjectType, Odb, Oid, Repository};
 
+use super::trees::Trees;
 use crate::grant::Trailers;
 use crate::message::CommitId;
 use crate::repository::policy::{self, Policy};
-use super::trees::Trees;
 use crate::repository::push_check::{self, LONGEST_LIST, NewCommit, Refusal, Rules};
 
 /// Longest tree object, in bytes: a directory of some 200,000 files. Trees are held in memory whole.
@@ -88,7 +88,8 @@ fn decide(policy: &Policy, directory: &Path, list: &[u8]) -> Result<(), Failure>
     let (old_id, new_id) = (old.as_ref().map(oid).transpose()?, oid(&new)?);
     // A branch points at a commit, not at a tag of one.
     if repository.odb()?.read_header(new_id)?.1 != ObjectType::Commit {
-        return Err(git2::Error::from_str("the branch would not point at a commit").into());
+        let name = policy.reference();
+        return Err(Refusal::NotCommit { name }.into());
     }
     if let (Some(old), Some(old_id)) = (old, old_id)
         && old_id != new_id

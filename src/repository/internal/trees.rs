@@ -107,7 +107,13 @@ impl<'r> Trees<'r> {
     }
 
     /// Looks at the entries that no parent has in the same place.
-    fn compare(&mut self, id: &CommitId, tree: &Tree<'_>, parents: &[Tree<'_>], path: &mut Vec<String>) -> Result<(), Failure> {
+    fn compare(
+        &mut self,
+        id: &CommitId,
+        tree: &Tree<'_>,
+        parents: &[Tree<'_>],
+        path: &mut Vec<String>,
+    ) -> Result<(), Failure> {
         for entry in tree {
             self.compared += 1;
             if self.compared > MOST_COMPARED {
@@ -140,7 +146,13 @@ impl<'r> Trees<'r> {
         Ok(())
     }
 
-    fn file(&self, id: &CommitId, entry: &TreeEntry<'_>, before: &[TreeEntry<'_>], path: &[String]) -> Result<(), Failure> {
+    fn file(
+        &self,
+        id: &CommitId,
+        entry: &TreeEntry<'_>,
+        before: &[TreeEntry<'_>],
+        path: &[String],
+    ) -> Result<(), Failure> {
         let name = entry.name_bytes();
         if entry.filemode_raw() & 0o170_000 == LINK {
             let target = self.repository.find_blob(entry.id())?;

@@ -51,7 +51,9 @@ fn is_git_directory(name: &[u8]) -> bool {
     let text: String = String::from_utf8_lossy(name)
         .chars()
         // Left out by one file system's comparison.
-        .filter(|c| !matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}'))
+        .filter(
+            |c| !matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}'),
+        )
         .map(|c| c.to_ascii_lowercase())
         .collect();
     let text = text.split(':').next().unwrap_or_default().trim_end_matches([' ', '.']);
@@ -64,7 +66,9 @@ fn is_git_directory(name: &[u8]) -> bool {
 /// That address, as harmless text.
 pub fn check_modules(text: &[u8], before: &[&[u8]]) -> Result<(), String> {
     let known: Vec<String> = before.iter().flat_map(|text| addresses(text)).collect();
-    let new = addresses(text).into_iter().find(|url| !is_plain(url) && !known.contains(url));
+    let new = addresses(text)
+        .into_iter()
+        .find(|url| !is_plain(url) && !known.contains(url));
     match new {
         None => Ok(()),
         Some(url) => Err(url.chars().filter(|c| !c.is_control()).take(200).collect()),
@@ -91,7 +95,10 @@ fn is_plain(url: &str) -> bool {
     // `user@host:path`, but not `transport::address`.
     lower.split_once(':').is_some_and(|(place, path)| {
         let (user, host) = place.split_once('@').unwrap_or(("", place));
-        let word = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+        let word = |text: &str| {
+            text.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        };
         let is_host = host.contains('.') && !host.starts_with('-') && word(host);
         is_host && !user.starts_with('-') && word(user) && !path.starts_with(':') && !path.is_empty()
     })
@@ -144,7 +151,15 @@ mod tests {
 
     #[test]
     fn links_stay_in_the_checkout() {
-        for (target, depth) in [("a", 0), ("./a/b", 0), ("../a", 1), ("../../a/b.txt", 2), (".github/x", 0), ("a..b", 0), (".gitignore", 0)] {
+        for (target, depth) in [
+            ("a", 0),
+            ("./a/b", 0),
+            ("../a", 1),
+            ("../../a/b.txt", 2),
+            (".github/x", 0),
+            ("a..b", 0),
+            (".gitignore", 0),
+        ] {
             assert_eq!(check_link(b"link", target.as_bytes(), depth), Ok(()), "{target}");
         }
         for (target, depth) in [
@@ -217,7 +232,10 @@ mod tests {
             assert_eq!(check_modules(text.as_bytes(), &[]), Err("ext::id".to_owned()), "{text}");
         }
         let old = of("/srv/old");
-        assert_eq!(check_modules((old.clone() + &of("../new")).as_bytes(), &[old.as_bytes()]), Ok(()));
+        assert_eq!(
+            check_modules((old.clone() + &of("../new")).as_bytes(), &[old.as_bytes()]),
+            Ok(())
+        );
         assert!(check_modules((old.clone() + &of("/srv/new")).as_bytes(), &[old.as_bytes()]).is_err());
     }
 }

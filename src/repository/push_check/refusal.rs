@@ -40,6 +40,11 @@ pub enum Refusal {
         /// The branch.
         name: String,
     },
+    /// The session's branch would point at something else than a commit.
+    NotCommit {
+        /// The branch.
+        name: String,
+    },
     /// The session's branch would lose commits.
     Rewinds {
         /// The branch.
@@ -155,6 +160,10 @@ impl fmt::Display for Refusal {
             Self::Delete { name } => write!(
                 formatter,
                 "{name} may not be deleted. To take work back, commit the reverse (`git revert`) and push that."
+            ),
+            Self::NotCommit { name } => write!(
+                formatter,
+                "{name} points at a commit, not at a tag or a file. Push the commit itself: `git push origin HEAD:{name}`."
             ),
             Self::Rewinds { name, old } => write!(
                 formatter,

@@ -20,15 +20,42 @@ fn tokens(input: u64, output: u64) -> Tokens {
 #[test]
 fn every_shape_is_read_however_it_is_cut() {
     let shapes = [
-        (JSON, r#"{"choices":[{"message":{"content":"usage"}}],"usage":{"prompt_tokens":11,"completion_tokens":7,"prompt_tokens_details":{"cached_tokens":4}}}"#),
-        (EVENTS, "data: {\"choices\":[{}],\"usage\":null}\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":11,\"completion_tokens\":7}}\n\ndata: [DONE]\n\n"),
-        (JSON, r#"{"object":"response","usage":{"input_tokens":11,"output_tokens":7,"output_tokens_details":{"reasoning_tokens":5}}}"#),
-        (EVENTS, "event: response.created\r\ndata: {\"type\":\"response.created\",\"response\":{\"usage\":null}}\r\n\r\nevent: response.completed\r\ndata: {\"type\":\"response.completed\",\"response\":{\"output\":[],\"usage\":{\"input_tokens\":11,\"output_tokens\":7}}}\r\n\r\n"),
-        (JSON, r#"{"type":"message","usage":{"input_tokens":1,"cache_creation_input_tokens":4,"cache_read_input_tokens":6,"output_tokens":7}}"#),
-        (EVENTS, "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":1,\"cache_read_input_tokens\":10,\"output_tokens\":1}}}\n\nevent: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{},\"usage\":{\"output_tokens\":7}}\n\n"),
-        (JSON, r#"{"candidates":[],"usageMetadata":{"promptTokenCount":9,"toolUsePromptTokenCount":2,"candidatesTokenCount":4,"thoughtsTokenCount":3,"totalTokenCount":18}}"#),
-        (EVENTS, "data: {\"usageMetadata\":{\"promptTokenCount\":11}}\n\ndata: {\"usageMetadata\":{\"promptTokenCount\":11,\"candidatesTokenCount\":7}}"),
-        (JSON, r#"[{"usageMetadata":{"promptTokenCount":11,"candidatesTokenCount":2}},{"usageMetadata":{"promptTokenCount":11,"candidatesTokenCount":7}}]"#),
+        (
+            JSON,
+            r#"{"choices":[{"message":{"content":"usage"}}],"usage":{"prompt_tokens":11,"completion_tokens":7,"prompt_tokens_details":{"cached_tokens":4}}}"#,
+        ),
+        (
+            EVENTS,
+            "data: {\"choices\":[{}],\"usage\":null}\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":11,\"completion_tokens\":7}}\n\ndata: [DONE]\n\n",
+        ),
+        (
+            JSON,
+            r#"{"object":"response","usage":{"input_tokens":11,"output_tokens":7,"output_tokens_details":{"reasoning_tokens":5}}}"#,
+        ),
+        (
+            EVENTS,
+            "event: response.created\r\ndata: {\"type\":\"response.created\",\"response\":{\"usage\":null}}\r\n\r\nevent: response.completed\r\ndata: {\"type\":\"response.completed\",\"response\":{\"output\":[],\"usage\":{\"input_tokens\":11,\"output_tokens\":7}}}\r\n\r\n",
+        ),
+        (
+            JSON,
+            r#"{"type":"message","usage":{"input_tokens":1,"cache_creation_input_tokens":4,"cache_read_input_tokens":6,"output_tokens":7}}"#,
+        ),
+        (
+            EVENTS,
+            "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":1,\"cache_read_input_tokens\":10,\"output_tokens\":1}}}\n\nevent: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{},\"usage\":{\"output_tokens\":7}}\n\n",
+        ),
+        (
+            JSON,
+            r#"{"candidates":[],"usageMetadata":{"promptTokenCount":9,"toolUsePromptTokenCount":2,"candidatesTokenCount":4,"thoughtsTokenCount":3,"totalTokenCount":18}}"#,
+        ),
+        (
+            EVENTS,
+            "data: {\"usageMetadata\":{\"promptTokenCount\":11}}\n\ndata: {\"usageMetadata\":{\"promptTokenCount\":11,\"candidatesTokenCount\":7}}",
+        ),
+        (
+            JSON,
+            r#"[{"usageMetadata":{"promptTokenCount":11,"candidatesTokenCount":2}},{"usageMetadata":{"promptTokenCount":11,"candidatesTokenCount":7}}]"#,
+        ),
     ];
     for (content_type, text) in shapes {
         for piece in [1, 2, 7, text.len()] {

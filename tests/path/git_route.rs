@@ -157,11 +157,13 @@ impl Scene {
 
     fn refused_since(&self, before: usize) -> Vec<String> {
         let told = self.told.lock().unwrap();
-        let refused = told[before..].iter().filter_map(|event| match event {
-            EventBody::PushRefused { message, .. } => Some(message.clone()),
-            _ => None,
-        });
-        refused.collect()
+        let mut refused = Vec::new();
+        for event in &told[before..] {
+            if let EventBody::PushRefused { message, .. } = event {
+                refused.push(message.clone());
+            }
+        }
+        refused
     }
 
     /// Bytes as they are, over a connection of their own; the answer's status and text, once the other side has closed or said all.

@@ -304,6 +304,12 @@ impl Config {
                     "must be an http or https address without user, query and fragment",
                 );
             }
+            if model.budget_tokens == Some(0) {
+                return wrong(
+                    &format!("models.{name}.budget_tokens"),
+                    "must not be 0: leave it out for no limit",
+                );
+            }
             if model.key_env.is_some() && model.key_file.is_some() {
                 return wrong(&format!("models.{name}"), "has both key_env and key_file: keep one");
             }

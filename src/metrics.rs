@@ -41,6 +41,9 @@ pub struct Metrics {
     egress_requests: IntCounterVec,
     egress_refused: IntCounterVec,
     egress_bytes: IntCounterVec,
+    model_tokens: IntCounterVec,
+    model_bytes: IntCounterVec,
+    model_retries: IntCounterVec,
     concurrency_limit: IntGauge,
     draining: IntGauge,
 }
@@ -145,6 +148,24 @@ impl Metrics {
                 "cofferdam_egress_bytes_total",
                 "Bytes that sandboxes sent out (up) and received (down), without the model's and the forges'.",
                 &["direction"],
+            )?,
+            model_tokens: counters(
+                all,
+                "cofferdam_model_tokens_total",
+                "Tokens that models read and wrote, as their answers say; by the endpoint's name in the configuration.",
+                &["model", "direction"],
+            )?,
+            model_bytes: counters(
+                all,
+                "cofferdam_model_bytes_total",
+                "Bytes of requests to models and of their answers, by the endpoint's name in the configuration.",
+                &["model", "direction"],
+            )?,
+            model_retries: counters(
+                all,
+                "cofferdam_model_retries_total",
+                "Requests to models that the gateway sent once more, before anything was answered.",
+                &["model"],
             )?,
             concurrency_limit: gauge(all, "cofferdam_concurrency_limit", "Sessions that may run at once.")?,
             draining: gauge(all, "cofferdam_draining", "1 while no new sessions are taken.")?,
@@ -255,6 +276,21 @@ impl Metrics {
         }
     }
 
+    /// Tokens that a model read and wrote. `model` is an endpoint's name in the configuration, never what a request says.
+    pub fn model_tokens(&self, model: &str, read: u64, written: u64) {
+        add_to(&self.model_tokens, model, read, written);
+    }
+
+    /// Bytes that went to a model and came from it.
+    pub fn model_bytes(&self, model: &str, sent: u64, received: u64) {
+        add_to(&self.model_bytes, model, sent, received);
+    }
+
+    /// A request to a model was sent once more.
+    pub fn model_retry(&self, model: &str) {
+        self.model_retries.with_label_values(&[model]).inc();
+    }
+
     /// How many sessions may run at once.
     pub fn concurrency_limit(&self, limit: usize) {
         self.concurrency_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
@@ -273,6 +309,15 @@ impl Metrics {
             tracing::error!(%error, "the metrics could not be encoded");
         }
         String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+/// Into a model, and out of it.
+fn add_to(counters: &IntCounterVec, model: &str, input: u64, output: u64) {
+    for (direction, more) in [("input", input), ("output", output)] {
+        if more > 0 {
+            counters.with_label_values(&[model, direction]).inc_by(more);
+        }
     }
 }
 
@@ -354,6 +399,9 @@ mod tests {
         metrics.expect_egress(["host", "level"]);
         metrics.egress_refused("host");
         metrics.egress_bytes("up", 12);
+        metrics.model_tokens("openai", 12, 3);
+        metrics.model_bytes("openai", 0, 99);
+        metrics.model_retry("openai");
         metrics.concurrency_limit(4);
         metrics.draining(true);
         metrics
@@ -383,6 +431,9 @@ mod tests {
             "cofferdam_egress_refused_total{rule=\"host\"} 1",
             "cofferdam_egress_refused_total{rule=\"level\"} 0",
             "cofferdam_egress_bytes_total{direction=\"up\"} 12",
+            "cofferdam_model_tokens_total{direction=\"input\",model=\"openai\"} 12",
+            "cofferdam_model_bytes_total{direction=\"output\",model=\"openai\"} 99",
+            "cofferdam_model_retries_total{model=\"openai\"} 1",
             "cofferdam_concurrency_limit 4",
             "cofferdam_draining 1",
         ] {

@@ -71,6 +71,10 @@ pub struct Config {
     pub largest_object: u64,
     /// How many commits one push may bring.
     pub most_commits: u32,
+    /// How many objects (files, directories, commits) one push may bring.
+    pub most_objects: u64,
+    /// How many files and directories a pushed commit may come to when it is checked out.
+    pub most_files: u64,
     /// Address space of a git process that reads what an agent made, in bytes.
     pub git_memory: u64,
     /// One mirror for each user, instead of one for all users of a project. For forges that do not grant reading by project.
@@ -99,6 +103,8 @@ impl Default for Config {
             largest_staging: 2 * 1024 * 1024 * 1024,
             largest_object: 100 * 1024 * 1024,
             most_commits: 500,
+            most_objects: 200_000,
+            most_files: 2_000_000,
             git_memory: 4 * 1024 * 1024 * 1024,
             mirror_per_user: false,
             unreachable_s: 0,

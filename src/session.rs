@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::agent::{self, AgentError, ProjectBrief, TurnLimits, TurnReport, prompt, sections};
 use crate::gateway::egress::Refusals;
+use crate::gateway::model::Meter;
 use crate::grant::{Egress, Grant, Identity};
 use crate::message::event::Stage;
 use crate::message::{AgentName, ConnectionName, EventBody, ProjectKey, ProjectOutcome, Reason, SessionOutcome, Task};
@@ -37,6 +38,7 @@ mod routes;
 mod stage;
 pub mod steering;
 mod turn;
+mod usage;
 mod verdict;
 mod workspace;
 
@@ -207,7 +209,7 @@ impl<'a> Session<'a> {
         self.enter(Stage::Sandbox).await;
         started?;
         let (wishes, refusals) = (Wishes::default(), Refusals::default());
-        self.open_routes(&grant, agent, &wishes, &refusals)?;
+        let meter = self.open_routes(&grant, agent, &wishes, &refusals)?;
 
         self.enter(Stage::Clone).await;
         let inside = self.live.inside()?;
@@ -235,7 +237,7 @@ impl<'a> Session<'a> {
         }
 
         self.enter(Stage::Turn).await;
-        let turned = self.turn(&grant, agent).await;
+        let turned = self.turn(&grant, agent, meter.as_deref()).await;
         let stopped_to_publish = self.steering.cause() == Some(Cause::Publish);
         match turned {
             Ok(report) => self.report = report,
@@ -318,7 +320,7 @@ impl<'a> Session<'a> {
     }
 
     /// One prompt and the agent's answer to it.
-    async fn turn(&self, grant: &Grant, config: &agent::Config) -> Result<TurnReport, Failure> {
+    async fn turn(&self, grant: &Grant, config: &agent::Config, meter: Option<&Meter>) -> Result<TurnReport, Failure> {
         let inside = self.live.inside()?;
         let directories: Vec<String> = grant.projects.iter().map(|project| project.directory.clone()).collect();
         let directory = turn::directory(&directories);
@@ -331,23 +333,19 @@ impl<'a> Session<'a> {
             grace: Duration::from_secs(self.rooms.config.grace_s),
         };
         self.progress.state(EventBody::TurnStarted { turn: 1 }).await;
-        let turned = self
-            .live
-            .while_alive(async {
-                let turned = started
-                    .agent
-                    .turn(&prompt, limits, self.progress, self.steering.token())
-                    .await;
-                turned.map_err(|error| {
-                    let ended = matches!(error, AgentError::Ended { .. } | AgentError::Answered { .. });
-                    let mut failure = Failure::from(error);
-                    if ended {
-                        turn::add_last_words(&mut failure, &started.last_words());
-                    }
-                    failure
-                })
+        let stop = self.steering.token().child_token();
+        let turning = self.live.while_alive(async {
+            let turned = started.agent.turn(&prompt, limits, self.progress, &stop).await;
+            turned.map_err(|error| {
+                let ended = matches!(error, AgentError::Ended { .. } | AgentError::Answered { .. });
+                let mut failure = Failure::from(error);
+                if ended {
+                    turn::add_last_words(&mut failure, &started.last_words());
+                }
+                failure
             })
-            .await;
+        });
+        let turned = usage::watched(meter, self.progress, &stop, self.steering.token(), turning).await;
         let stop_reason = match &turned {
             Ok(report) => report.stop_reason.clone(),
             Err(failure) => failure.reason.as_str().to_owned(),

@@ -169,6 +169,22 @@ impl CountModel for Counts {
     fn count(&self, status: u16) {
         self.0.model_request(answered(status));
     }
+
+    fn bytes(&self, model: &str, sent: u64, received: u64) {
+        self.0.model_bytes(model, sent, received);
+    }
+
+    fn tokens(&self, model: &str, read: u64, written: u64) {
+        self.0.model_tokens(model, read, written);
+    }
+
+    fn retried(&self, model: &str) {
+        self.0.model_retry(model);
+    }
+
+    fn refused(&self) {
+        self.0.gateway_refusal();
+    }
 }
 
 /// Counts nothing: for commands that end at once.

@@ -188,7 +188,7 @@ pub enum Uncommitted {
     Discard,
 }
 
-/// Limits that a task may lower, never raise. Seconds.
+/// Limits that a task may lower, never raise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
@@ -201,6 +201,9 @@ pub struct Limits {
     /// Time without any sign of life from the agent, in seconds.
     #[serde(default)]
     pub idle_s: Option<u64>,
+    /// Tokens of the agent's model, read and written together.
+    #[serde(default)]
+    pub model_tokens: Option<u64>,
 }
 
 impl Limits {

@@ -12,6 +12,7 @@ use super::policy::{self, Policy};
 mod limits;
 mod pre_receive;
 mod survey;
+mod trees;
 
 /// The hook's subcommand.
 pub(super) const PRE_RECEIVE: &str = "pre-receive";

@@ -5,8 +5,10 @@
 use crate::grant::Trailers;
 use crate::message::CommitId;
 
+mod entries;
 mod refusal;
 
+pub use entries::{check_link, check_modules, is_special};
 pub use refusal::{Person, Refusal};
 
 /// The command with which `inside` gives commits what they lack.

@@ -7,7 +7,7 @@ use super::{Session, reach};
 use crate::agent;
 use crate::gateway::egress::{Proxy, Refusals};
 use crate::gateway::git::{self, GitRoutes};
-use crate::gateway::model;
+use crate::gateway::model::{self, Meter};
 use crate::grant::Grant;
 use crate::message::Reason;
 use crate::tools::{self, Wishes};
@@ -34,14 +34,14 @@ impl Session<'_> {
         })
     }
 
-    /// git, tools, the agent's model and the way out become reachable for the sandbox.
+    /// git, tools, the agent's model and the way out become reachable for the sandbox; the result is the meter on the model.
     pub(super) fn open_routes(
         &self,
         grant: &Arc<Grant>,
         agent: &agent::Config,
         wishes: &Wishes,
         refusals: &Refusals,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<Arc<Meter>>, Failure> {
         let projects = self
             .work
             .iter()
@@ -50,12 +50,16 @@ impl Session<'_> {
         self.open.reachable(self.live.inside()?, routes.clone());
         let reach = reach::of(self.rooms, &self.work, self.progress, &self.open.speaking);
         let mut router = git::router(routes).merge(tools::router(grant.clone(), wishes.clone(), reach));
+        let mut meter = None;
         if let Some(name) = &agent.model {
             let endpoint = self.rooms.models.get(name).ok_or_else(|| {
                 Failure::new(Reason::Internal, format!("the model endpoint {name} is not configured"))
             })?;
-            router = router.merge(model::router(name, endpoint.clone()));
+            let (route, on_it) = model::router(name, endpoint.clone(), self.task.limits.model_tokens);
+            router = router.merge(route);
+            meter = Some(on_it);
         }
-        self.live.serve(router, self.egress(grant, refusals))
+        self.live.serve(router, self.egress(grant, refusals))?;
+        Ok(meter)
     }
 }

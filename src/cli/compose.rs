@@ -69,19 +69,22 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
     }
     let connect = Clients::new(config.forge.clone(), counts).map_err(|error| bad(error.to_string()))?;
     let credentials = config.credentials.clone();
+    let mut sandbox = config.sandbox.clone();
+    sandbox.images = config.images();
     let rooms = Rooms {
         worker,
         config: config.session.clone(),
-        sandbox: config.sandbox.clone(),
+        sandbox: sandbox.clone(),
         state_dir: config.state_dir.clone(),
         tools_directory,
         agents: config.agents.clone(),
+        tenants: config.tenants.clone(),
         default_agent: config.default_agent.clone(),
         models,
         credentials: Box::new(move |credential| credentials.resolve(credential, |name| std::env::var(name).ok())),
         connect: Arc::new(connect),
         repositories,
-        engine: Arc::new(DockerEngine::new(config.sandbox.clone())),
+        engine: Arc::new(DockerEngine::new(sandbox)),
         metrics,
         progress: config.progress.clone(),
         live_sandboxes: crate::session::LiveSandboxes::default(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::id::{AgentName, BranchName, ConnectionName, ProjectKey, ProjectPath, SessionId};
+use super::id::{AgentName, BranchName, ConnectionName, ProjectKey, ProjectPath, SessionId, TenantName};
 use crate::secret::Secret;
 
 /// Largest task body that is read, in bytes.
@@ -41,6 +41,10 @@ pub struct Task {
     /// Which configured agent; the configuration's default when absent.
     #[serde(default)]
     pub agent: Option<AgentName>,
+    /// On whose behalf. Chooses the walls that the operator set for that tenant, never weaker ones; refused where the operator lists tenants and
+    /// this is none of them.
+    #[serde(default)]
+    pub tenant: Option<TenantName>,
     /// A short title for branch and change request; made from the prompt when absent.
     #[serde(default)]
     pub title: Option<String>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::models::Runtime;
+use bollard::models::{Runtime, SystemVersionComponents};
 use bollard::query_parameters::ListContainersOptionsBuilder;
 
 use super::{sentence, within};
@@ -18,6 +18,14 @@ pub(super) fn names(runtimes: Option<HashMap<String, Runtime>>) -> Vec<String> {
     let mut names: Vec<String> = runtimes.unwrap_or_default().into_keys().collect();
     names.sort();
     names
+}
+
+/// A part's name and version; some distributions put their own whole version where the commit stands.
+fn component(part: SystemVersionComponents) -> (String, String) {
+    let mut details = part.details.unwrap_or_default();
+    let commit = details.remove("GitCommit");
+    let whole = commit.filter(|commit| commit.starts_with(&part.version));
+    (part.name, whole.unwrap_or(part.version))
 }
 
 /// Asks for all of it.
@@ -40,7 +48,7 @@ pub(super) async fn survey(client: &Docker, timeout: Duration) -> Result<Survey,
         .collect();
     runtimes.sort();
     Ok(Survey {
-        components: components.into_iter().map(|part| (part.name, part.version)).collect(),
+        components: components.into_iter().map(component).collect(),
         cgroups: info.cgroup_version.map(|version| version.to_string()).unwrap_or_default(),
         runtimes,
         containers: containers.into_iter().filter_map(|container| container.id).collect(),

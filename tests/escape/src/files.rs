@@ -44,7 +44,12 @@ pub(crate) fn rows(asked: &Asked, report: &mut Report) {
         report.attack(path, "open it for writing", tried(opened, "it can be written"));
     }
     for path in ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/proc/kpagecount", "/proc/kmsg", "/dev/kmsg", "/dev/mem"] {
-        let read = File::open(path).and_then(|mut file| std::io::Read::read(&mut file, &mut [0_u8; 16]));
+        // Reading this one takes the kernel's words from who waits for them: to open it is enough.
+        let opened_is_enough = path == "/proc/kmsg";
+        let read = File::open(path).and_then(|mut file| match opened_is_enough {
+            true => Ok(1),
+            false => std::io::Read::read(&mut file, &mut [0_u8; 16]),
+        });
         match read {
             Ok(0) => report.row(Verdict::Held, path, "read it", "it is empty"),
             other => report.attack(path, "read it", tried(other, "it can be read")),

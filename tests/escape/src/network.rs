@@ -49,9 +49,9 @@ pub(crate) fn rows(asked: &Asked, report: &mut Report) {
             Err(error) => report.row(Verdict::Held, "the host's loopback", &tried, &error),
         }
     }
-    names(report);
     interfaces(report);
     if !asked.is_control() {
+        names(report);
         through_the_gateway(report, port, canary);
     }
 }

@@ -25,6 +25,9 @@ pub mod sections;
 pub struct Config {
     /// The sandbox image, which needs git and the agent.
     pub image: String,
+    /// The OCI runtime of its sandboxes; `sandbox.runtime` when absent. A tenant's own wins.
+    #[serde(default)]
+    pub runtime: Option<String>,
     /// The command that starts it.
     pub command: Vec<String>,
     /// How it is spoken to.

@@ -11,6 +11,8 @@ use crate::message::task::ConnectionRequest;
 use crate::message::{AgentName, ConnectionName};
 use crate::{admin, agent, forge, gateway, progress, queue, repository, sandbox, session};
 
+mod walls;
+
 /// What separates the parts of a variable's name: `COFFERDAM__SANDBOX__CPUS` sets `sandbox.cpus`.
 const SEPARATOR: &str = "__";
 /// Longest time limit, in seconds. Far longer ones would not fit the clock.
@@ -58,6 +60,8 @@ pub struct Config {
     pub connections: BTreeMap<ConnectionName, ConnectionRequest>,
     /// Agents by name.
     pub agents: BTreeMap<AgentName, agent::Config>,
+    /// Tenants by name. Where there is any, a task that names another is refused.
+    pub tenants: session::tenant::Tenants,
     /// Model endpoints by name.
     pub models: BTreeMap<String, gateway::model::Config>,
 }
@@ -81,6 +85,7 @@ impl Default for Config {
             admin: admin::Config::default(),
             connections: BTreeMap::new(),
             agents: BTreeMap::new(),
+            tenants: BTreeMap::new(),
             models: BTreeMap::new(),
         }
     }
@@ -217,6 +222,7 @@ impl Config {
         if self.sandbox.workspace_bytes == 0 {
             return wrong("sandbox.workspace_bytes", "must not be 0");
         }
+        walls::check(self)?;
         if !self.session.branch.contains("{session}") {
             return wrong(
                 "session.branch",

@@ -18,6 +18,8 @@ pub use control::{Control, ControlKind};
 pub use egress::{EgressLevel, EgressMethod, EgressRequest, EgressRule};
 pub use event::{Event, EventBody};
 pub use host::{HostName, HostPattern};
-pub use id::{AgentName, BranchName, CommitId, ConnectionName, ProjectKey, ProjectPath, SandboxId, SessionId};
+pub use id::{
+    AgentName, BranchName, CommitId, ConnectionName, ProjectKey, ProjectPath, SandboxId, SessionId, TenantName,
+};
 pub use outcome::{ProjectOutcome, Reason, SessionOutcome};
 pub use task::{Credential, ForgeKind, Publish, Task, TaskError, Uncommitted, User};

@@ -37,6 +37,7 @@ pub mod rooms;
 mod routes;
 mod stage;
 pub mod steering;
+pub mod tenant;
 mod turn;
 mod usage;
 mod verdict;
@@ -171,9 +172,15 @@ impl<'a> Session<'a> {
         let agent_identity = identity::parse(&agent.co_author)
             .ok_or_else(|| Failure::new(Reason::Internal, "the agent's co_author is unreadable"))?;
 
+        let all = rooms.sandbox.runtime.as_deref();
+        let runtime = tenant::runtime(&rooms.tenants, task.tenant.as_ref(), agent.runtime.as_deref(), all)?;
+
         self.enter(Stage::Grant).await;
         let egress = admit::egress(rooms, task)?;
         rooms.engine.require_image(&agent.image).await?;
+        if let Some(runtime) = runtime {
+            rooms.engine.require_runtime(runtime).await?;
+        }
         let admitted = self
             .early(admit::admit(
                 rooms,
@@ -189,7 +196,7 @@ impl<'a> Session<'a> {
         self.enter(Stage::Mirror).await;
         // What is started belongs to the session from its first moment: this may be dropped at any await.
         let (started, staged) = tokio::join!(
-            self.live.start(rooms, &agent.image),
+            self.live.start(rooms, &agent.image, runtime),
             self.open
                 .undropped(stoppable(self.steering, stage_all(rooms, task, grant, admitted)))
         );

@@ -72,13 +72,16 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
     let credentials = config.credentials.clone();
     // Read at each use, so that keys can be changed while the worker runs; looked at now, so that a mistake is told at the start.
     credentials.recipients().map_err(|error| bad(error.to_string()))?;
+    let mut sandbox = config.sandbox.clone();
+    sandbox.images = config.images();
     let rooms = Rooms {
         worker,
         config: config.session.clone(),
-        sandbox: config.sandbox.clone(),
+        sandbox: sandbox.clone(),
         state_dir: config.state_dir.clone(),
         tools_directory,
         agents: config.agents.clone(),
+        tenants: config.tenants.clone(),
         default_agent: config.default_agent.clone(),
         models,
         egress: Arc::new(config.egress.clone()),
@@ -88,7 +91,7 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
         }),
         connect: Arc::new(connect),
         repositories,
-        engine: Arc::new(DockerEngine::new(config.sandbox.clone())),
+        engine: Arc::new(DockerEngine::new(sandbox)),
         metrics,
         progress: config.progress.clone(),
         live_sandboxes: crate::session::LiveSandboxes::default(),

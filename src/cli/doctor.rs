@@ -14,6 +14,9 @@ use crate::queue::rabbitmq::RabbitMq;
 use crate::session::Rooms;
 use crate::session::credential::Asked;
 
+mod engine;
+mod faults;
+
 /// Below this much free space in the state directory a worker is in danger, in bytes.
 const LOW_DISK: u64 = 2 * 1024 * 1024 * 1024;
 
@@ -48,7 +51,7 @@ pub(super) async fn doctor(config: Config, json: bool, task: Option<&Path>) -> E
     match compose(&config).await {
         Ok(composed) => {
             findings.push(ok("git and state", format!("state in {}", config.state_dir.display())));
-            engine(&composed.rooms, &mut findings).await;
+            engine::engine(&config, &composed.rooms, &mut findings).await;
             if let Some(path) = task {
                 forges(&composed.rooms, path, &mut findings).await;
             }
@@ -184,47 +187,6 @@ fn disk(config: &Config) -> Finding {
             format!("{}: {error}", existing.display()),
             "set state_dir to a directory that can be used",
         ),
-    }
-}
-
-async fn engine(rooms: &Rooms, findings: &mut Vec<Finding>) {
-    match rooms.engine.check().await {
-        Ok(facts) => {
-            findings.push(ok(
-                "engine",
-                format!(
-                    "version {}, API {}, default runtime {}",
-                    facts.version, facts.api, facts.runtime
-                ),
-            ));
-        }
-        Err(error) => {
-            findings.push(problem(
-                "engine",
-                error.to_string(),
-                "systemctl start docker; or, without systemd, deploy/docker.sh",
-            ));
-            return;
-        }
-    }
-    if rooms.agents.is_empty() {
-        let remedy = "add an [agents.NAME] section, see the README".to_owned();
-        findings.push(Finding {
-            check: "agents".into(),
-            state: State::Warning,
-            found: "none configured".into(),
-            remedy: Some(remedy),
-        });
-    }
-    for (name, agent) in &rooms.agents {
-        findings.push(match rooms.engine.require_image(&agent.image).await {
-            Ok(()) => ok(&format!("image of agent {name}"), agent.image.clone()),
-            Err(error) => problem(
-                &format!("image of agent {name}"),
-                error.to_string(),
-                &format!("docker pull {0}; or sandbox-images/build.sh", agent.image),
-            ),
-        });
     }
 }
 

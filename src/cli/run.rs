@@ -61,7 +61,12 @@ pub(super) async fn run(config: Config) -> Exit {
         "worker started"
     );
     reap::left_by_a_killed_worker(&composed.rooms).await;
-    let watching = tokio::spawn(watch(composed.rooms.clone(), queue.clone(), engine_answers));
+    let runtimes = config
+        .runtimes()
+        .into_iter()
+        .map(|(key, name)| (key, name.to_owned()))
+        .collect();
+    let watching = tokio::spawn(watch(composed.rooms.clone(), queue.clone(), engine_answers, runtimes));
 
     let worker = Worker::new(composed.rooms.clone(), queue, config.concurrency, composed.mask.clone());
     let drain = Duration::from_secs(config.drain_s);
@@ -88,7 +93,12 @@ pub(super) async fn run(config: Config) -> Exit {
 }
 
 /// Keeps readiness true: the broker's and the engine's state, and the daily work on mirrors.
-async fn watch(rooms: Arc<crate::session::Rooms>, queue: Arc<RabbitMq>, engine_answers: Arc<AtomicBool>) {
+async fn watch(
+    rooms: Arc<crate::session::Rooms>,
+    queue: Arc<RabbitMq>,
+    engine_answers: Arc<AtomicBool>,
+    runtimes: Vec<(String, String)>,
+) {
     let mut clock = tokio::time::interval(Duration::from_secs(1));
     let mut engine_due = tokio::time::Instant::now();
     let mut maintain_due = tokio::time::Instant::now() + Duration::from_secs(3600);
@@ -107,12 +117,21 @@ async fn watch(rooms: Arc<crate::session::Rooms>, queue: Arc<RabbitMq>, engine_a
             engine_answers.store(engine.is_ok(), Ordering::Relaxed);
             if engine_was.replace(engine.is_ok()) != Some(engine.is_ok()) {
                 match engine {
-                    Ok(facts) => tracing::info!(
-                        version = facts.version,
-                        api = facts.api,
-                        runtime = facts.runtime,
-                        "engine"
-                    ),
+                    Ok(facts) => {
+                        tracing::info!(
+                            version = facts.version,
+                            api = facts.api,
+                            runtime = facts.runtime,
+                            "engine"
+                        );
+                        for (key, runtime) in runtimes.iter().filter(|(_, name)| !facts.runtimes.contains(name)) {
+                            tracing::warn!(
+                                key,
+                                runtime,
+                                "the engine lacks this runtime: sessions that ask for it are refused"
+                            );
+                        }
+                    }
                     Err(error) => tracing::warn!(%error, "engine"),
                 }
             }

@@ -78,6 +78,7 @@ reasons! {
     PartlyPublished, "partly_published", Failure, "At least one project is published and at least one is not.";
     TaskRejected, "task_rejected", Failure, "The message was not a valid task.";
     UnknownAgent, "unknown_agent", Failure, "The task names an agent that this worker does not have.";
+    UnknownTenant, "unknown_tenant", Failure, "The task names a tenant that this worker does not have.";
     AddressRefused, "address_refused", Failure, "The forge's address is malformed, or not one that the operator allows.";
     CredentialMissing, "credential_missing", Failure, "The task's credential names nothing on this worker.";
     CredentialRefused, "credential_refused", Failure, "The task carries a plain token, or a name outside what the operator allows.";

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::egress::{EgressError, EgressRequest};
-use super::id::{AgentName, BranchName, ConnectionName, ProjectKey, ProjectPath, SessionId};
+use super::id::{AgentName, BranchName, ConnectionName, ProjectKey, ProjectPath, SessionId, TenantName};
 use super::redact;
 use crate::secret::Secret;
 
@@ -43,6 +43,10 @@ pub struct Task {
     /// Which configured agent; the configuration's default when absent.
     #[serde(default)]
     pub agent: Option<AgentName>,
+    /// On whose behalf. Chooses the walls that the operator set for that tenant, never weaker ones; refused where the operator lists tenants and
+    /// this is none of them.
+    #[serde(default)]
+    pub tenant: Option<TenantName>,
     /// A short title for branch and change request; made from the prompt when absent.
     #[serde(default)]
     pub title: Option<String>,

@@ -11,15 +11,18 @@ use async_trait::async_trait;
 use bollard::Docker;
 use bollard::errors::Error;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
 };
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 
-use super::{Config, Ended, Engine, EngineFacts, Sandbox, SandboxError, SandboxSpec};
+use super::{Config, Ended, Engine, EngineFacts, Sandbox, SandboxError, SandboxSpec, Survey};
 use crate::message::SandboxId;
 
+mod image;
+mod seccomp;
 mod spec;
+mod survey;
 
 /// A pull may take long; everything else may not.
 const PULL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
@@ -74,6 +77,22 @@ impl DockerEngine {
         Ok(slot.insert(agreed).clone())
     }
 
+    /// The id of an image that may be used and is there.
+    async fn image(&self, image: &str) -> Result<String, SandboxError> {
+        let client = self.client().await?;
+        let images = image::Images {
+            client: &client,
+            rules: &self.config.images,
+            pull: self.config.pull,
+            timeout: self.timeout(),
+        };
+        let found = images.require(image).await;
+        if matches!(found, Err(SandboxError::Connect { .. })) {
+            self.forget().await;
+        }
+        found
+    }
+
     /// Forgets the connection, so that the next call agrees anew: the engine may have been replaced by another version.
     async fn forget(&self) {
         *self.client.lock().await = None;
@@ -89,6 +108,7 @@ impl Engine for DockerEngine {
                 version: info.server_version.unwrap_or_default(),
                 api: client.client_version().to_string(),
                 runtime: info.default_runtime.unwrap_or_default(),
+                runtimes: survey::names(info.runtimes),
             }),
             Err(error) => {
                 self.forget().await;
@@ -99,40 +119,34 @@ impl Engine for DockerEngine {
         }
     }
 
-    async fn require_image(&self, image: &str) -> Result<(), SandboxError> {
+    async fn survey(&self) -> Result<Survey, SandboxError> {
         let client = self.client().await?;
-        match within(self.timeout(), client.inspect_image(image)).await {
-            Ok(_) => return Ok(()),
-            Err(Error::DockerResponseServerError { status_code: 404, .. }) => {}
-            Err(error) => {
-                self.forget().await;
-                return Err(SandboxError::Connect {
-                    detail: sentence(&error),
-                });
-            }
+        survey::survey(&client, self.timeout()).await
+    }
+
+    async fn require_image(&self, image: &str) -> Result<(), SandboxError> {
+        self.image(image).await.map(drop)
+    }
+
+    async fn require_runtime(&self, runtime: &str) -> Result<(), SandboxError> {
+        let known = self.check().await?.runtimes;
+        if known.iter().any(|name| name == runtime) {
+            return Ok(());
         }
-        if !self.config.pull {
-            return Err(SandboxError::ImageMissing {
-                image: image.to_owned(),
-            });
-        }
-        let options = CreateImageOptionsBuilder::default().from_image(image).build();
-        let pulled = client
-            .create_image(Some(options), None, None)
-            .try_for_each(|_| async { Ok(()) });
-        within(PULL_TIMEOUT, pulled)
-            .await
-            .map_err(|error| SandboxError::PullImage {
-                image: image.to_owned(),
-                detail: sentence(&error),
-            })
+        Err(SandboxError::RuntimeMissing {
+            runtime: runtime.to_owned(),
+            known: known.join(", "),
+        })
     }
 
     async fn start(&self, spec: &SandboxSpec) -> Result<Arc<dyn Sandbox>, SandboxError> {
         let client = self.client().await?;
         let name = spec::container_name(spec.id);
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
-        let body = spec::create_body(&self.config, spec);
+        // By its id: between this look and the start nobody can put another image under the name.
+        let image = self.image(&spec.image).await?;
+        let profile = seccomp::profile(&self.config.seccomp)?;
+        let body = spec::create_body(&self.config, spec, &image, profile.as_deref());
         let sandbox = DockerSandbox {
             client: client.clone(),
             name: name.clone(),
@@ -146,6 +160,11 @@ impl Engine for DockerEngine {
                 return Err(SandboxError::ImageMissing {
                     image: spec.image.clone(),
                 });
+            }
+            // The engine refuses a runtime that it does not have, in words of its own.
+            if let (Some(runtime), Error::DockerResponseServerError { status_code: 400, .. }) = (&spec.runtime, &error)
+            {
+                self.require_runtime(runtime).await?;
             }
             return Err(SandboxError::Create {
                 detail: sentence(&error),

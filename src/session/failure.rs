@@ -63,6 +63,8 @@ impl From<SandboxError> for Failure {
         let reason = match &error {
             SandboxError::Connect { .. } => Reason::SandboxUnavailable,
             SandboxError::ImageMissing { .. } | SandboxError::PullImage { .. } => Reason::ImageMissing,
+            SandboxError::ImageRefused { .. } => Reason::ImageRefused,
+            SandboxError::RuntimeMissing { .. } => Reason::RuntimeMissing,
             SandboxError::Create { .. }
             | SandboxError::Start { .. }
             | SandboxError::Wait { .. }

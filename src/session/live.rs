@@ -32,8 +32,8 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// Starts a sandbox and waits for `inside`.
-    pub(super) async fn start(&mut self, rooms: &Rooms, image: &str) -> Result<(), Failure> {
+    /// Starts a sandbox and waits for `inside`. Without a runtime it is the engine's default one.
+    pub(super) async fn start(&mut self, rooms: &Rooms, image: &str, runtime: Option<&str>) -> Result<(), Failure> {
         let id = SandboxId::random();
         let home = SandboxHome::create(&rooms.state_dir, id)?;
         let workspace_directory = match rooms.sandbox.workspace {
@@ -44,6 +44,7 @@ impl Live {
         let spec = SandboxSpec {
             id,
             image: image.to_owned(),
+            runtime: runtime.map(str::to_owned),
             worker: rooms.owner(),
             socket_directory: home.socket_directory(),
             tools_directory: rooms.tools_directory.clone(),

@@ -82,6 +82,8 @@ pub struct Rooms {
     pub tools_directory: PathBuf,
     /// The configured agents.
     pub agents: Agents,
+    /// The configured tenants.
+    pub tenants: super::tenant::Tenants,
     /// The agent of tasks that name none.
     pub default_agent: Option<AgentName>,
     /// The configured model endpoints.

@@ -28,6 +28,9 @@ pub(super) fn run(input: impl BufRead, complaints: &mut impl Write) -> u8 {
                 let named = text.contains(&reference);
                 if named { text } else { format!("{reference}: {text}") }
             }
+            Failure::Reading(error) if error.code() == git2::ErrorCode::NotFound => {
+                Refusal::Incomplete { name: reference }.to_string()
+            }
             Failure::Reading(error) => format!(
                 "{reference}: what was pushed could not be read: {}. Look at the clone with `git fsck`, then `git push` again.",
                 error.message()

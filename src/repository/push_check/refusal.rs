@@ -45,6 +45,11 @@ pub enum Refusal {
         /// The branch.
         name: String,
     },
+    /// Objects that the branch needs are not there.
+    Incomplete {
+        /// The branch.
+        name: String,
+    },
     /// The session's branch would lose commits.
     Rewinds {
         /// The branch.
@@ -164,6 +169,11 @@ impl fmt::Display for Refusal {
             Self::NotCommit { name } => write!(
                 formatter,
                 "{name} points at a commit, not at a tag or a file. Push the commit itself: `git push origin HEAD:{name}`."
+            ),
+            Self::Incomplete { name } => write!(
+                formatter,
+                "objects that {name} needs are neither in the push nor in this project. When this clone is cut off (shallow), get the rest with \
+                 `git fetch --unshallow`, else with `git fetch origin`; then `git push` again."
             ),
             Self::Rewinds { name, old } => write!(
                 formatter,

@@ -37,6 +37,8 @@ const SHARED_MEMORY: i64 = 64 * 1024 * 1024;
 const LOCKED_MEMORY: i64 = 8 * 1024 * 1024;
 /// Bytes for each file that a file system in memory may hold: an empty one costs the host memory too.
 const BYTES_PER_FILE: u64 = 4096;
+/// By how much a file's limit is above the largest file system, in bytes.
+const FILE_SLACK: u64 = 1024 * 1024;
 /// Even a small file system may hold so many files.
 const LEAST_FILES: u64 = 16 * 1024;
 
@@ -70,7 +72,9 @@ pub(super) fn create_body(
     ]);
     let mut security = vec!["no-new-privileges".to_owned()];
     security.extend(seccomp.map(|profile| format!("seccomp={profile}")));
-    let largest_file = i64::try_from(config.workspace_bytes.max(SCRATCH)).unwrap_or(i64::MAX);
+    // A little more than any file system holds: a full one is an error that a program can handle, this limit is a signal that ends it.
+    let largest_file =
+        i64::try_from(config.workspace_bytes.max(SCRATCH).saturating_add(FILE_SLACK)).unwrap_or(i64::MAX);
     ContainerCreateBody {
         image: Some(image.to_owned()),
         hostname: Some("sandbox".to_owned()),

@@ -85,6 +85,7 @@ fn main() -> ExitCode {
             network::rows(&asked, &mut report);
             resources::rows(&asked, &mut report);
         }
+        "zombies" => resources::zombies(&mut report, 20),
         "forks" => resources::forks(&asked, &mut report),
         "memory" => resources::memory(&asked, &mut report),
         "disk" => resources::workspace(&asked, &mut report),

@@ -72,14 +72,15 @@ pub(crate) fn rows(asked: &Asked, report: &mut Report) {
         "search for it",
         &format!("found: {queue}"),
     );
-    let processes = others_processes(asked.text("canary"));
-    let verdict = if processes == 0 { Verdict::Held } else { Verdict::Broken };
-    report.row(
-        verdict,
-        "neighbour's processes",
-        "search for them",
-        &format!("{processes} found"),
-    );
+    // Our own are seen by the same search.
+    let (processes, own) = (processes_with("!escape hold "), processes_with("!escape neighbour "));
+    let verdict = match (processes, own) {
+        (0, 0) => Verdict::Untried,
+        (0, _) => Verdict::Held,
+        _ => Verdict::Broken,
+    };
+    let happened = format!("{processes} found, and {own} of our own");
+    report.row(verdict, "neighbour's processes", "search for them", &happened);
     for path in asked.text("sockets").split(',').filter(|path| !path.is_empty()) {
         let connected = UnixStream::connect(path);
         let verdict = if connected.is_ok() {
@@ -108,17 +109,15 @@ pub(crate) fn rows(asked: &Asked, report: &mut Report) {
     drop(held);
 }
 
-/// Processes whose arguments hold the holder's canary; ours has it too.
-fn others_processes(canary: &str) -> usize {
+/// Processes whose arguments hold a word.
+fn processes_with(word: &str) -> usize {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return 0;
     };
-    let own = std::process::id().to_string();
     entries
         .filter_map(Result::ok)
-        .filter(|entry| entry.file_name().to_string_lossy() != own)
         .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
-        .filter(|command| !canary.is_empty() && String::from_utf8_lossy(command).contains(canary))
+        .filter(|command| String::from_utf8_lossy(command).contains(word))
         .count()
 }
 

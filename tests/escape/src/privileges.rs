@@ -23,6 +23,12 @@ pub(crate) fn rows(asked: &Asked, report: &mut Report) {
     let must = |report: &mut Report, name: &str, held: &dyn Fn(&str) -> bool| match field(name) {
         Some(value) if held(&value) => report.row(Verdict::Held, name, "read it in /proc/self/status", &value),
         Some(value) => report.row(Verdict::Broken, name, "read it in /proc/self/status", &value),
+        None if asked.own_kernel() => report.row(
+            Verdict::Known,
+            name,
+            "read it in /proc/self/status",
+            "gVisor's kernel has no such line",
+        ),
         None => report.row(
             Verdict::Untried,
             name,

@@ -110,7 +110,7 @@ fn descriptors(report: &mut Report, cap: usize) {
 }
 
 /// Children whose parent has gone: PID 1 must bury them, or they fill the table of processes.
-fn zombies(report: &mut Report, count: u64) {
+pub(crate) fn zombies(report: &mut Report, count: u64) {
     let tried = format!("leave {count} dead processes to PID 1");
     let ran = own().args(["parent", &count.to_string()]).status();
     if !ran.is_ok_and(|status| status.success()) {

@@ -108,6 +108,10 @@ const GVISOR_ANSWERS: &[(&str, &[i32])] = &[
     ("ptrace TRACEME", &[0]),
     ("io_uring_setup", &[14, ENOSYS]),
     ("io_uring_enter", &[9, ENOSYS]),
+    // Its own log, a fixed text.
+    ("syslog", &[0]),
+    // Its own events of devices, of which there are none.
+    ("socket NETLINK_KOBJECT", &[0]),
     ("chroot", &[14, EPERM]),
     ("clone3", &[ENOSYS]),
     ("personality NO_RANDOMIZE", &[EINVAL]),

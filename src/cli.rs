@@ -11,6 +11,7 @@ mod doctor;
 mod exec;
 mod run;
 mod schema;
+mod set_up;
 mod show;
 mod submit;
 

@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Deserialize;
+use tokio::sync::watch;
 
 use crate::message::SandboxId;
 
+pub mod disk;
 pub mod docker;
 pub mod home;
 
@@ -43,7 +45,7 @@ pub struct Config {
     pub pids: i64,
     /// Where the workspace lives.
     pub workspace: Workspace,
-    /// Largest workspace on tmpfs, in bytes.
+    /// Largest workspace, in bytes. On tmpfs a bound that nothing passes; on disk a session that takes more is stopped.
     pub workspace_bytes: u64,
     /// User and group id of everything in the sandbox.
     pub uid: u32,
@@ -127,6 +129,9 @@ pub trait Engine: Send + Sync {
 pub trait Sandbox: Send + Sync {
     /// Waits until it ends by itself. Cancel-safe.
     async fn wait(&self) -> Result<Ended, SandboxError>;
+
+    /// How often the kernel killed something in it for memory while it lived on. Never falls.
+    fn memory_kills(&self) -> watch::Receiver<u64>;
 
     /// Kills and removes it. Removing what is gone is success.
     async fn remove(&self) -> Result<(), SandboxError>;

@@ -24,6 +24,12 @@ impl Secret {
         self.0.expose_secret()
     }
 
+    /// The forms in which it may turn up in a text: in clear, URL-encoded, in base64. None for a value under 8 characters.
+    #[must_use]
+    pub fn forms(&self) -> Vec<zeroize::Zeroizing<String>> {
+        Mask::new([self]).needles
+    }
+
     /// Whether it holds nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -15,10 +15,12 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
 };
 use futures::{StreamExt as _, TryStreamExt as _};
+use tokio::sync::watch;
 
 use super::{Config, Ended, Engine, EngineFacts, Sandbox, SandboxError, SandboxSpec};
 use crate::message::SandboxId;
 
+mod memory;
 mod spec;
 
 /// A pull may take long; everything else may not.
@@ -133,10 +135,11 @@ impl Engine for DockerEngine {
         let name = spec::container_name(spec.id);
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let body = spec::create_body(&self.config, spec);
-        let sandbox = DockerSandbox {
+        let mut sandbox = DockerSandbox {
             client: client.clone(),
             name: name.clone(),
             timeout: self.timeout(),
+            memory: None,
         };
         let created = within(self.timeout(), client.create_container(Some(options), body)).await;
         if let Err(error) = created {
@@ -151,6 +154,8 @@ impl Engine for DockerEngine {
                 detail: sentence(&error),
             });
         }
+        // Before the start: nothing that is killed is missed.
+        sandbox.memory = Some(memory::MemoryWatch::start(client.clone(), name.clone()));
         if let Err(error) = within(
             self.timeout(),
             client.start_container(&name, None::<StartContainerOptions>),
@@ -195,6 +200,7 @@ impl Engine for DockerEngine {
                 client: client.clone(),
                 name,
                 timeout: self.timeout(),
+                memory: None,
             };
             // One that cannot be removed does not keep the others.
             match sandbox.remove().await {
@@ -211,6 +217,8 @@ struct DockerSandbox {
     client: Docker,
     name: String,
     timeout: Duration,
+    /// Of one that was started here.
+    memory: Option<memory::MemoryWatch>,
 }
 
 #[async_trait]
@@ -236,6 +244,12 @@ impl Sandbox for DockerSandbox {
             Err(_) => false,
         };
         Ok(Ended { status, out_of_memory })
+    }
+
+    fn memory_kills(&self) -> watch::Receiver<u64> {
+        self.memory
+            .as_ref()
+            .map_or_else(|| watch::Sender::new(0).subscribe(), memory::MemoryWatch::kills)
     }
 
     async fn remove(&self) -> Result<(), SandboxError> {

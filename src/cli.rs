@@ -14,6 +14,7 @@ mod log;
 mod run;
 mod schema;
 mod seal;
+mod set_up;
 mod show;
 mod submit;
 

@@ -42,6 +42,8 @@ pub struct Config {
     pub queue: queue::rabbitmq::Config,
     /// Sandboxes.
     pub sandbox: sandbox::Config,
+    /// The host's disk.
+    pub disk: sandbox::disk::Config,
     /// Forges.
     pub forge: forge::Config,
     /// Mirrors and staging.
@@ -76,6 +78,7 @@ impl Default for Config {
             default_agent: None,
             queue: queue::rabbitmq::Config::default(),
             sandbox: sandbox::Config::default(),
+            disk: sandbox::disk::Config::default(),
             forge: forge::Config::default(),
             repository: repository::Config::default(),
             egress: gateway::egress::Config::default(),
@@ -219,6 +222,9 @@ impl Config {
         if self.sandbox.pids < 16 {
             return wrong("sandbox.pids", "must be at least 16");
         }
+        if self.disk.workspace_files == 0 {
+            return wrong("disk.workspace_files", "must not be 0");
+        }
         if self.sandbox.workspace_bytes == 0 {
             return wrong("sandbox.workspace_bytes", "must not be 0");
         }
@@ -254,6 +260,17 @@ impl Config {
                     &format!("agents.{name}.model"),
                     "names a model endpoint that [models] does not have",
                 );
+            }
+            if let Some(set_up) = &agent.set_up {
+                if let Err((key, rule)) = set_up.check() {
+                    return wrong(&format!("agents.{name}.set_up.{key}"), rule);
+                }
+                if set_up.timeout_s == 0 || set_up.timeout_s > LONGEST_S {
+                    return wrong(
+                        &format!("agents.{name}.set_up.timeout_s"),
+                        "must be a number of seconds that is not 0, and at most 30 days",
+                    );
+                }
             }
             if agent.start_timeout_s == 0 || agent.start_timeout_s > LONGEST_S {
                 return wrong(

@@ -46,6 +46,10 @@ pub struct Metrics {
     model_retries: IntCounterVec,
     concurrency_limit: IntGauge,
     draining: IntGauge,
+    disk_free: IntGauge,
+    admission_paused: IntGauge,
+    output_dropped: IntCounter,
+    memory_kills: IntCounter,
 }
 
 impl Metrics {
@@ -169,6 +173,26 @@ impl Metrics {
             )?,
             concurrency_limit: gauge(all, "cofferdam_concurrency_limit", "Sessions that may run at once.")?,
             draining: gauge(all, "cofferdam_draining", "1 while no new sessions are taken.")?,
+            disk_free: gauge(
+                all,
+                "cofferdam_disk_free_bytes",
+                "Free bytes of the file system that holds the worker's state.",
+            )?,
+            admission_paused: gauge(
+                all,
+                "cofferdam_admission_paused",
+                "1 while no task is taken because the disk is nearly full.",
+            )?,
+            output_dropped: counter(
+                all,
+                "cofferdam_output_dropped_bytes_total",
+                "Bytes of output of agents and sandboxes that were dropped because there was too much of it.",
+            )?,
+            memory_kills: counter(
+                all,
+                "cofferdam_sandbox_memory_kills_total",
+                "Processes of sandboxes that the kernel killed for memory.",
+            )?,
             registry: registry.clone(),
         };
         process(all)?;
@@ -301,6 +325,22 @@ impl Metrics {
         self.draining.set(draining.into());
     }
 
+    /// What the disk has left, and whether tasks wait for it.
+    pub fn disk(&self, free_bytes: u64, paused: bool) {
+        self.disk_free.set(i64::try_from(free_bytes).unwrap_or(i64::MAX));
+        self.admission_paused.set(paused.into());
+    }
+
+    /// Output was dropped.
+    pub fn output_dropped(&self, bytes: u64) {
+        self.output_dropped.inc_by(bytes);
+    }
+
+    /// The kernel killed something in a sandbox for memory.
+    pub fn memory_kills(&self, count: u64) {
+        self.memory_kills.inc_by(count);
+    }
+
     /// All metrics in Prometheus' text format.
     #[must_use]
     pub fn encode(&self) -> String {
@@ -404,6 +444,9 @@ mod tests {
         metrics.model_retry("openai");
         metrics.concurrency_limit(4);
         metrics.draining(true);
+        metrics.disk(5, true);
+        metrics.output_dropped(7);
+        metrics.memory_kills(2);
         metrics
     }
 
@@ -436,6 +479,10 @@ mod tests {
             "cofferdam_model_retries_total{model=\"openai\"} 1",
             "cofferdam_concurrency_limit 4",
             "cofferdam_draining 1",
+            "cofferdam_disk_free_bytes 5",
+            "cofferdam_admission_paused 1",
+            "cofferdam_output_dropped_bytes_total 7",
+            "cofferdam_sandbox_memory_kills_total 2",
         ] {
             assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
         }

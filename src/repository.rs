@@ -26,6 +26,7 @@ mod policy;
 mod publish;
 pub mod push_check;
 mod remote;
+mod script;
 mod staging;
 mod store;
 #[cfg(test)]

@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use crate::message::SandboxId;
 
 pub mod config;
+pub mod disk;
 pub mod docker;
 pub mod error;
 pub mod home;
@@ -86,6 +88,9 @@ pub trait Engine: Send + Sync {
 pub trait Sandbox: Send + Sync {
     /// Waits until it ends by itself. Cancel-safe.
     async fn wait(&self) -> Result<Ended, SandboxError>;
+
+    /// How often the kernel killed something in it for memory while it lived on. Never falls.
+    fn memory_kills(&self) -> watch::Receiver<u64>;
 
     /// Kills and removes it. Removing what is gone is success.
     async fn remove(&self) -> Result<(), SandboxError>;

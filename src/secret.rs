@@ -48,6 +48,12 @@ impl Secret {
         self.0.clear.expose_secret()
     }
 
+    /// The forms in which it may turn up in a text: in clear, escaped, in base64. None for a value that is too short to be told from other text.
+    #[must_use]
+    pub fn forms(&self) -> Vec<Zeroizing<String>> {
+        self.0.forms.clone()
+    }
+
     /// Whether it holds nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {

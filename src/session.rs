@@ -26,6 +26,7 @@ mod connections;
 pub mod credential;
 mod expiry;
 pub mod failure;
+mod guard;
 pub mod identity;
 mod keep;
 mod live;
@@ -35,6 +36,8 @@ mod push_options;
 mod reach;
 pub mod rooms;
 mod routes;
+mod set_up;
+mod space;
 mod stage;
 pub mod steering;
 pub mod tenant;
@@ -50,6 +53,7 @@ use orders::Open;
 use publish::{Left, Publishing, Words, Work};
 use rooms::HeldSandbox;
 pub use rooms::{Config, LiveSandboxes, Rooms};
+pub use set_up::SetUpSecrets;
 use stage::{no_trailers, stage_all};
 use steering::{Cause, Steering};
 use verdict::{bounded, fold};
@@ -104,6 +108,7 @@ async fn path(
         open,
         stage: None,
         live: Live::default(),
+        first: None,
         work: Vec::new(),
         report: TurnReport::default(),
     };
@@ -127,12 +132,17 @@ async fn path(
             (failure.reason, failure.message, projects)
         }
     };
-    let live = std::mem::take(&mut session.live);
+    let (first, live) = (session.first.take(), std::mem::take(&mut session.live));
     session.leave(Some(Stage::Cleanup));
     // A broker that is away may hold the event back, never the sandbox's end.
     tokio::join!(
         tell(progress, EventBody::Stage { stage: Stage::Cleanup }),
-        live.close(rooms, task.session),
+        async {
+            if let Some(first) = first {
+                first.close_sandbox(task.session).await;
+            }
+            live.close(rooms, task.session).await;
+        },
         said(&open.speaking)
     );
     session.leave(None);
@@ -159,6 +169,8 @@ struct Session<'a> {
     steering: &'a Steering,
     stage: Option<(Stage, Instant)>,
     live: Live,
+    /// The sandbox of the set-up, as long as it is there.
+    first: Option<Live>,
     open: &'a Open,
     work: Vec<Arc<Work>>,
     report: TurnReport,
@@ -194,9 +206,18 @@ impl<'a> Session<'a> {
 
         // The engine needs its time, and so does the forge: both at once.
         self.enter(Stage::Mirror).await;
+        let plan = self.plan(&agent_name, &grant);
+        if let Some(plan) = &plan {
+            rooms.engine.require_image(plan.image).await?;
+            self.make_first()?;
+        }
+        let starting = match (&mut self.first, &plan) {
+            (Some(first), Some(plan)) => first.start(rooms, plan.image, runtime, self.progress),
+            (_, _) => self.live.start(rooms, &agent.image, runtime, self.progress),
+        };
         // What is started belongs to the session from its first moment: this may be dropped at any await.
         let (started, staged) = tokio::join!(
-            self.live.start(rooms, &agent.image, runtime),
+            starting,
             self.open
                 .undropped(stoppable(self.steering, stage_all(rooms, task, grant, admitted)))
         );
@@ -216,9 +237,12 @@ impl<'a> Session<'a> {
         self.enter(Stage::Sandbox).await;
         started?;
         let (wishes, refusals) = (Wishes::default(), Refusals::default());
-        let meter = self.open_routes(&grant, agent, &wishes, &refusals)?;
-
-        self.enter(Stage::Clone).await;
+        let proxy = self.egress(&grant, &refusals);
+        match plan {
+            Some(plan) => self.set_up(plan, &grant, &agent.image, runtime, &proxy).await?,
+            None => self.enter(Stage::Clone).await,
+        }
+        let meter = self.open_routes(&grant, agent, &wishes, proxy)?;
         let inside = self.live.inside()?;
         self.early(self.live.while_alive(async {
             workspace::prepare(&inside, &grant).await?;
@@ -227,7 +251,13 @@ impl<'a> Session<'a> {
                 let project = &work.admitted.grant;
                 let trailers = grant.trailers.get(&project.key).ok_or_else(no_trailers);
                 let (inside, progress) = (&inside, self.progress);
-                async move { workspace::clone(inside, project, trailers?, exists, progress).await }
+                async move {
+                    if plan.is_some() {
+                        workspace::adopt(inside, project, trailers?, exists).await
+                    } else {
+                        workspace::clone(inside, project, trailers?, exists, progress).await
+                    }
+                }
             }))
             .await
         }))
@@ -256,6 +286,15 @@ impl<'a> Session<'a> {
             return Err(stopped(self.steering));
         }
         let refused = self.live.while_alive(self.collect(&grant)).await?;
+        if !refused.is_empty()
+            && let Some(place) = self.live.full().await
+        {
+            let message = format!(
+                "{place} in the sandbox is full and not everything could be committed: ask for less at a time, or let the operator raise \
+                 sandbox.workspace_bytes"
+            );
+            return Err(Failure::new(Reason::DiskFull, message));
+        }
         Ok(Worked {
             agent: agent_name,
             grant,
@@ -353,6 +392,7 @@ impl<'a> Session<'a> {
             })
         });
         let turned = usage::watched(meter, self.progress, &stop, self.steering.token(), turning).await;
+        agent::tell_dropped_errors(started.dropped_errors(), self.progress).await;
         let stop_reason = match &turned {
             Ok(report) => report.stop_reason.clone(),
             Err(failure) => failure.reason.as_str().to_owned(),

@@ -27,6 +27,9 @@ const TEARDOWN: Duration = Duration::from_secs(120);
 /// How often what nobody owns is looked for.
 const REAP_EVERY: Duration = Duration::from_secs(60);
 
+/// How often it is asked whether the disk has room for new work.
+const DISK_EVERY: Duration = Duration::from_secs(1);
+
 /// A worker.
 pub struct Worker {
     rooms: Arc<Rooms>,
@@ -71,6 +74,8 @@ impl Worker {
     pub async fn run(self: &Arc<Self>, stop: CancellationToken, drain: Duration) {
         let sessions = TaskTracker::new();
         let reaper = tokio::spawn(self.clone().reap_regularly());
+        self.look_at_disk().await;
+        let disk = tokio::spawn(self.clone().look_at_disk_regularly());
         loop {
             // The slot first: a delivery that cannot be worked on belongs to another worker.
             let slot = tokio::select! {
@@ -79,9 +84,16 @@ impl Worker {
                 slot = self.slots.clone().acquire_owned() => slot,
             };
             let Ok(slot) = slot else { break };
+            // What is not asked for stays with the broker, for this worker later or for another now.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = self.rooms.disk.until(false) => {}
+            }
             let delivery = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                () = self.rooms.disk.until(true) => continue,
                 delivery = self.queue.next_task() => delivery,
             };
             let Some(delivery) = delivery else { break };
@@ -101,6 +113,7 @@ impl Worker {
             }
         }
         reaper.abort();
+        disk.abort();
     }
 
     /// Ends every running session.
@@ -221,6 +234,20 @@ impl Worker {
         }
         if let Err(error) = claim.close().await {
             tracing::warn!(%session, %error, "the claim was not closed; it ends with the connection");
+        }
+    }
+
+    async fn look_at_disk(&self) {
+        if let Some(free) = self.rooms.disk.sample().await {
+            self.rooms.metrics.disk(free.bytes, self.rooms.disk.is_low());
+        }
+    }
+
+    async fn look_at_disk_regularly(self: Arc<Self>) {
+        let mut clock = tokio::time::interval(DISK_EVERY);
+        loop {
+            clock.tick().await;
+            self.look_at_disk().await;
         }
     }
 

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Exit, show};
+use super::{Exit, set_up, show};
 use crate::config::Config;
 use crate::forge::Clients;
 use crate::forge::CountRequests;
@@ -12,6 +12,7 @@ use crate::gateway::model::{CountModel, Endpoint};
 use crate::message::ForgeKind;
 use crate::metrics::Metrics;
 use crate::repository::Repositories;
+use crate::sandbox::disk::Disk;
 use crate::sandbox::docker::DockerEngine;
 use crate::sandbox::home;
 use crate::secret::{Mask, Secret};
@@ -67,6 +68,10 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
             Endpoint::new(model, key, counts.clone()).map_err(|message| bad(format!("models.{name}: {message}")))?;
         models.insert(name.clone(), Arc::new(endpoint));
     }
+    let set_up_secrets = set_up::secrets(&config.agents).map_err(bad)?;
+    for (_, secret) in set_up_secrets.values().flatten() {
+        mask.add(secret);
+    }
     let connect = Clients::new(config.forge.clone(), counts).map_err(|error| bad(error.to_string()))?;
     metrics.expect_egress(crate::grant::egress::Rule::ALL.iter().map(|rule| rule.as_str()));
     let credentials = config.credentials.clone();
@@ -79,10 +84,12 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
         config: config.session.clone(),
         sandbox: sandbox.clone(),
         state_dir: config.state_dir.clone(),
+        disk: Arc::new(Disk::new(config.disk.clone(), config.state_dir.clone())),
         tools_directory,
         agents: config.agents.clone(),
         tenants: config.tenants.clone(),
         default_agent: config.default_agent.clone(),
+        set_up_secrets,
         models,
         egress: Arc::new(config.egress.clone()),
         resolver: Arc::new(crate::gateway::egress::SystemResolver::default()),
@@ -119,6 +126,10 @@ pub(super) fn check(config: &Config) -> Exit {
             show::complain(&error.to_string());
             return Exit::BadConfig;
         }
+    }
+    if let Err(message) = set_up::secrets(&config.agents) {
+        show::complain(&message);
+        return Exit::BadConfig;
     }
     show::line(&format!(
         "the configuration is good: worker {}, {} agents, {} slots",

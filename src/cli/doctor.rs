@@ -11,14 +11,12 @@ use super::{Exit, log, show};
 use crate::config::Config;
 use crate::message::Task;
 use crate::queue::rabbitmq::RabbitMq;
+use crate::sandbox::disk;
 use crate::session::Rooms;
 use crate::session::credential::Asked;
 
 mod engine;
 mod faults;
-
-/// Below this much free space in the state directory a worker is in danger, in bytes.
-const LOW_DISK: u64 = 2 * 1024 * 1024 * 1024;
 
 /// One finding.
 #[derive(Debug, Serialize)]
@@ -160,31 +158,32 @@ fn exposed(config: &Config) -> Vec<Finding> {
 }
 
 fn disk(config: &Config) -> Finding {
-    // The directory may not be there yet: its nearest parent tells.
-    let existing = config
-        .state_dir
-        .ancestors()
-        .find(|path| path.exists())
-        .unwrap_or(Path::new("/"));
-    match nix::sys::statvfs::statvfs(existing) {
-        Ok(about) => {
-            let free = about.blocks_available().saturating_mul(about.fragment_size());
-            let found = format!("{} MiB free for {}", free / 1024 / 1024, config.state_dir.display());
-            if free < LOW_DISK {
-                let remedy = "free space, or move state_dir to a larger disk".to_owned();
-                Finding {
-                    check: "disk".into(),
-                    state: State::Warning,
-                    found,
-                    remedy: Some(remedy),
-                }
-            } else {
-                ok("disk", found)
+    match disk::free(&config.state_dir) {
+        Ok(free) => {
+            const MIB: u64 = 1024 * 1024;
+            let mark = config.disk.least_free_bytes;
+            let files = free
+                .files
+                .map(|files| format!(" and {files} files"))
+                .unwrap_or_default();
+            let found = format!(
+                "{} MiB{files} free for {}",
+                free.bytes / MIB,
+                config.state_dir.display()
+            );
+            if free.bytes >= mark {
+                return ok("disk", found);
+            }
+            Finding {
+                check: "disk".into(),
+                state: State::Problem,
+                found: format!("{found}; no task is taken below {} MiB", mark / MIB),
+                remedy: Some("free space, move state_dir to a larger disk, or lower disk.least_free_bytes".into()),
             }
         }
         Err(error) => problem(
             "disk",
-            format!("{}: {error}", existing.display()),
+            format!("{}: {error}", config.state_dir.display()),
             "set state_dir to a directory that can be used",
         ),
     }

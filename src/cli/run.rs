@@ -46,6 +46,10 @@ pub(super) async fn run(config: Config) -> Exit {
         let engine_answers = engine_answers.clone();
         move || engine_answers.load(Ordering::Relaxed)
     });
+    readiness.require("the disk is nearly full", {
+        let disk = composed.rooms.disk.clone();
+        move || !disk.is_low()
+    });
     let stop = CancellationToken::new();
     let admin = match Admin::start(&config.admin, composed.rooms.metrics.clone(), readiness.clone()).await {
         Ok(admin) => admin,

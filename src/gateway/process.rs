@@ -103,6 +103,12 @@ impl Process {
         self.errors.text()
     }
 
+    /// How much of what it wrote to standard error is not kept, in bytes.
+    #[must_use]
+    pub fn dropped_errors(&self) -> u64 {
+        self.errors.dropped()
+    }
+
     /// Waits for its exit; a connection that broke counts as status 255. Cancel-safe.
     pub async fn wait(&mut self) -> Exit {
         match self.exit.wait_for(Option::is_some).await {
@@ -143,21 +149,34 @@ impl Process {
 
 /// The end of a stream of bytes.
 #[derive(Debug, Clone, Default)]
-pub struct Tail(Arc<Mutex<VecDeque<u8>>>);
+pub struct Tail(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    end: VecDeque<u8>,
+    dropped: u64,
+}
 
 impl Tail {
     fn push(&self, bytes: &[u8]) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.extend(&bytes[bytes.len().saturating_sub(KEPT_ERRORS)..]);
-        let excess = kept.len().saturating_sub(KEPT_ERRORS);
-        kept.drain(..excess);
+        let skipped = bytes.len().saturating_sub(KEPT_ERRORS);
+        kept.end.extend(&bytes[skipped..]);
+        let excess = kept.end.len().saturating_sub(KEPT_ERRORS);
+        kept.end.drain(..excess);
+        kept.dropped = kept.dropped.saturating_add((skipped + excess) as u64);
+    }
+
+    /// Bytes that are not kept.
+    fn dropped(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).dropped
     }
 
     /// What is kept, as text.
     #[must_use]
     pub fn text(&self) -> String {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (front, back) = kept.as_slices();
+        let (front, back) = kept.end.as_slices();
         String::from_utf8_lossy(&[front, back].concat()).into_owned()
     }
 }

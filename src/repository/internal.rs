@@ -11,11 +11,14 @@ use super::policy::{self, Policy};
 
 mod limits;
 mod pre_receive;
+mod script;
 mod survey;
 mod trees;
 
 /// The hook's subcommand.
 pub(super) const PRE_RECEIVE: &str = "pre-receive";
+/// The subcommand that prints a file of a branch.
+pub(super) const SCRIPT: &str = "script";
 /// The subcommand that sums up what was staged.
 pub(super) const INSPECT: &str = "inspect";
 
@@ -41,8 +44,9 @@ pub fn run_on(
     let done = match words.as_slice() {
         [PRE_RECEIVE] => return pre_receive::run(input, &mut complaints),
         [INSPECT, directory, head, detail] => survey::run(Path::new(directory), head, detail, &mut output),
+        [SCRIPT, directory, reference, path] => script::run(Path::new(directory), reference, path, &mut output),
         _ => Err(format!(
-            "usage: {PRE_RECEIVE} | {INSPECT} DIRECTORY HEAD full|count; these are for the worker itself"
+            "usage: {PRE_RECEIVE} | {INSPECT} DIRECTORY HEAD full|count | {SCRIPT} DIRECTORY REF PATH; these are for the worker itself"
         )),
     };
     match done {

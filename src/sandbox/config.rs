@@ -30,7 +30,7 @@ pub struct Config {
     pub pids: i64,
     /// Where the workspace lives.
     pub workspace: Workspace,
-    /// Largest workspace on tmpfs, in bytes.
+    /// Largest workspace, in bytes. On tmpfs a bound that nothing passes; on disk a session that takes more is stopped.
     pub workspace_bytes: u64,
     /// User and group id of everything in the sandbox.
     pub uid: u32,

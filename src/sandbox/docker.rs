@@ -15,11 +15,13 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
 };
 use futures::StreamExt as _;
+use tokio::sync::watch;
 
 use super::{Config, Ended, Engine, EngineFacts, Sandbox, SandboxError, SandboxSpec, Survey};
 use crate::message::SandboxId;
 
 mod image;
+mod memory;
 mod seccomp;
 mod spec;
 mod survey;
@@ -147,10 +149,11 @@ impl Engine for DockerEngine {
         let image = self.image(&spec.image).await?;
         let profile = seccomp::profile(&self.config.seccomp)?;
         let body = spec::create_body(&self.config, spec, &image, profile.as_deref());
-        let sandbox = DockerSandbox {
+        let mut sandbox = DockerSandbox {
             client: client.clone(),
             name: name.clone(),
             timeout: self.timeout(),
+            memory: None,
         };
         let created = within(self.timeout(), client.create_container(Some(options), body)).await;
         if let Err(error) = created {
@@ -170,6 +173,8 @@ impl Engine for DockerEngine {
                 detail: sentence(&error),
             });
         }
+        // Before the start: nothing that is killed is missed.
+        sandbox.memory = Some(memory::MemoryWatch::start(client.clone(), name.clone()));
         if let Err(error) = within(
             self.timeout(),
             client.start_container(&name, None::<StartContainerOptions>),
@@ -214,6 +219,7 @@ impl Engine for DockerEngine {
                 client: client.clone(),
                 name,
                 timeout: self.timeout(),
+                memory: None,
             };
             // One that cannot be removed does not keep the others.
             match sandbox.remove().await {
@@ -230,6 +236,8 @@ struct DockerSandbox {
     client: Docker,
     name: String,
     timeout: Duration,
+    /// Of one that was started here.
+    memory: Option<memory::MemoryWatch>,
 }
 
 #[async_trait]
@@ -255,6 +263,12 @@ impl Sandbox for DockerSandbox {
             Err(_) => false,
         };
         Ok(Ended { status, out_of_memory })
+    }
+
+    fn memory_kills(&self) -> watch::Receiver<u64> {
+        self.memory
+            .as_ref()
+            .map_or_else(|| watch::Sender::new(0).subscribe(), memory::MemoryWatch::kills)
     }
 
     async fn remove(&self) -> Result<(), SandboxError> {

@@ -1,6 +1,6 @@
 //! What the sessions of one worker share, and their settings. Values only: nothing here runs.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use crate::gateway::model;
 use crate::message::{AgentName, Credential, SandboxId};
 use crate::metrics::Metrics;
 use crate::repository::Repositories;
+use crate::sandbox::disk::Disk;
 use crate::sandbox::{self, Engine};
 use crate::secret::Secret;
 
@@ -78,6 +79,8 @@ pub struct Rooms {
     pub sandbox: sandbox::Config,
     /// Where the worker's state lives.
     pub state_dir: PathBuf,
+    /// The disk on which it is.
+    pub disk: Arc<Disk>,
     /// The directory with `inside` and the hooks.
     pub tools_directory: PathBuf,
     /// The configured agents.
@@ -86,6 +89,8 @@ pub struct Rooms {
     pub tenants: super::tenant::Tenants,
     /// The agent of tasks that name none.
     pub default_agent: Option<AgentName>,
+    /// The secrets of agents' set-ups.
+    pub set_up_secrets: BTreeMap<AgentName, super::SetUpSecrets>,
     /// The configured model endpoints.
     pub models: model::Endpoints,
     /// What the operator says of the way out.
@@ -109,6 +114,14 @@ pub struct Rooms {
 }
 
 impl Rooms {
+    /// Removes the directories of sandboxes that a killed worker left. Only at the start, while nobody holds one.
+    ///
+    /// # Errors
+    /// They cannot be removed.
+    pub async fn remove_left_homes(&self) -> Result<(), sandbox::SandboxError> {
+        sandbox::home::remove_tree(&self.state_dir.join("sandboxes")).await
+    }
+
     /// By what this worker's sandboxes are known on an engine that others use too: two workers of one host and name differ in their state.
     #[must_use]
     pub fn owner(&self) -> String {

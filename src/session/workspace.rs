@@ -212,6 +212,59 @@ pub(super) async fn clone(
     Err(Failure::new(Reason::CloneFailed, message))
 }
 
+/// Takes over a project that the set-up cloned: the session's branch is checked out, now that no secret is in reach. What the set-up left in
+/// the tree stays, unless the branch has something else there.
+pub(super) async fn adopt(
+    inside: &Inside,
+    project: &ProjectGrant,
+    trailers: &Trailers,
+    branch_exists: bool,
+) -> Result<(), Failure> {
+    let (start, track) = if branch_exists {
+        (&project.branch, "--track")
+    } else {
+        (&project.base, "--no-track")
+    };
+    let script = "cd \"$1\" && dir=$(git rev-parse --git-dir) && printf '%s\\n' \"$5\" > \"$dir/cofferdam-trailers\" && \
+                  { git checkout -q \"$4\" -B \"$3\" \"origin/$2\" 2>/dev/null || git checkout -q -f \"$4\" -B \"$3\" \"origin/$2\"; } && \
+                  git symbolic-ref -q HEAD >/dev/null";
+    let process = inside
+        .spawn(Command {
+            argv: [
+                "sh",
+                "-c",
+                script,
+                "adopt",
+                &project.directory,
+                start.as_str(),
+                project.branch.as_str(),
+                track,
+                &trailers.lines().join("\n"),
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            env: base_environment(),
+            directory: WORKSPACE.to_owned(),
+        })
+        .await?;
+    let (exit, _, errors) = process.finish(0).await;
+    if exit.is_success() {
+        return Ok(());
+    }
+    let said: String = errors
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .chars()
+        .take(600)
+        .collect();
+    let message = format!(
+        "the branch {start} of {} could not be checked out after the set-up (status {}): {said}",
+        project.key, exit.status
+    );
+    Err(Failure::new(Reason::CloneFailed, message))
+}
+
 /// "Receiving objects:  42% (…)" as phase and percentage.
 fn clone_progress(line: &str) -> Option<(String, u8)> {
     let (phase, rest) = line.trim_start_matches("remote: ").split_once(':')?;

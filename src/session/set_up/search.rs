@@ -181,7 +181,8 @@ mod tests {
     fn a_value_is_found_in_every_form_and_place_and_never_told() {
         assert_eq!(said(|_| {}), None);
         let encoded = base64::engine::general_purpose::STANDARD.encode(VALUE);
-        let cases: [(&str, Box<dyn Fn(&Path)>); 6] = [
+        type Plant = Box<dyn Fn(&Path)>;
+        let cases: [(&str, Plant); 6] = [
             (
                 "a/.npmrc",
                 Box::new(|root| std::fs::write(root.join("a/.npmrc"), format!("_authToken={VALUE}\n")).unwrap()),

@@ -26,6 +26,7 @@ mod policy;
 mod publish;
 pub mod push_check;
 mod remote;
+pub mod scan;
 mod staging;
 mod store;
 #[cfg(test)]

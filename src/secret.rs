@@ -7,6 +7,10 @@ use std::fmt;
 use base64::Engine as _;
 use secrecy::{ExposeSecret, SecretString};
 
+mod traces;
+
+pub use traces::Traces;
+
 /// A credential. Read it only where it is put on the wire.
 #[derive(Clone)]
 pub struct Secret(SecretString);

@@ -20,6 +20,7 @@ use crate::tools::Wishes;
 
 pub mod admit;
 pub mod change_text;
+pub mod checks;
 mod connections;
 pub mod credential;
 mod expiry;
@@ -37,6 +38,7 @@ mod stage;
 pub mod steering;
 mod turn;
 mod verdict;
+pub mod visibility;
 mod workspace;
 
 use admit::Admitted;
@@ -92,6 +94,9 @@ async fn path(
     steering: &Steering,
 ) -> SessionOutcome {
     let began = Instant::now();
+    for secret in secrets.values().chain(&rooms.own_keys) {
+        open.known.add(secret);
+    }
     let mut session = Session {
         rooms,
         task,
@@ -260,6 +265,7 @@ impl<'a> Session<'a> {
             rooms: self.rooms,
             progress: self.progress,
             stop: self.steering.token(),
+            open: self.open,
             words: self.words(&worked.agent, &worked.grant),
         };
         let left = |work: &Work| Left {

@@ -57,17 +57,20 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
         home::install_tools(&config.sandbox, &config.state_dir).map_err(|error| bad(error.to_string()))?;
     let counts = Arc::new(Counts(metrics.clone()));
     let mut mask = Mask::default();
+    let mut own_keys = Vec::new();
     let mut models = crate::gateway::model::Endpoints::new();
     for (name, model) in &config.models {
         let key = model_key(model).map_err(|message| bad(format!("models.{name}: {message}")))?;
         if let Some(key) = &key {
             mask.add(key);
+            own_keys.push(key.clone());
         }
         let endpoint =
             Endpoint::new(model, key, counts.clone()).map_err(|message| bad(format!("models.{name}: {message}")))?;
         models.insert(name.clone(), Arc::new(endpoint));
     }
     let connect = Clients::new(config.forge.clone(), counts).map_err(|error| bad(error.to_string()))?;
+    let secret_rules = Arc::new(config.session.secret_scan.compile().map_err(bad)?);
     let credentials = config.credentials.clone();
     let rooms = Rooms {
         worker,
@@ -81,6 +84,8 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
         credentials: Box::new(move |credential| credentials.resolve(credential, |name| std::env::var(name).ok())),
         connect: Arc::new(connect),
         repositories,
+        secret_rules,
+        own_keys,
         engine: Arc::new(DockerEngine::new(config.sandbox.clone())),
         metrics,
         progress: config.progress.clone(),
@@ -100,6 +105,10 @@ pub(super) fn check(config: &Config) -> Exit {
             show::complain(&format!("models.{name}: {message}"));
             return Exit::BadConfig;
         }
+    }
+    if let Err(message) = config.session.secret_scan.compile() {
+        show::complain(&message);
+        return Exit::BadConfig;
     }
     show::line(&format!(
         "the configuration is good: worker {}, {} agents, {} slots",

@@ -41,7 +41,7 @@ fn internal_command() -> Vec<String> {
 }
 
 /// All files below a directory.
-fn files_below(directory: &std::path::Path) -> Vec<PathBuf> {
+pub(super) fn files_below(directory: &std::path::Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();

@@ -30,7 +30,7 @@ impl Session<'_> {
             .map(|work| (work.admitted.grant.key.clone(), work.staging.clone()));
         let routes = Arc::new(GitRoutes::new(projects, tell));
         self.open.reachable(self.live.inside()?, routes.clone());
-        let reach = reach::of(self.rooms, &self.work, self.progress, &self.open.speaking);
+        let reach = reach::of(self.rooms, &self.work, self.progress, self.open);
         let mut router = git::router(routes).merge(tools::router(grant.clone(), wishes.clone(), reach));
         if let Some(name) = &agent.model {
             let endpoint = self.rooms.models.get(name).ok_or_else(|| {

@@ -164,7 +164,11 @@ enum Read {
 }
 
 /// Looks at every piece.
-async fn read_pieces(mut input: impl tokio::io::AsyncBufRead + Unpin, wanted: &Wanted, most: u64) -> Result<Read, String> {
+async fn read_pieces(
+    mut input: impl tokio::io::AsyncBufRead + Unpin,
+    wanted: &Wanted,
+    most: u64,
+) -> Result<Read, String> {
     let mut search = search::Search::new(wanted.clone());
     let mut total = 0_u64;
     while let Some((header, bytes)) = frame::read(&mut input).await? {

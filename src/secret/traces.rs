@@ -160,8 +160,15 @@ mod tests {
                 for text in [STANDARD.encode(&whole), URL_SAFE.encode(&whole)] {
                     assert!(traces().find(text.as_bytes()).is_some(), "{before:?} {after:?}");
                     // As `base64 -w 10` writes it.
-                    let broken: Vec<&str> = text.as_bytes().chunks(10).map(|line| std::str::from_utf8(line).unwrap()).collect();
-                    assert!(traces().find(broken.join("\n").as_bytes()).is_some(), "{before:?} {after:?}");
+                    let broken: Vec<&str> = text
+                        .as_bytes()
+                        .chunks(10)
+                        .map(|line| std::str::from_utf8(line).unwrap())
+                        .collect();
+                    assert!(
+                        traces().find(broken.join("\n").as_bytes()).is_some(),
+                        "{before:?} {after:?}"
+                    );
                 }
             }
         }

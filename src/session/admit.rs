@@ -93,7 +93,10 @@ pub(super) async fn admit(
 
 /// A session over a public and another project could carry what it reads in the one into the other.
 async fn refuse_mix(rooms: &Rooms, task: &Task, admitted: &[Admitted], progress: &Progress) -> Result<(), Failure> {
-    let seen: Vec<_> = admitted.iter().map(|one| (&one.grant.key, one.facts.visibility)).collect();
+    let seen: Vec<_> = admitted
+        .iter()
+        .map(|one| (&one.grant.key, one.facts.visibility))
+        .collect();
     let Some(mix) = visibility::mix(&seen) else {
         return Ok(());
     };

@@ -92,7 +92,10 @@ pub fn description(parts: &Parts<'_>) -> String {
     };
     if !branch.warnings.is_empty() {
         let list: Vec<String> = branch.warnings.iter().map(|warning| format!("- {warning}")).collect();
-        section("Look at this before you merge", bounded(&list.join("\n"), LONGEST_SECTION));
+        section(
+            "Look at this before you merge",
+            bounded(&list.join("\n"), LONGEST_SECTION),
+        );
     }
     section("Changes", said(&sections.changes, changes_from(branch)));
     section("Approach", said(&sections.approach, approach_from(branch)));
@@ -311,7 +314,9 @@ mod tests {
         branch.warnings = vec!["It changes `x`.".into(), "It changes `y`.".into()];
         let text = description(&parts(&Sections::default(), &branch, &[]));
         assert!(
-            text.starts_with("## Look at this before you merge\n\n- It changes `x`.\n- It changes `y`.\n\n## Changes\n"),
+            text.starts_with(
+                "## Look at this before you merge\n\n- It changes `x`.\n- It changes `y`.\n\n## Changes\n"
+            ),
             "{text}"
         );
     }

@@ -124,7 +124,10 @@ impl Publishing<'_> {
             tracing::warn!(project = %key, places = findings.len(), "work that holds a credential is not published");
             return Err(Failure::new(Reason::SecretFound, sentences::stopped(&findings)));
         }
-        let (code, message) = ("secret_suspected".to_owned(), sentences::suspected(&key.to_string(), &findings));
+        let (code, message) = (
+            "secret_suspected".to_owned(),
+            sentences::suspected(&key.to_string(), &findings),
+        );
         self.progress.state(EventBody::Warning { code, message }).await;
         Ok(findings)
     }
@@ -141,7 +144,8 @@ impl Publishing<'_> {
                 }
                 CiFiles::Hold => self.hold(work, &sentence).await?,
                 CiFiles::Refuse => {
-                    let message = format!("{sentence}, which the operator does not let a session publish (session.ci_files)");
+                    let message =
+                        format!("{sentence}, which the operator does not let a session publish (session.ci_files)");
                     return Err(Failure::new(Reason::ReviewNeeded, message));
                 }
             }

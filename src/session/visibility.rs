@@ -59,8 +59,15 @@ mod tests {
         assert_eq!(of([Public, Public, Public]), None);
         assert_eq!(of([Private, Internal, Private]), None);
         let said = of([Private, Private, Public]).unwrap();
-        assert!(said.contains("lab:a/three, which is public") && said.contains("lab:a/one, which is private"), "{said}");
-        assert!(of([Public, Public, Internal]).unwrap().contains("lab:a/three, which is internal"));
+        assert!(
+            said.contains("lab:a/three, which is public") && said.contains("lab:a/one, which is private"),
+            "{said}"
+        );
+        assert!(
+            of([Public, Public, Internal])
+                .unwrap()
+                .contains("lab:a/three, which is internal")
+        );
     }
 
     #[test]

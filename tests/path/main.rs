@@ -18,5 +18,6 @@ mod kit;
 mod main_job;
 mod opencode;
 mod outcomes;
+mod publish_checks;
 mod scopes;
 mod secrets;

@@ -22,7 +22,9 @@ pub(super) fn run(directory: &Path, head: &str, most: &str, output: &mut impl Wr
     let policy = super::enter(directory)?;
     let mut hand_over = HandOver {
         output: std::io::BufWriter::with_capacity(64 * 1024, output),
-        left: most.parse().map_err(|_| "the number of bytes does not read".to_owned())?,
+        left: most
+            .parse()
+            .map_err(|_| "the number of bytes does not read".to_owned())?,
         most: most.to_owned(),
     };
     let done = Added::open(directory)
@@ -96,7 +98,9 @@ impl Added<'_> {
         let repository = super::open(directory)?;
         let known = Odb::new()?;
         let store = directory.join(policy::STORE).join("objects");
-        let store = store.to_str().ok_or_else(|| Failed("the store's path is not text".to_owned()))?;
+        let store = store
+            .to_str()
+            .ok_or_else(|| Failed("the store's path is not text".to_owned()))?;
         known.add_disk_alternate(store)?;
         let shown = super::shown(&repository, directory)?;
         Ok(Self {
@@ -188,7 +192,8 @@ impl Added<'_> {
             let whole = self.repository.find_blob(new)?;
             return output.lines(commit, path, 1, whole.content());
         }
-        let patch = Patch::from_diff(diff, index)?.ok_or_else(|| Failed("a changed file cannot be compared".to_owned()))?;
+        let patch =
+            Patch::from_diff(diff, index)?.ok_or_else(|| Failed("a changed file cannot be compared".to_owned()))?;
         let mut lines = added(&patch)?;
         for other in others {
             let Some(blob) = entry(other, path).and_then(|id| self.repository.find_blob(id).ok()) else {

@@ -108,7 +108,11 @@ mod tests {
             b"{\"kind\":\"other\"}\n",
             b"\xff\n",
         ] {
-            assert!(read(&mut &broken[..]).await.is_err(), "{}", String::from_utf8_lossy(broken));
+            assert!(
+                read(&mut &broken[..]).await.is_err(),
+                "{}",
+                String::from_utf8_lossy(broken)
+            );
         }
     }
 }

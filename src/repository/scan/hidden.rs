@@ -12,29 +12,27 @@ pub(super) fn holds_hidden(line: &str, first_of_file: bool) -> bool {
         line
     };
     let mut before: Option<char> = None;
-    let mut characters = line.chars().peekable();
-    while let Some(c) = characters.next() {
-        let after = characters.peek().copied();
-        if counts(c, before, after) {
-            return true;
-        }
+    line.chars().any(|c| {
+        let hidden = counts(c, before);
         before = Some(c);
-    }
-    false
+        hidden
+    })
 }
 
-fn counts(c: char, before: Option<char>, after: Option<char>) -> bool {
+fn counts(c: char, before: Option<char>) -> bool {
     // Control characters are seen by every viewer of a diff, and hidden ones of ASCII are none.
     if c.is_ascii() || is_shown(c) || c.is_control() {
         return false;
     }
-    let foreign = |near: Option<char>| near.is_some_and(|near| !near.is_ascii() && is_shown(near) && !near.is_whitespace());
+    let foreign =
+        |near: Option<char>| near.is_some_and(|near| !near.is_ascii() && is_shown(near) && !near.is_whitespace());
     match c {
-        // Part of emoji, and of how some scripts join their letters.
+        // Part of emoji, and of how some scripts join their letters. Keycap emoji begin with a digit or a sign.
         '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' | '\u{180b}'..='\u{180f}' => {
-            !(foreign(before) || before == Some('\u{fe0f}') || (foreign(after) && before.is_none_or(|near| !near.is_ascii())))
-                // Keycap emoji begin with a digit or a sign.
-                && !(c == '\u{fe0f}' && before.is_some_and(|near| near.is_ascii_digit() || matches!(near, '#' | '*')))
+            let in_script = foreign(before) || before == Some('\u{fe0f}');
+            let keycap =
+                c == '\u{fe0f}' && before.is_some_and(|near| near.is_ascii_digit() || matches!(near, '#' | '*'));
+            !in_script && !keycap
         }
         _ => true,
     }

@@ -49,28 +49,47 @@ pub(super) fn is_random(value: &[u8]) -> bool {
 
 fn is_uuid(value: &[u8]) -> bool {
     value.len() == 36
-        && value
-            .iter()
-            .enumerate()
-            .all(|(place, byte)| match place {
-                8 | 13 | 18 | 23 => *byte == b'-',
-                _ => byte.is_ascii_hexdigit(),
-            })
+        && value.iter().enumerate().all(|(place, byte)| match place {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
 }
 
 /// Words that no credential drawn by lot holds.
 const ALWAYS: [&str; 9] = [
-    "example", "placeholder", "dummy", "changeme", "redacted", "xxxxxx", "000000", "......", "insert",
+    "example",
+    "placeholder",
+    "dummy",
+    "changeme",
+    "redacted",
+    "xxxxxx",
+    "000000",
+    "......",
+    "insert",
 ];
 /// Words that a real value of a service's own shape might hold by chance, but hardly one that was only assigned to a name.
 const WHEN_ASSIGNED: [&str; 14] = [
-    "test", "sample", "fake", "mock", "your", "foobar", "12345", "abcde", "secret", "passw", "token", "process.env", "environ", "localhost",
+    "test",
+    "sample",
+    "fake",
+    "mock",
+    "your",
+    "foobar",
+    "12345",
+    "abcde",
+    "secret",
+    "passw",
+    "token",
+    "process.env",
+    "environ",
+    "localhost",
 ];
 
 /// Whether a value says itself that it is none.
 pub(super) fn is_placeholder(value: &[u8], assigned: bool) -> bool {
     let lower = String::from_utf8_lossy(value).to_ascii_lowercase();
-    ALWAYS.iter().any(|word| lower.contains(word)) || (assigned && WHEN_ASSIGNED.iter().any(|word| lower.contains(word)))
+    ALWAYS.iter().any(|word| lower.contains(word))
+        || (assigned && WHEN_ASSIGNED.iter().any(|word| lower.contains(word)))
 }
 
 #[cfg(test)]

@@ -124,7 +124,8 @@ impl Rules {
             .match_kind(MatchKind::Standard)
             .build(&keywords)
             .map_err(wrong("the keywords"))?;
-        let whole = |(index, text): (usize, &String)| pattern(&format!("allow.values[{index}]"), &format!("^(?:{text})$"));
+        let whole =
+            |(index, text): (usize, &String)| pattern(&format!("allow.values[{index}]"), &format!("^(?:{text})$"));
         let path = |(index, text): (usize, &String)| {
             regex::Regex::new(&glob(text)).map_err(wrong(&format!("allow.paths[{index}]")))
         };
@@ -204,7 +205,9 @@ impl Rules {
 }
 
 fn read(place: &str, text: &str) -> Result<Vec<RuleText>, RulesError> {
-    toml::from_str(text).map(|file: RulesFile| file.rule).map_err(wrong(place))
+    toml::from_str(text)
+        .map(|file: RulesFile| file.rule)
+        .map_err(wrong(place))
 }
 
 fn pattern(place: &str, text: &str) -> Result<Regex, RulesError> {
@@ -291,7 +294,12 @@ mod tests {
             sha256: vec!["ab".into()],
             ..Allow::default()
         };
-        assert!(Rules::new(None, &allow).unwrap_err().to_string().contains("allow.sha256[0]"));
+        assert!(
+            Rules::new(None, &allow)
+                .unwrap_err()
+                .to_string()
+                .contains("allow.sha256[0]")
+        );
     }
 
     #[test]

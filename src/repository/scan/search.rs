@@ -84,7 +84,8 @@ impl Wanted {
             .into_iter()
             .collect();
         if let Some(rules) = self.rules.as_deref().filter(|_| by_rules) {
-            let looks_like = |found: super::Match| (found.start, format!("what looks like {}", found.says), Some(found.rule));
+            let looks_like =
+                |found: super::Match| (found.start, format!("what looks like {}", found.says), Some(found.rule));
             found.extend(rules.find(bytes).into_iter().map(looks_like));
         }
         found
@@ -142,10 +143,7 @@ impl Search {
                 self.note(&bytes, |_| place.clone(), true);
             }
             Header::Commit { commit, .. } => {
-                let head = bytes
-                    .windows(2)
-                    .position(|pair| pair == b"\n\n")
-                    .unwrap_or(bytes.len());
+                let head = bytes.windows(2).position(|pair| pair == b"\n\n").unwrap_or(bytes.len());
                 let place = |start: usize| {
                     if start < head {
                         return format!("what the commit {} says of its author", short(&commit));
@@ -173,7 +171,11 @@ impl Search {
         let (mut text, first) = std::mem::take(&mut self.before);
         text.extend_from_slice(&bytes);
         let at = |start: usize| first + lines(text.get(..start).unwrap_or_default());
-        let through = self.wanted.rules.as_deref().is_some_and(|rules| rules.lets_through(path));
+        let through = self
+            .wanted
+            .rules
+            .as_deref()
+            .is_some_and(|rules| rules.lets_through(path));
         let shown = self.wanted.shown(path);
         let place = |start: usize| format!("{shown}:{} (commit {commit})", at(start));
         self.note(&text, place, !through);
@@ -288,11 +290,18 @@ mod tests {
     #[test]
     fn allowed_paths_are_for_rules_and_not_for_the_sessions_own() {
         let mut search = search(&["tests/**"]);
-        for (path, text) in [("tests/a", token()), ("tests/b", "own-secret-1234".into()), ("src/c", token())] {
+        for (path, text) in [
+            ("tests/a", token()),
+            ("tests/b", "own-secret-1234".into()),
+            ("src/c", token()),
+        ] {
             let (header, bytes) = piece(path, 3, false, &text);
             search.look(header, bytes).unwrap();
         }
-        assert_eq!(places(search), ["src/c:3 (commit 0123456789)", "tests/b:3 (commit 0123456789)"]);
+        assert_eq!(
+            places(search),
+            ["src/c:3 (commit 0123456789)", "tests/b:3 (commit 0123456789)"]
+        );
     }
 
     #[test]
@@ -322,7 +331,10 @@ mod tests {
         search.look(header, text.into_bytes()).unwrap();
         assert_eq!(
             places(search),
-            ["line 3 of the message of commit abcdef", "what the commit abcdef says of its author"]
+            [
+                "line 3 of the message of commit abcdef",
+                "what the commit abcdef says of its author"
+            ]
         );
     }
 
@@ -333,7 +345,10 @@ mod tests {
         search.look(header, bytes).unwrap();
         let (header, bytes) = piece("b.bin", 1, false, "\0\u{202e}");
         search.look(header, bytes).unwrap();
-        assert_eq!(search.finish().hidden.into_iter().collect::<Vec<_>>(), [("a.rs".to_owned(), 8)]);
+        assert_eq!(
+            search.finish().hidden.into_iter().collect::<Vec<_>>(),
+            [("a.rs".to_owned(), 8)]
+        );
     }
 
     #[test]

@@ -59,7 +59,10 @@ impl Answers {
             }
             Some(State::Open(waiting)) => {
                 let heard = waiting.send(publish).is_ok();
-                all.insert(project.clone(), if heard { State::Answered(publish) } else { State::Over });
+                all.insert(
+                    project.clone(),
+                    if heard { State::Answered(publish) } else { State::Over },
+                );
                 if heard {
                     Ok(())
                 } else {
@@ -111,7 +114,12 @@ mod tests {
         answers.give(&key(), true).unwrap();
         assert!(answers.give(&key(), false).unwrap_err().contains("to publish it"));
         assert!(question.answered().await);
-        assert!(answers.give(&key(), false).unwrap_err().contains("the first answer counts"));
+        assert!(
+            answers
+                .give(&key(), false)
+                .unwrap_err()
+                .contains("the first answer counts")
+        );
     }
 
     #[tokio::test]

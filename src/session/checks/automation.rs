@@ -100,14 +100,26 @@ pub fn runs_on_its_own(path: &str) -> Option<&'static str> {
     let in_directory = || {
         DIRECTORIES.iter().find_map(|(directory, what)| {
             // Above it: a link in the place of `.github` brings other workflows.
-            let is_above = directory.strip_prefix(path.as_str()).is_some_and(|rest| rest.starts_with('/'));
-            let is_below = path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            let is_above = directory
+                .strip_prefix(path.as_str())
+                .is_some_and(|rest| rest.starts_with('/'));
+            let is_below = path
+                .strip_prefix(directory)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
             (is_above || is_below).then_some(*what)
         })
     };
     // Files that others include by habit.
-    let included = || [".gitlab-ci.yml", ".gitlab-ci.yaml"].iter().any(|end| name.ends_with(end)).then_some("GitLab CI");
-    of(NAMES, name).or_else(|| of(TOP, &path)).or_else(included).or_else(in_directory)
+    let included = || {
+        [".gitlab-ci.yml", ".gitlab-ci.yaml"]
+            .iter()
+            .any(|end| name.ends_with(end))
+            .then_some("GitLab CI")
+    };
+    of(NAMES, name)
+        .or_else(|| of(TOP, &path))
+        .or_else(included)
+        .or_else(in_directory)
 }
 
 /// The changed paths that run on their own, with what runs them. A link counts by where it leads, too.

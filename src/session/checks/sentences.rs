@@ -33,7 +33,11 @@ fn listed(places: impl ExactSizeIterator<Item = String>) -> String {
         .take(MOST_LISTED)
         .map(|place| place.chars().take(LONGEST_PLACE).collect())
         .collect();
-    let rest = if more > 0 { format!(", and {more} more") } else { String::new() };
+    let rest = if more > 0 {
+        format!(", and {more} more")
+    } else {
+        String::new()
+    };
     format!("{}{rest}", first.join(", "))
 }
 
@@ -103,7 +107,10 @@ pub(super) fn hidden(project: &str, checked: &Checked) -> Option<String> {
 pub(super) fn for_reviewers(checked: &Checked) -> Vec<String> {
     let mut said = Vec::new();
     for (path, what) in checked.automation.iter().take(MOST_SHOWN) {
-        said.push(format!("{} is changed, which runs on its own ({what}).", neutral::code(path)));
+        said.push(format!(
+            "{} is changed, which runs on its own ({what}).",
+            neutral::code(path)
+        ));
     }
     rest(&mut said, checked.automation.len(), "files that run on their own");
     for (path, line) in &checked.hidden {
@@ -135,7 +142,12 @@ mod tests {
     fn found(place: &str, rule: Option<&str>) -> Finding {
         Finding {
             place: place.into(),
-            says: if rule.is_some() { "what looks like a key" } else { "a credential of this session" }.into(),
+            says: if rule.is_some() {
+                "what looks like a key"
+            } else {
+                "a credential of this session"
+            }
+            .into(),
             rule: rule.map(str::to_owned),
         }
     }
@@ -148,16 +160,24 @@ mod tests {
             "the work holds what looks like a key in a.rs:1 (commit ab) (rule key), and nothing of it was published: take it out of every commit and \
              revoke it, or let the operator allow it (session.secret_scan.allow)"
         );
-        let many: Vec<Finding> = (0..6).map(|line| found(&format!("a:{line}"), Some("key"))).chain([found("b:1", None)]).collect();
+        let many: Vec<Finding> = (0..6)
+            .map(|line| found(&format!("a:{line}"), Some("key")))
+            .chain([found("b:1", None)])
+            .collect();
         let said = stopped(&many);
-        assert!(said.starts_with("the work holds a credential of this session in b:1, ") && said.contains("and 4 more"), "{said}");
+        assert!(
+            said.starts_with("the work holds a credential of this session in b:1, ") && said.contains("and 4 more"),
+            "{said}"
+        );
         assert!(said.contains("find out how it came there"));
     }
 
     #[test]
     fn reviewers_are_told_all_and_harmlessly() {
         let checked = Checked {
-            automation: (0..25).map(|n| (format!(".github/workflows/`@all`{n}.yml"), "GitHub Actions")).collect(),
+            automation: (0..25)
+                .map(|n| (format!(".github/workflows/`@all`{n}.yml"), "GitHub Actions"))
+                .collect(),
             hidden: vec![("a.rs".into(), 3)],
             more_hidden: true,
             suspected: vec![found("b.rs:4 (commit ab)", Some("key"))],

@@ -198,6 +198,8 @@ impl Config {
             ("session.turn_s", self.session.turn_s, 1),
             ("session.idle_s", self.session.idle_s, 1),
             ("session.grace_s", self.session.grace_s, 0),
+            ("session.answer_wait_s", self.session.answer_wait_s, 1),
+            ("session.secret_scan.timeout_s", self.session.secret_scan.timeout_s, 1),
             ("sandbox.call_timeout_s", self.sandbox.call_timeout_s, 1),
             ("repository.fetch_timeout_s", self.repository.fetch_timeout_s, 1),
             ("repository.push_timeout_s", self.repository.push_timeout_s, 1),

@@ -119,6 +119,40 @@ pub struct TokenFacts {
     pub capabilities: Capabilities,
 }
 
+/// Who may see a project.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Visibility {
+    /// Everybody.
+    Public,
+    /// Everybody with an account on the instance, or in the enterprise.
+    Internal,
+    /// Its members; also where the forge does not tell, or tells something new.
+    #[default]
+    Private,
+}
+
+impl Visibility {
+    /// What forges call it; anything else is private.
+    #[must_use]
+    pub fn of(word: Option<&str>) -> Self {
+        match word {
+            Some("public") => Self::Public,
+            Some("internal") => Self::Internal,
+            Some(_) | None => Self::Private,
+        }
+    }
+
+    /// The word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Internal => "internal",
+            Self::Private => "private",
+        }
+    }
+}
+
 /// What the worker needs to know of a project.
 #[derive(Debug, Clone)]
 pub struct ProjectFacts {
@@ -136,6 +170,8 @@ pub struct ProjectFacts {
     pub may_push: bool,
     /// Whether it is archived.
     pub archived: bool,
+    /// Who may see it.
+    pub visibility: Visibility,
 }
 
 /// A change request to open, or the text to give an existing one.

@@ -26,6 +26,7 @@ mod policy;
 mod publish;
 pub mod push_check;
 mod remote;
+pub mod scan;
 mod script;
 mod staging;
 mod store;

@@ -12,9 +12,11 @@ mod forms;
 mod mask;
 pub mod seal;
 mod shapes;
+mod traces;
 
 pub use mask::{MASKED, Mask};
 pub use shapes::without_token_shapes;
+pub use traces::Traces;
 
 /// A credential. Read it only where it is put on the wire. Clones share one piece of memory.
 #[derive(Clone)]

@@ -22,6 +22,7 @@ use crate::tools::Wishes;
 
 pub mod admit;
 pub mod change_text;
+pub mod checks;
 mod connections;
 pub mod credential;
 mod expiry;
@@ -44,6 +45,7 @@ pub mod tenant;
 mod turn;
 mod usage;
 mod verdict;
+pub mod visibility;
 mod workspace;
 
 use admit::Admitted;
@@ -100,6 +102,9 @@ async fn path(
     steering: &Steering,
 ) -> SessionOutcome {
     let began = Instant::now();
+    for secret in secrets.values().chain(&rooms.own_keys) {
+        open.known.add(secret);
+    }
     let mut session = Session {
         rooms,
         task,
@@ -311,6 +316,7 @@ impl<'a> Session<'a> {
             rooms: self.rooms,
             progress: self.progress,
             stop: self.steering.token(),
+            open: self.open,
             words: self.words(&worked.agent, &worked.grant, &worked.refusals),
         };
         let left = |work: &Work| Left {

@@ -29,7 +29,7 @@ mod session;
 mod tests;
 mod wishes;
 
-pub use reach::{DiffRequest, Diffs, Find, ForgeProject, GitDiff, Reach, Tell};
+pub use reach::{DiffRequest, Diffs, Find, ForgeProject, GitDiff, Reach, Refuse, Tell};
 pub use wishes::{Wish, Wishes};
 
 /// Longest text of one argument, in bytes.

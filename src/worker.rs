@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::message::control::Control;
 use crate::message::event::Stage;
-use crate::message::{ControlKind, Event, EventBody, Reason, SessionId, SessionOutcome, Task};
+use crate::message::{ControlKind, Event, EventBody, ProjectKey, Reason, SessionId, SessionOutcome, Task};
 use crate::progress::Progress;
 use crate::queue::{Claim, Claimed, Delivery, Queue, Settle};
 use crate::secret::Mask;
@@ -292,6 +292,14 @@ async fn apply(body: &[u8], steering: &Steering, progress: &Progress) {
                     order(&id, OrderKind::Credential { connection, credential })
                 }
                 ControlKind::Disconnect { connection } => order(&id, OrderKind::Disconnect { connection }),
+                ControlKind::Answer {
+                    connection,
+                    path,
+                    publish,
+                } => {
+                    let project = ProjectKey { connection, path };
+                    order(&id, OrderKind::Answer { project, publish })
+                }
             };
             (id, answer)
         }

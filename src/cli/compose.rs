@@ -58,11 +58,13 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
         home::install_tools(&config.sandbox, &config.state_dir).map_err(|error| bad(error.to_string()))?;
     let counts = Arc::new(Counts(metrics.clone()));
     let mut mask = Mask::default().and_token_shapes();
+    let mut own_keys = Vec::new();
     let mut models = crate::gateway::model::Endpoints::new();
     for (name, model) in &config.models {
         let key = model_key(model).map_err(|message| bad(format!("models.{name}: {message}")))?;
         if let Some(key) = &key {
             mask.add(key);
+            own_keys.push(key.clone());
         }
         let endpoint =
             Endpoint::new(model, key, counts.clone()).map_err(|message| bad(format!("models.{name}: {message}")))?;
@@ -71,9 +73,11 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
     let set_up_secrets = set_up::secrets(&config.agents).map_err(bad)?;
     for (_, secret) in set_up_secrets.values().flatten() {
         mask.add(secret);
+        own_keys.push(secret.clone());
     }
     let connect = Clients::new(config.forge.clone(), counts).map_err(|error| bad(error.to_string()))?;
     metrics.expect_egress(crate::grant::egress::Rule::ALL.iter().map(|rule| rule.as_str()));
+    let secret_rules = Arc::new(config.session.secret_scan.compile().map_err(bad)?);
     let credentials = config.credentials.clone();
     // Read at each use, so that keys can be changed while the worker runs; looked at now, so that a mistake is told at the start.
     credentials.recipients().map_err(|error| bad(error.to_string()))?;
@@ -99,6 +103,8 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
         connect: Arc::new(connect),
         repositories,
         engine: Arc::new(DockerEngine::new(sandbox)),
+        secret_rules,
+        own_keys,
         metrics,
         progress: config.progress.clone(),
         live_sandboxes: crate::session::LiveSandboxes::default(),
@@ -128,6 +134,10 @@ pub(super) fn check(config: &Config) -> Exit {
         }
     }
     if let Err(message) = set_up::secrets(&config.agents) {
+        show::complain(&message);
+        return Exit::BadConfig;
+    }
+    if let Err(message) = config.session.secret_scan.compile() {
         show::complain(&message);
         return Exit::BadConfig;
     }

@@ -60,6 +60,9 @@ pub struct Task {
     /// is told as an event.
     #[serde(default)]
     pub comment: bool,
+    /// Whether public and other projects may be in this session together, where the operator lets tasks decide.
+    #[serde(default)]
+    pub mixed_visibility: bool,
     /// Limits below the operator's own.
     #[serde(default)]
     pub limits: Limits,

@@ -9,6 +9,7 @@ mod mirror;
 mod publish;
 mod push;
 mod sandbox;
+mod search;
 mod secrecy;
 
 use std::path::PathBuf;
@@ -42,7 +43,7 @@ fn internal_command() -> Vec<String> {
 }
 
 /// All files below a directory.
-fn files_below(directory: &std::path::Path) -> Vec<PathBuf> {
+pub(super) fn files_below(directory: &std::path::Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();

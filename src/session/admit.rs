@@ -10,8 +10,8 @@ use futures::future::try_join_all;
 use super::connections::{Connected, Connection, Connections};
 use super::credential::Asked;
 use super::failure::Failure;
-use super::{Rooms, expiry, identity};
-use crate::forge::ProjectFacts;
+use super::{Rooms, expiry, identity, visibility};
+use crate::forge::{ProjectFacts, Visibility};
 use crate::grant::{Egress, Identity, ProjectGrant, SessionLimits, Trailers, branch};
 use crate::message::task::{Limits, ProjectRequest};
 use crate::message::{
@@ -87,11 +87,28 @@ pub(super) async fn admit(
             project(rooms, task, request, directory, connection).await
         });
     let admitted = try_join_all(looked_up).await?;
+    refuse_mix(rooms, task, &admitted, progress).await?;
     for message in admitted.iter().filter_map(|one| one.cannot_push.clone()) {
         let code = Reason::ScopeMissing.as_str().to_owned();
         progress.state(EventBody::Warning { code, message }).await;
     }
     Ok(admitted)
+}
+
+/// A session over a public and another project could carry what it reads in the one into the other.
+async fn refuse_mix(rooms: &Rooms, task: &Task, admitted: &[Admitted], progress: &Progress) -> Result<(), Failure> {
+    let seen: Vec<_> = admitted
+        .iter()
+        .map(|one| (&one.grant.key, one.facts.visibility))
+        .collect();
+    let Some(mix) = visibility::mix(&seen) else {
+        return Ok(());
+    };
+    visibility::allow(rooms.config.mixed_visibility, task.mixed_visibility, &mix)
+        .map_err(|sentence| Failure::new(Reason::MixedVisibility, sentence))?;
+    let code = Reason::MixedVisibility.as_str().to_owned();
+    progress.state(EventBody::Warning { code, message: mix }).await;
+    Ok(())
 }
 
 /// Looks one project up and says what the session may do there.
@@ -172,6 +189,8 @@ async fn by_git(rooms: &Rooms, request: &ProjectRequest, connected: &Connected) 
         web_url,
         may_push: true,
         archived: false,
+        // git does not tell.
+        visibility: Visibility::Private,
     })
 }
 

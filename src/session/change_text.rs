@@ -25,6 +25,8 @@ pub struct Branch {
     pub files: Vec<(String, u64, u64)>,
     /// Whether there is more than is listed.
     pub truncated: bool,
+    /// What a reviewer is to look at first, one sentence each, harmless already.
+    pub warnings: Vec<String>,
 }
 
 /// A change request of the same session on another project.
@@ -91,6 +93,13 @@ pub fn description(parts: &Parts<'_>) -> String {
     let mut section = |name: &str, body: String| {
         text.push_str(&format!("## {name}\n\n{}\n\n", body.trim_end()));
     };
+    if !branch.warnings.is_empty() {
+        let list: Vec<String> = branch.warnings.iter().map(|warning| format!("- {warning}")).collect();
+        section(
+            "Look at this before you merge",
+            bounded(&list.join("\n"), LONGEST_SECTION),
+        );
+    }
     section("Changes", said(&sections.changes, changes_from(branch)));
     section("Approach", said(&sections.approach, approach_from(branch)));
     section("Trade-offs", said(&sections.trade_offs, trade_offs_from(branch)));
@@ -257,6 +266,7 @@ mod tests {
             commits: vec![("Add greeting".into(), "It was missing.".into())],
             files: vec![("src/hello.rs".into(), 3, 1)],
             truncated: false,
+            warnings: Vec::new(),
         }
     }
 
@@ -331,6 +341,19 @@ mod tests {
         Written by opencode for Ada Example in a cofferdam session. The agent's text above was not edited by a person.
         Cofferdam-Session: 0190c2f0-7c1e-7000-8000-000000000001
         ");
+    }
+
+    #[test]
+    fn what_a_reviewer_must_know_comes_first() {
+        let mut branch = branch();
+        branch.warnings = vec!["It changes `x`.".into(), "It changes `y`.".into()];
+        let text = description(&parts(&Sections::default(), &branch, &[]));
+        assert!(
+            text.starts_with(
+                "## Look at this before you merge\n\n- It changes `x`.\n- It changes `y`.\n\n## Changes\n"
+            ),
+            "{text}"
+        );
     }
 
     #[test]

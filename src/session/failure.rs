@@ -130,6 +130,7 @@ impl From<RepositoryError> for Failure {
             | RepositoryError::PushOption { .. }
             | RepositoryError::NothingToKeep
             | RepositoryError::Keep { .. } => Reason::Internal,
+            RepositoryError::Scan { .. } => Reason::ReviewNeeded,
             RepositoryError::MirrorBusy { .. }
             | RepositoryError::Answer { .. }
             | RepositoryError::TooLarge { .. }

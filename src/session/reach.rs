@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio_util::task::TaskTracker;
 
-use super::Rooms;
+use super::orders::Open;
 use super::publish::Work;
+use super::{Rooms, checks};
 use crate::forge::inspect::FileDiff;
 use crate::message::ProjectKey;
 use crate::progress::Progress;
@@ -21,7 +21,7 @@ use crate::tools::{DiffRequest, Diffs, ForgeProject, GitDiff, Reach};
 const DIFFING: Duration = Duration::from_secs(120);
 
 /// What the tools of a session over these projects reach.
-pub(super) fn of(rooms: &Rooms, work: &[Arc<Work>], progress: &Arc<Progress>, speaking: &TaskTracker) -> Reach {
+pub(super) fn of(rooms: &Rooms, work: &[Arc<Work>], progress: &Arc<Progress>, open: &Open) -> Reach {
     let readers = work.iter().map(|work| {
         let grant = &work.admitted.grant;
         let reader = rooms.repositories.diffs(&work.staging, grant);
@@ -38,7 +38,14 @@ pub(super) fn of(rooms: &Rooms, work: &[Arc<Work>], progress: &Arc<Progress>, sp
             })
         }),
         diffs: Arc::new(Readers(readers.collect())),
-        speaking: speaking.clone(),
+        speaking: open.speaking.clone(),
+        refuse: {
+            let (known, rules) = (open.known.clone(), checks::rules(rooms));
+            Arc::new(move |text| {
+                let found = known.wanted(rules.clone()).in_text("", text);
+                found.into_iter().next().map(|found| found.says)
+            })
+        },
         tell: Arc::new(move |event| {
             let progress = progress.clone();
             Box::pin(async move { progress.state(event).await })

@@ -8,14 +8,16 @@ use std::time::Duration;
 use serde::Deserialize;
 use sha2::Digest as _;
 
+use super::checks::CiFiles;
 use super::credential;
+use super::visibility::MixedVisibility;
 use crate::agent::Agents;
 use crate::forge::Connect;
 use crate::gateway::egress;
 use crate::gateway::model;
 use crate::message::{AgentName, Credential, SandboxId};
 use crate::metrics::Metrics;
-use crate::repository::Repositories;
+use crate::repository::{Repositories, scan};
 use crate::sandbox::disk::Disk;
 use crate::sandbox::{self, Engine};
 use crate::secret::Secret;
@@ -36,6 +38,14 @@ pub struct Config {
     pub grace_s: u64,
     /// How long the publishing of finished work waits for a fresh credential when the token has died, in seconds.
     pub credential_wait_s: u64,
+    /// How long work that needs somebody's word waits for the control message `answer`, in seconds; then it is kept and not published.
+    pub answer_wait_s: u64,
+    /// What follows when the work changes files that run on their own: CI files, hooks of common tools.
+    pub ci_files: CiFiles,
+    /// Whether a session may be over public and other projects together.
+    pub mixed_visibility: MixedVisibility,
+    /// The search for credentials in what is published.
+    pub secret_scan: scan::Config,
 }
 
 impl Default for Config {
@@ -47,6 +57,10 @@ impl Default for Config {
             idle_s: 20 * 60,
             grace_s: 10,
             credential_wait_s: 15 * 60,
+            answer_wait_s: 15 * 60,
+            ci_files: CiFiles::Flag,
+            mixed_visibility: MixedVisibility::Ask,
+            secret_scan: scan::Config::default(),
         }
     }
 }
@@ -103,6 +117,10 @@ pub struct Rooms {
     pub connect: Arc<dyn Connect>,
     /// Mirrors and staging.
     pub repositories: Repositories,
+    /// What credentials look like.
+    pub secret_rules: Arc<scan::Rules>,
+    /// The worker's own keys that a session's work may not hold: those of models.
+    pub own_keys: Vec<Secret>,
     /// The container engine.
     pub engine: Arc<dyn Engine>,
     /// What operators see.

@@ -48,7 +48,7 @@ impl Session<'_> {
     ) -> Result<Option<Arc<Meter>>, Failure> {
         let routes = self.git_routes();
         self.open.reachable(self.live.inside()?, routes.clone());
-        let reach = reach::of(self.rooms, &self.work, self.progress, &self.open.speaking);
+        let reach = reach::of(self.rooms, &self.work, self.progress, self.open);
         let mut router = git::router(routes).merge(tools::router(grant.clone(), wishes.clone(), reach));
         let mut meter = None;
         if let Some(name) = &agent.model {

@@ -67,6 +67,7 @@ impl World {
                 })
             },
             diffs: Arc::clone(&self.diffs),
+            refuse: Arc::new(|text| text.contains("hush").then(|| "what looks like a token".to_owned())),
             speaking: tokio_util::task::TaskTracker::new(),
             tell: Arc::new(move |event| {
                 told.lock().unwrap().push(event);

@@ -299,6 +299,7 @@ async fn serve(world: &World, told: &Arc<Mutex<Vec<EventBody>>>) -> String {
     };
     let told = Arc::clone(told);
     let reach = Reach {
+        refuse: Arc::new(|_| None),
         speaking: tokio_util::task::TaskTracker::new(),
         project: Arc::new(move |key| projects.get(key).cloned()),
         diffs: Arc::new(Readers(readers)),

@@ -23,6 +23,7 @@ mod main_job;
 mod model_route;
 mod opencode;
 mod outcomes;
+mod publish_checks;
 mod scopes;
 mod secrets;
 mod set_up;

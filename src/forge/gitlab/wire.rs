@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::forge::lenient::nullable;
 use crate::forge::text::{email, one_line, person, web_address};
-use crate::forge::{ChangeRequest, ProjectFacts};
+use crate::forge::{ChangeRequest, ProjectFacts, Visibility};
 use crate::message::{BranchName, CommitId, ProjectPath};
 
 /// Longest title that GitLab stores.
@@ -88,6 +88,8 @@ pub(super) struct Project {
     #[serde(default, deserialize_with = "nullable")]
     archived: bool,
     #[serde(default)]
+    visibility: Option<String>,
+    #[serde(default)]
     permissions: Option<Permissions>,
 }
 
@@ -142,6 +144,7 @@ impl Project {
                 .unwrap_or_else(|| format!("{instance}/{path}")),
             may_push,
             archived: self.archived,
+            visibility: Visibility::of(self.visibility.as_deref()),
             path,
         })
     }

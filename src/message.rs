@@ -13,6 +13,8 @@ pub mod task;
 pub use capability::{Capabilities, Right};
 pub use control::{Control, ControlKind};
 pub use event::{Event, EventBody};
-pub use id::{AgentName, BranchName, CommitId, ConnectionName, ProjectKey, ProjectPath, SandboxId, SessionId, TenantName};
+pub use id::{
+    AgentName, BranchName, CommitId, ConnectionName, ProjectKey, ProjectPath, SandboxId, SessionId, TenantName,
+};
 pub use outcome::{ProjectOutcome, Reason, SessionOutcome};
 pub use task::{Credential, ForgeKind, Publish, Task, TaskError, Uncommitted, User};

@@ -62,7 +62,11 @@ pub(super) async fn run(config: Config) -> Exit {
         "worker started"
     );
     reap::left_by_a_killed_worker(&composed.rooms).await;
-    let runtimes = config.runtimes().into_iter().map(|(key, name)| (key, name.to_owned())).collect();
+    let runtimes = config
+        .runtimes()
+        .into_iter()
+        .map(|(key, name)| (key, name.to_owned()))
+        .collect();
     let watching = tokio::spawn(watch(composed.rooms.clone(), queue.clone(), engine_answers, runtimes));
 
     let worker = Worker::new(composed.rooms.clone(), queue, config.concurrency, composed.mask.clone());
@@ -122,7 +126,11 @@ async fn watch(
                             "engine"
                         );
                         for (key, runtime) in runtimes.iter().filter(|(_, name)| !facts.runtimes.contains(name)) {
-                            tracing::warn!(key, runtime, "the engine lacks this runtime: sessions that ask for it are refused");
+                            tracing::warn!(
+                                key,
+                                runtime,
+                                "the engine lacks this runtime: sessions that ask for it are refused"
+                            );
                         }
                     }
                     Err(error) => tracing::warn!(%error, "engine"),

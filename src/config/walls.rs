@@ -51,7 +51,10 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     };
     for rule in &config.sandbox.images {
         if rule == "*" {
-            return wrong("sandbox.images", "`*` would allow every image: name them, or at least their registry");
+            return wrong(
+                "sandbox.images",
+                "`*` would allow every image: name them, or at least their registry",
+            );
         }
         if let Err(detail) = images::check_form(rule.strip_suffix('*').unwrap_or(rule)) {
             return wrong("sandbox.images", &format!("{rule:?}: {detail}"));
@@ -69,12 +72,17 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
         if !plain {
-            return wrong(&key, "must be the name of a runtime that the engine has, such as \"runsc\"");
+            return wrong(
+                &key,
+                "must be the name of a runtime that the engine has, such as \"runsc\"",
+            );
         }
         if runtime.contains("runsc") && config.sandbox.pids < LEAST_PIDS_OF_RUNSC {
             return wrong(
                 "sandbox.pids",
-                &format!("must be at least {LEAST_PIDS_OF_RUNSC} for {key} = {runtime:?}: gVisor's own threads count too"),
+                &format!(
+                    "must be at least {LEAST_PIDS_OF_RUNSC} for {key} = {runtime:?}: gVisor's own threads count too"
+                ),
             );
         }
     }
@@ -122,8 +130,18 @@ mod tests {
 
     #[test]
     fn all_runtimes_are_known_with_the_key_that_asks() {
-        let config = load(&format!("[sandbox]\nruntime = \"r\"\n{AGENT}runtime = \"s\"\n[tenants.b]\n[tenants.c]\nruntime = \"t\"")).unwrap();
-        let expected = [("sandbox.runtime", "r"), ("agents.a.runtime", "s"), ("tenants.c.runtime", "t")];
-        assert_eq!(config.runtimes(), expected.map(|(key, runtime)| (key.to_owned(), runtime)));
+        let config = load(&format!(
+            "[sandbox]\nruntime = \"r\"\n{AGENT}runtime = \"s\"\n[tenants.b]\n[tenants.c]\nruntime = \"t\""
+        ))
+        .unwrap();
+        let expected = [
+            ("sandbox.runtime", "r"),
+            ("agents.a.runtime", "s"),
+            ("tenants.c.runtime", "t"),
+        ];
+        assert_eq!(
+            config.runtimes(),
+            expected.map(|(key, runtime)| (key.to_owned(), runtime))
+        );
     }
 }

@@ -162,7 +162,8 @@ impl Engine for DockerEngine {
                 });
             }
             // The engine refuses a runtime that it does not have, in words of its own.
-            if let (Some(runtime), Error::DockerResponseServerError { status_code: 400, .. }) = (&spec.runtime, &error) {
+            if let (Some(runtime), Error::DockerResponseServerError { status_code: 400, .. }) = (&spec.runtime, &error)
+            {
                 self.require_runtime(runtime).await?;
             }
             return Err(SandboxError::Create {

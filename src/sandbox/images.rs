@@ -63,7 +63,12 @@ pub fn is_pinned(image: &str, found: &Found) -> bool {
     let Some(digest) = pinned(image) else {
         return true;
     };
-    found.id == digest || found.digests.iter().filter_map(|known| pinned(known)).any(|known| known == digest)
+    found.id == digest
+        || found
+            .digests
+            .iter()
+            .filter_map(|known| pinned(known))
+            .any(|known| known == digest)
 }
 
 #[cfg(test)]
@@ -121,7 +126,17 @@ mod tests {
 
     #[test]
     fn a_crooked_digest_is_a_malformed_reference_and_not_an_unpinned_one() {
-        for wrong in ["a@", "a@sha256:1", &format!("a@{}", D1.to_uppercase()), &format!("@{D1}"), "a@md5:1", "a b", "-a", "a*", ""] {
+        for wrong in [
+            "a@",
+            "a@sha256:1",
+            &format!("a@{}", D1.to_uppercase()),
+            &format!("@{D1}"),
+            "a@md5:1",
+            "a b",
+            "-a",
+            "a*",
+            "",
+        ] {
             assert!(check_form(wrong).is_err(), "{wrong}");
         }
         for good in ["a", "host.example:5000/a/b:1", &format!("a:1@{D1}")] {

@@ -82,6 +82,9 @@ mod tests {
     fn a_tenant_that_is_not_listed_is_refused_where_any_is() {
         assert_eq!(chosen(Some("c"), None, None), Err(Reason::UnknownTenant));
         let name: TenantName = "c".parse().unwrap();
-        assert_eq!(runtime(&Tenants::new(), Some(&name), Some("agents"), None), Ok(Some("agents")));
+        assert_eq!(
+            runtime(&Tenants::new(), Some(&name), Some("agents"), None),
+            Ok(Some("agents"))
+        );
     }
 }

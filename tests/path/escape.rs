@@ -43,15 +43,22 @@ fn rows(text: &str) -> Vec<Row> {
         })
         .collect();
     let end = text.lines().find_map(|line| line.strip_prefix("end|"));
-    assert_eq!(end, Some(rows.len().to_string().as_str()), "rows are missing in:\n{text}");
+    assert_eq!(
+        end,
+        Some(rows.len().to_string().as_str()),
+        "rows are missing in:\n{text}"
+    );
     rows
 }
 
+/// Written past the test's capture and in one piece: the table is what a reader wants to see of a run that passed.
 fn print(title: &str, rows: &[Row]) {
-    println!("== {title}, runtime {}", runtime().as_deref().unwrap_or("of the engine"));
+    let runtime = runtime().unwrap_or_else(|| "of the engine".to_owned());
+    let mut table = format!("== {title}, runtime {runtime}\n");
     for row in rows {
-        println!("{:8} {:32} {:48} {}", row.verdict, row.name, row.tried, row.happened);
+        table += &format!("{:8} {:32} {:48} {}\n", row.verdict, row.name, row.tried, row.happened);
     }
+    std::io::stdout().lock().write_all(table.as_bytes()).unwrap();
 }
 
 fn assert_held(title: &str, rows: &[Row]) {
@@ -76,7 +83,9 @@ fn session(world: &World, line: &str, settings: &[(&str, &str)]) -> Ran {
     let config = world.config(AGENT);
     let mut command = world.command(&config);
     command.envs(settings.iter().copied());
-    command.args(["exec", "--json"]).arg(world.write_task(&task(world, line)));
+    command
+        .args(["exec", "--json"])
+        .arg(world.write_task(&task(world, line)));
     Ran::of(command)
 }
 
@@ -134,15 +143,38 @@ fn unsealed(world: &World, script: &str, line: &str) -> Vec<Row> {
         .args(["60", "docker", "run", "--rm", "--name", &name, "--cap-add", "ALL"])
         // Not every machine that this runs on has this one to give.
         .args(["--cap-drop", "SYS_RESOURCE"])
-        .args(["--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"])
-        .args(["--security-opt", "systempaths=unconfined", "--device-cgroup-rule", "a *:* rwm"])
-        .args(["--network", "host", "--user", "0", "--tmpfs", "/workspace", "-v", &share])
+        .args([
+            "--security-opt",
+            "seccomp=unconfined",
+            "--security-opt",
+            "apparmor=unconfined",
+        ])
+        .args([
+            "--security-opt",
+            "systempaths=unconfined",
+            "--device-cgroup-rule",
+            "a *:* rwm",
+        ])
+        .args([
+            "--network",
+            "host",
+            "--user",
+            "0",
+            "--tmpfs",
+            "/workspace",
+            "-v",
+            &share,
+        ])
         .args(["--entrypoint", "/bin/sh", IMAGE, "-c", script, line])
         .output()
         .unwrap();
     let _ = Command::new("docker").args(["rm", "-f", &name]).output();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(text.contains("end|"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        text.contains("end|"),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     rows(&text)
 }
 
@@ -166,17 +198,73 @@ fn unsealed_the_rows_do_get_out() {
         .map(|row| row.name.as_str())
         .collect();
     for name in [
-        "CapEff", "CapBnd", "Uid", "Gid", "Groups", "NoNewPrivs", "Seccomp", "setuid program", "setuid(0)", "/proc/1/environ", "/proc/1/mem",
-        "/proc/1/maps", "/proc/1/fd", "ptrace PID 1", "bpf", "keyctl", "add_key", "mount", "umount2", "pivot_root", "chroot",
-        "unshare NEWUSER", "unshare NEWNET", "setns", "open_by_handle_at", "name_to_handle_at", "ptrace TRACEME", "process_vm_readv",
-        "perf_event_open", "fsopen", "open_tree", "swapon", "reboot", "settimeofday", "syslog", "personality NO_RANDOMIZE",
-        "socket AF_PACKET", "socket NETLINK_KOBJECT", "socket raw ICMP", "write to /", "write to /etc", "/proc/sys, all", "/sys, all",
-        "/proc/sys/kernel/core_pattern", "mounts", "sockets, all", "another session's socket", "devices", "mknod of a disk", "mknod of null",
-        "the bridge of the engine", "the host's loopback", "interfaces", "routes", "disk of /tmp", "disk of /dev/shm", "files of /tmp",
-        "descriptors", "large file", "zombies",
+        "CapEff",
+        "CapBnd",
+        "Uid",
+        "Gid",
+        "Groups",
+        "NoNewPrivs",
+        "Seccomp",
+        "setuid program",
+        "setuid(0)",
+        "/proc/1/environ",
+        "/proc/1/mem",
+        "/proc/1/maps",
+        "/proc/1/fd",
+        "ptrace PID 1",
+        "bpf",
+        "keyctl",
+        "add_key",
+        "mount",
+        "umount2",
+        "pivot_root",
+        "chroot",
+        "unshare NEWUSER",
+        "unshare NEWNET",
+        "setns",
+        "open_by_handle_at",
+        "name_to_handle_at",
+        "ptrace TRACEME",
+        "process_vm_readv",
+        "perf_event_open",
+        "fsopen",
+        "open_tree",
+        "swapon",
+        "reboot",
+        "settimeofday",
+        "syslog",
+        "personality NO_RANDOMIZE",
+        "socket AF_PACKET",
+        "socket NETLINK_KOBJECT",
+        "socket raw ICMP",
+        "write to /",
+        "write to /etc",
+        "/proc/sys, all",
+        "/sys, all",
+        "/proc/sys/kernel/core_pattern",
+        "mounts",
+        "sockets, all",
+        "another session's socket",
+        "devices",
+        "mknod of a disk",
+        "mknod of null",
+        "the bridge of the engine",
+        "the host's loopback",
+        "interfaces",
+        "routes",
+        "disk of /tmp",
+        "disk of /dev/shm",
+        "files of /tmp",
+        "descriptors",
+        "large file",
+        "zombies",
     ] {
         let row = || rows.iter().find(|row| row.name == name);
-        assert!(broken.contains(&name), "unsealed, {name:?} does not get out: {:#?}", row());
+        assert!(
+            broken.contains(&name),
+            "unsealed, {name:?} does not get out: {:#?}",
+            row()
+        );
     }
 }
 
@@ -221,7 +309,11 @@ fn a_memory_bomb_ends_its_own_session_and_no_other() {
         .args(["exec", "--json"])
         .arg(neighbour.write_task(&neighbour.lab_task("!sleep 8000\n!say still here")));
     let other = std::thread::spawn(move || Ran::of(command));
-    let ran = session(&world, "memory mib=2048", &[("COFFERDAM__SANDBOX__MEMORY_BYTES", "402653184")]);
+    let ran = session(
+        &world,
+        "memory mib=2048",
+        &[("COFFERDAM__SANDBOX__MEMORY_BYTES", "402653184")],
+    );
     println!("memory bomb: {}", ran.outcome());
     assert!(!ran.said().contains("row|BROKEN"), "{}", ran.said());
     assert!(
@@ -255,7 +347,11 @@ fn a_flood_of_output_is_bounded_on_its_way_out() {
     let ran = session(&world, "flood mib=32", &[]);
     println!("flood: {} bytes of events, {}", ran.stdout.len(), ran.reason());
     // Of the 64 MiB on both streams.
-    assert!(ran.stdout.len() < 16 * 1024 * 1024, "{} bytes of events", ran.stdout.len());
+    assert!(
+        ran.stdout.len() < 16 * 1024 * 1024,
+        "{} bytes of events",
+        ran.stdout.len()
+    );
     assert!(ran.stderr.len() < 4 * 1024 * 1024, "{} bytes of log", ran.stderr.len());
     assert_eq!(ran.of_project(LAB)["project"]["path"], LAB);
     world.assert_clean();
@@ -276,7 +372,10 @@ fn two_sessions_cannot_reach_each_other() {
         .stderr(Stdio::null());
     let holder = Process(command.spawn().unwrap());
     until(Duration::from_secs(60), "the holder", || {
-        std::fs::read_to_string(&events).unwrap().contains("holding true").then_some(())
+        std::fs::read_to_string(&events)
+            .unwrap()
+            .contains("holding true")
+            .then_some(())
     });
     let homes = std::fs::read_dir(held.state_dir().join("sandboxes")).unwrap();
     let sockets: Vec<String> = homes
@@ -291,6 +390,8 @@ fn two_sessions_cannot_reach_each_other() {
     assert_eq!(held.sandboxes().len(), 1, "the holder was there all the time");
     signal(&holder.0, "INT");
     let mut holder = holder;
-    until(Duration::from_secs(60), "the holder's end", || holder.0.try_wait().unwrap());
+    until(Duration::from_secs(60), "the holder's end", || {
+        holder.0.try_wait().unwrap()
+    });
     held.assert_clean();
 }

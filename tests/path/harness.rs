@@ -76,7 +76,9 @@ fn inside() -> PathBuf {
 
 /// The runtime that the tests are run on; the engine's default when absent.
 pub(crate) fn runtime() -> Option<String> {
-    std::env::var("COFFERDAM_TEST_RUNTIME").ok().filter(|name| !name.is_empty())
+    std::env::var("COFFERDAM_TEST_RUNTIME")
+        .ok()
+        .filter(|name| !name.is_empty())
 }
 
 pub(crate) struct World {

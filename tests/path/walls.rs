@@ -75,7 +75,12 @@ fn an_image_with_a_digest_is_started_only_if_it_is_that_one() {
     let ran = with_image(&world, &right, "", &task());
     assert_eq!(ran.reason(), "nothing_to_publish", "{}", ran.outcome());
     let wrong = format!("{IMAGE}@sha256:{}", "0".repeat(64));
-    assert_refused(&world, &with_image(&world, &wrong, "", &task()), "image_refused", "digest");
+    assert_refused(
+        &world,
+        &with_image(&world, &wrong, "", &task()),
+        "image_refused",
+        "digest",
+    );
     let other = with_image(&world, "cofferdam/no-such-image:1", "", &task());
     assert_refused(&world, &other, "image_missing", "docker pull");
 }
@@ -129,7 +134,10 @@ fn doctor_names_versions_missing_runtimes_and_refused_images() {
     }
     let missing = finding("tenants.gold.runtime");
     assert_eq!(missing["state"], "problem");
-    assert!(missing["found"].as_str().unwrap().contains("kata-is-not-here"), "{missing}");
+    assert!(
+        missing["found"].as_str().unwrap().contains("kata-is-not-here"),
+        "{missing}"
+    );
     assert_eq!(finding("image of agent scripted")["state"], "problem");
 }
 
@@ -137,8 +145,28 @@ fn doctor_names_versions_missing_runtimes_and_refused_images() {
 fn a_task_has_no_field_for_the_walls() {
     let world = World::new();
     for field in [
-        "privileged", "image", "runtime", "mounts", "volumes", "binds", "devices", "network", "seccomp", "security_opt", "capabilities",
-        "cap_add", "sandbox", "docker_socket", "user_id", "uid", "memory_bytes", "pids", "ulimits", "pull", "hostname", "labels",
+        "privileged",
+        "image",
+        "runtime",
+        "mounts",
+        "volumes",
+        "binds",
+        "devices",
+        "network",
+        "seccomp",
+        "security_opt",
+        "capabilities",
+        "cap_add",
+        "sandbox",
+        "docker_socket",
+        "user_id",
+        "uid",
+        "memory_bytes",
+        "pids",
+        "ulimits",
+        "pull",
+        "hostname",
+        "labels",
     ] {
         for place in ["", "/limits", "/projects/0", "/connections/lab"] {
             let mut task = world.lab_task("!say hi");
@@ -192,7 +220,11 @@ fn the_engine_is_told_of_every_wall() {
         .map(|option| option.as_str().unwrap())
         .collect();
     assert_eq!(options[0], "no-new-privileges");
-    assert!(options[1].starts_with("seccomp={") && !options[1].contains("io_uring"), "{}", options[1]);
+    assert!(
+        options[1].starts_with("seccomp={") && !options[1].contains("io_uring"),
+        "{}",
+        options[1]
+    );
     let ulimits: Vec<&str> = host["Ulimits"]
         .as_array()
         .unwrap()
@@ -207,7 +239,10 @@ fn the_engine_is_told_of_every_wall() {
     // What was looked at is what is started: the id, not a name that can move.
     assert_eq!(config["Image"], image_id(IMAGE));
     let text = inspected.to_string();
-    assert!(!text.contains(task["session"].as_str().unwrap()), "a sandbox does not know its session");
+    assert!(
+        !text.contains(task["session"].as_str().unwrap()),
+        "a sandbox does not know its session"
+    );
     until(Duration::from_secs(60), "the end", || child.0.try_wait().unwrap());
     world.assert_clean();
 }

@@ -89,7 +89,10 @@ async fn versions(survey: &Survey) -> Finding {
     for (name, program) in &survey.runtimes {
         if program.contains("runsc") {
             let version = version_of(program).await;
-            words.push(format!("{name} {}", version.unwrap_or_else(|| "of unknown version".to_owned())));
+            words.push(format!(
+                "{name} {}",
+                version.unwrap_or_else(|| "of unknown version".to_owned())
+            ));
         }
     }
     words.push(format!("cgroups version {}", survey.cgroups));
@@ -140,7 +143,10 @@ fn orphans(survey: &Survey, proc: &Path) -> Option<Finding> {
     (!left.is_empty()).then(|| {
         warning(
             "left processes",
-            format!("gVisor's processes {} belong to no container of this engine", left.join(", ")),
+            format!(
+                "gVisor's processes {} belong to no container of this engine",
+                left.join(", ")
+            ),
             "end them with `kill`, unless another engine on this machine uses gVisor",
         )
     })

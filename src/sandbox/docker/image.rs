@@ -28,7 +28,8 @@ impl Images<'_> {
             image: image.to_owned(),
             detail: detail.to_owned(),
         };
-        let not_listed = || refused("it is not one of sandbox.images: let the operator add it there, or choose another agent");
+        let not_listed =
+            || refused("it is not one of sandbox.images: let the operator add it there, or choose another agent");
         images::check_form(image).map_err(refused)?;
         let by_name = images::allowed(self.rules, image, None);
         if !by_name && !images::may_become_allowed(self.rules) {
@@ -43,7 +44,9 @@ impl Images<'_> {
             return Err(if !by_name {
                 not_listed()
             } else if images::pinned(image).is_some() {
-                refused("this machine has no image with that digest: pull it, or correct the digest in the configuration")
+                refused(
+                    "this machine has no image with that digest: pull it, or correct the digest in the configuration",
+                )
             } else {
                 SandboxError::ImageMissing {
                     image: image.to_owned(),
@@ -54,7 +57,9 @@ impl Images<'_> {
             return Err(not_listed());
         }
         if !images::is_pinned(image, &found) {
-            return Err(refused("what the engine has is not what the digest names: pull it again, or correct the digest"));
+            return Err(refused(
+                "what the engine has is not what the digest names: pull it again, or correct the digest",
+            ));
         }
         Ok(found.id)
     }

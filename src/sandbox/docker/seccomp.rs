@@ -68,16 +68,73 @@ mod tests {
         assert_eq!(ours()["defaultAction"], "SCMP_ACT_ERRNO");
         let named = named();
         for call in [
-            "io_uring_setup", "io_uring_enter", "io_uring_register", "bpf", "userfaultfd", "keyctl", "add_key", "request_key", "ptrace",
-            "process_vm_readv", "process_vm_writev", "pidfd_getfd", "kcmp", "mount", "umount2", "unshare", "setns", "pivot_root", "chroot",
-            "open_by_handle_at", "name_to_handle_at", "perf_event_open", "fsopen", "fsmount", "move_mount", "open_tree", "init_module",
-            "finit_module", "delete_module", "kexec_load", "reboot", "swapon", "quotactl", "acct", "settimeofday", "clock_settime",
-            "sethostname", "syslog", "iopl", "ioperm", "modify_ldt", "fanotify_init", "clone3", "socketcall", "_sysctl", "uselib", "vhangup",
-            "mbind", "move_pages", "lookup_dcookie", "nfsservctl", "personality_",
+            "io_uring_setup",
+            "io_uring_enter",
+            "io_uring_register",
+            "bpf",
+            "userfaultfd",
+            "keyctl",
+            "add_key",
+            "request_key",
+            "ptrace",
+            "process_vm_readv",
+            "process_vm_writev",
+            "pidfd_getfd",
+            "kcmp",
+            "mount",
+            "umount2",
+            "unshare",
+            "setns",
+            "pivot_root",
+            "chroot",
+            "open_by_handle_at",
+            "name_to_handle_at",
+            "perf_event_open",
+            "fsopen",
+            "fsmount",
+            "move_mount",
+            "open_tree",
+            "init_module",
+            "finit_module",
+            "delete_module",
+            "kexec_load",
+            "reboot",
+            "swapon",
+            "quotactl",
+            "acct",
+            "settimeofday",
+            "clock_settime",
+            "sethostname",
+            "syslog",
+            "iopl",
+            "ioperm",
+            "modify_ldt",
+            "fanotify_init",
+            "clone3",
+            "socketcall",
+            "_sysctl",
+            "uselib",
+            "vhangup",
+            "mbind",
+            "move_pages",
+            "lookup_dcookie",
+            "nfsservctl",
+            "personality_",
         ] {
             assert!(!named.contains(call), "{call}");
         }
-        for call in ["read", "execve", "clone", "futex", "socket", "connect", "splice", "memfd_create", "landlock_create_ruleset", "mknod"] {
+        for call in [
+            "read",
+            "execve",
+            "clone",
+            "futex",
+            "socket",
+            "connect",
+            "splice",
+            "memfd_create",
+            "landlock_create_ruleset",
+            "mknod",
+        ] {
             assert!(named.contains(call), "{call}");
         }
     }
@@ -105,9 +162,16 @@ mod tests {
     #[test]
     fn both_processors_are_named_and_no_32_bit_table() {
         let architectures: Vec<_> = ours()["archMap"].as_array().unwrap().clone();
-        let names: Vec<_> = architectures.iter().map(|one| one["architecture"].as_str().unwrap()).collect();
+        let names: Vec<_> = architectures
+            .iter()
+            .map(|one| one["architecture"].as_str().unwrap())
+            .collect();
         assert_eq!(names, ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"]);
-        assert!(architectures.iter().all(|one| one["subArchitectures"].as_array().unwrap().is_empty()));
+        assert!(
+            architectures
+                .iter()
+                .all(|one| one["subArchitectures"].as_array().unwrap().is_empty())
+        );
     }
 
     #[test]

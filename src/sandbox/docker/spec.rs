@@ -10,8 +10,8 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, MountType, ResourcesUlimits, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, MountType,
+    ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 
 use crate::message::SandboxId;
@@ -43,17 +43,16 @@ const FILE_SLACK: u64 = 1024 * 1024;
 const LEAST_FILES: u64 = 16 * 1024;
 
 /// The request's body. `image` is the id of the image that was looked at, `seccomp` the text of a profile, or nothing for the engine's own.
-pub(super) fn create_body(config: &Config, spec: &SandboxSpec, image: &str, seccomp: Option<&str>) -> ContainerCreateBody {
+pub(super) fn create_body(
+    config: &Config,
+    spec: &SandboxSpec,
+    image: &str,
+    seccomp: Option<&str>,
+) -> ContainerCreateBody {
     let owner = format!("uid={uid},gid={uid}", uid = config.uid);
     let mut tmpfs = HashMap::from([
-        (
-            "/tmp".to_owned(),
-            memory_file_system(SCRATCH, "1777", &owner),
-        ),
-        (
-            HOME.to_owned(),
-            memory_file_system(SCRATCH, "0755", &owner),
-        ),
+        ("/tmp".to_owned(), memory_file_system(SCRATCH, "1777", &owner)),
+        (HOME.to_owned(), memory_file_system(SCRATCH, "0755", &owner)),
     ]);
     let mut mounts = vec![
         bind(&spec.socket_directory, SOCKET_DIRECTORY, true),
@@ -74,7 +73,8 @@ pub(super) fn create_body(config: &Config, spec: &SandboxSpec, image: &str, secc
     let mut security = vec!["no-new-privileges".to_owned()];
     security.extend(seccomp.map(|profile| format!("seccomp={profile}")));
     // A little more than any file system holds: a full one is an error that a program can handle, this limit is a signal that ends it.
-    let largest_file = i64::try_from(config.workspace_bytes.max(SCRATCH).saturating_add(FILE_SLACK)).unwrap_or(i64::MAX);
+    let largest_file =
+        i64::try_from(config.workspace_bytes.max(SCRATCH).saturating_add(FILE_SLACK)).unwrap_or(i64::MAX);
     ContainerCreateBody {
         image: Some(image.to_owned()),
         hostname: Some("sandbox".to_owned()),
@@ -191,7 +191,11 @@ mod tests {
             "the engine's own are kept"
         );
         assert_eq!(host.oom_score_adj, Some(500));
-        assert_eq!(body.image.as_deref(), Some("sha256:1"), "what was looked at is what is started");
+        assert_eq!(
+            body.image.as_deref(),
+            Some("sha256:1"),
+            "what was looked at is what is started"
+        );
         assert_eq!(body.healthcheck.unwrap().test.unwrap(), ["NONE"]);
         assert_eq!(host.readonly_rootfs, Some(true));
         assert_eq!(host.privileged, Some(false));

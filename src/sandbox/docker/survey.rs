@@ -49,7 +49,10 @@ pub(super) async fn survey(client: &Docker, timeout: Duration) -> Result<Survey,
     runtimes.sort();
     Ok(Survey {
         components: components.into_iter().map(component).collect(),
-        cgroups: info.cgroup_version.map(|version| version.to_string()).unwrap_or_default(),
+        cgroups: info
+            .cgroup_version
+            .map(|version| version.to_string())
+            .unwrap_or_default(),
         runtimes,
         containers: containers.into_iter().filter_map(|container| container.id).collect(),
     })

@@ -15,13 +15,30 @@ const MOST_ENTRIES: usize = 60_000;
 const SOCKET: &str = "/run/cofferdam/gateway.sock";
 
 pub(crate) fn rows(asked: &Asked, report: &mut Report) {
-    for place in ["/", "/etc", "/usr/bin", "/lib", "/root", "/var", "/dev", "/sys", "/proc", "/run", "/opt/cofferdam", "/run/cofferdam"] {
+    for place in [
+        "/",
+        "/etc",
+        "/usr/bin",
+        "/lib",
+        "/root",
+        "/var",
+        "/dev",
+        "/sys",
+        "/proc",
+        "/run",
+        "/opt/cofferdam",
+        "/run/cofferdam",
+    ] {
         let path = Path::new(place).join("escape-probe");
         let made = File::create(&path);
         if made.is_ok() {
             let _ = std::fs::remove_file(&path);
         }
-        report.attack(&format!("write to {place}"), "make a file there", tried(made, "made one"));
+        report.attack(
+            &format!("write to {place}"),
+            "make a file there",
+            tried(made, "made one"),
+        );
     }
     if !asked.is_control() {
         replace(report);
@@ -42,7 +59,16 @@ pub(crate) fn rows(asked: &Asked, report: &mut Report) {
         let opened = OpenOptions::new().write(true).open(path);
         report.attack(path, "open it for writing", tried(opened, "it can be written"));
     }
-    for path in ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/proc/kpagecount", "/proc/kmsg", "/dev/kmsg", "/dev/mem"] {
+    for path in [
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/timer_list",
+        "/proc/sched_debug",
+        "/proc/kpagecount",
+        "/proc/kmsg",
+        "/dev/kmsg",
+        "/dev/mem",
+    ] {
         // Reading this one takes the kernel's words from who waits for them: to open it is enough.
         let opened_is_enough = path == "/proc/kmsg";
         let read = File::open(path).and_then(|mut file| match opened_is_enough {
@@ -68,13 +94,23 @@ fn replace(report: &mut Report) {
     let renamed = std::fs::rename(SOCKET, "/run/cofferdam/other.sock");
     report.attack("the socket", "rename it", tried(renamed, "renamed"));
     let bound = std::os::unix::net::UnixListener::bind("/run/cofferdam/own.sock");
-    report.attack("the socket's directory", "listen on a socket of our own", tried(bound, "bound"));
+    report.attack(
+        "the socket's directory",
+        "listen on a socket of our own",
+        tried(bound, "bound"),
+    );
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     let changed = std::fs::set_permissions(SOCKET, mode);
     report.attack("the socket", "change its mode", tried(changed, "changed"));
     let listed = std::fs::read_dir("/run/cofferdam");
     report.attack("the socket's directory", "list it", tried(listed, "listed"));
-    for path in ["/opt/cofferdam/inside", "/opt/cofferdam/hooks/commit-msg", "/etc/passwd", "/etc/hosts", "/etc/resolv.conf"] {
+    for path in [
+        "/opt/cofferdam/inside",
+        "/opt/cofferdam/hooks/commit-msg",
+        "/etc/passwd",
+        "/etc/hosts",
+        "/etc/resolv.conf",
+    ] {
         let opened = OpenOptions::new().write(true).open(path);
         report.attack(path, "open it for writing", tried(opened, "it can be written"));
     }
@@ -142,7 +178,15 @@ fn oom_score(asked: &Asked, report: &mut Report) {
 /// Every mount that reaches the host's disk is one of those that a sandbox has, and read-only.
 fn mounts(asked: &Asked, report: &mut Report) {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let expected = ["/", "/run/cofferdam", "/opt/cofferdam", "/workspace", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
+    let expected = [
+        "/",
+        "/run/cofferdam",
+        "/opt/cofferdam",
+        "/workspace",
+        "/etc/hosts",
+        "/etc/hostname",
+        "/etc/resolv.conf",
+    ];
     let mut count = 0;
     for line in table.lines() {
         let Some((left, right)) = line.split_once(" - ") else {
@@ -152,7 +196,10 @@ fn mounts(asked: &Asked, report: &mut Report) {
             continue;
         };
         let kind = right.split(' ').next().unwrap_or_default();
-        if matches!(kind, "tmpfs" | "proc" | "sysfs" | "devpts" | "mqueue" | "cgroup" | "cgroup2" | "devtmpfs") {
+        if matches!(
+            kind,
+            "tmpfs" | "proc" | "sysfs" | "devpts" | "mqueue" | "cgroup" | "cgroup2" | "devtmpfs"
+        ) {
             continue;
         }
         count += 1;
@@ -162,10 +209,20 @@ fn mounts(asked: &Asked, report: &mut Report) {
         let small = asked.own_kernel() && place.starts_with("/etc/");
         if !known || (writable && place != "/workspace" && !small) {
             let happened = format!("{place} is a {kind} mounted {options}");
-            report.row(Verdict::Broken, "mounts", "find one that does not belong here", &happened);
+            report.row(
+                Verdict::Broken,
+                "mounts",
+                "find one that does not belong here",
+                &happened,
+            );
         }
     }
-    report.row(Verdict::Held, "mounts, all", "look at each", &format!("{count} reach a disk"));
+    report.row(
+        Verdict::Held,
+        "mounts, all",
+        "look at each",
+        &format!("{count} reach a disk"),
+    );
 }
 
 /// The engine's socket, or anybody's.
@@ -176,9 +233,23 @@ fn sockets(report: &mut Report) {
             found.push(path.to_path_buf());
         }
     });
-    let verdict = if found.is_empty() { Verdict::Held } else { Verdict::Broken };
-    report.row(verdict, "sockets, all", "search the file system for a socket besides ours", &format!("{found:?}"));
-    for path in ["/var/run/docker.sock", "/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock"] {
+    let verdict = if found.is_empty() {
+        Verdict::Held
+    } else {
+        Verdict::Broken
+    };
+    report.row(
+        verdict,
+        "sockets, all",
+        "search the file system for a socket besides ours",
+        &format!("{found:?}"),
+    );
+    for path in [
+        "/var/run/docker.sock",
+        "/run/docker.sock",
+        "/run/containerd/containerd.sock",
+        "/run/podman/podman.sock",
+    ] {
         let connected = std::os::unix::net::UnixStream::connect(path);
         report.attack(path, "connect to it", tried(connected, "connected"));
     }
@@ -188,15 +259,26 @@ fn sockets(report: &mut Report) {
 fn others_sockets(asked: &Asked, report: &mut Report) {
     for path in asked.text("sockets").split(',').filter(|path| !path.is_empty()) {
         let connected = std::os::unix::net::UnixStream::connect(path);
-        report.attack("another session's socket", &format!("connect to {path}"), tried(connected, "connected"));
+        report.attack(
+            "another session's socket",
+            &format!("connect to {path}"),
+            tried(connected, "connected"),
+        );
     }
 }
 
 /// What a container tells of its host by design: small, and written down.
 fn leaks(report: &mut Report) {
-    for path in ["/proc/cmdline", "/proc/meminfo", "/proc/interrupts", "/proc/self/mountinfo"] {
+    for path in [
+        "/proc/cmdline",
+        "/proc/meminfo",
+        "/proc/interrupts",
+        "/proc/self/mountinfo",
+    ] {
         let happened = match std::fs::read_to_string(path) {
-            Ok(text) if text.contains("upperdir=") => "readable, with the path of the image's layers on the host".to_owned(),
+            Ok(text) if text.contains("upperdir=") => {
+                "readable, with the path of the image's layers on the host".to_owned()
+            }
             Ok(text) => format!("readable, {} bytes", text.len()),
             Err(error) => error.to_string(),
         };

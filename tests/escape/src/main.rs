@@ -31,7 +31,10 @@ impl Asked {
         let line = prompt.lines().find_map(|line| line.trim().strip_prefix("!escape "))?;
         let mut words = line.split_whitespace();
         let mode = words.next()?.to_owned();
-        let pair = |word: &str| word.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let pair = |word: &str| {
+            word.split_once('=')
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        };
         let values = words.filter_map(pair).collect();
         Some(Self { mode, values })
     }

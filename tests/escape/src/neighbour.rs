@@ -54,7 +54,10 @@ fn seen() -> Vec<(&'static str, bool)> {
         ("loopback port", TcpStream::connect(("127.0.0.1", PORT)).is_ok()),
         ("shared memory file", std::fs::metadata(SHARED).is_ok()),
         ("temporary file", std::fs::metadata(TEMPORARY).is_ok()),
-        ("System V segment", perl(&format!("defined(shmget({KEY},100,0)) or die"))),
+        (
+            "System V segment",
+            perl(&format!("defined(shmget({KEY},100,0)) or die")),
+        ),
     ]
 }
 
@@ -63,7 +66,12 @@ pub(crate) fn rows(asked: &Asked, report: &mut Report) {
     let before = seen();
     let queue = std::fs::metadata(QUEUE).is_ok();
     let verdict = if queue { Verdict::Broken } else { Verdict::Held };
-    report.row(verdict, "neighbour's message queue", "search for it", &format!("found: {queue}"));
+    report.row(
+        verdict,
+        "neighbour's message queue",
+        "search for it",
+        &format!("found: {queue}"),
+    );
     // Our own are seen by the same search.
     let (processes, own) = (processes_with("!escape hold "), processes_with("!escape neighbour "));
     let verdict = match (processes, own) {
@@ -75,8 +83,17 @@ pub(crate) fn rows(asked: &Asked, report: &mut Report) {
     report.row(verdict, "neighbour's processes", "search for them", &happened);
     for path in asked.text("sockets").split(',').filter(|path| !path.is_empty()) {
         let connected = UnixStream::connect(path);
-        let verdict = if connected.is_ok() { Verdict::Broken } else { Verdict::Held };
-        report.row(verdict, "neighbour's gateway", &format!("connect to {path}"), &format!("{:?}", connected.map(|_| "connected")));
+        let verdict = if connected.is_ok() {
+            Verdict::Broken
+        } else {
+            Verdict::Held
+        };
+        report.row(
+            verdict,
+            "neighbour's gateway",
+            &format!("connect to {path}"),
+            &format!("{:?}", connected.map(|_| "connected")),
+        );
     }
     let held = leave("own");
     let own = seen();

@@ -44,8 +44,15 @@ pub(crate) fn rows(asked: &Asked, report: &mut Report) {
     if !port.is_empty() {
         let tried = format!("read from 127.0.0.1:{port}");
         match fetch(&format!("127.0.0.1:{port}"), "GET / HTTP/1.0\r\n\r\n") {
-            Ok(text) if text.contains(canary) => report.row(Verdict::Broken, "the host's loopback", &tried, "its service answered"),
-            Ok(_) => report.row(Verdict::Untried, "the host's loopback", &tried, "something else answered"),
+            Ok(text) if text.contains(canary) => {
+                report.row(Verdict::Broken, "the host's loopback", &tried, "its service answered")
+            }
+            Ok(_) => report.row(
+                Verdict::Untried,
+                "the host's loopback",
+                &tried,
+                "something else answered",
+            ),
             Err(error) => report.row(Verdict::Held, "the host's loopback", &tried, &error),
         }
     }
@@ -58,7 +65,9 @@ pub(crate) fn rows(asked: &Asked, report: &mut Report) {
 
 fn verdict(error: &std::io::Error) -> (Verdict, String) {
     match error.kind() {
-        std::io::ErrorKind::NetworkUnreachable | std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::PermissionDenied
+        std::io::ErrorKind::NetworkUnreachable
+        | std::io::ErrorKind::HostUnreachable
+        | std::io::ErrorKind::PermissionDenied
         | std::io::ErrorKind::AddrNotAvailable => (Verdict::Held, error.to_string()),
         // gVisor without a network has no route of any kind and says so in its own way.
         std::io::ErrorKind::InvalidInput | std::io::ErrorKind::Unsupported => (Verdict::Held, error.to_string()),
@@ -81,7 +90,11 @@ fn tcp(report: &mut Report, what: &str, address: &str) {
 
 fn udp(report: &mut Report, what: &str, address: &str) {
     let tried = format!("UDP to {address}");
-    let any = if address.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+    let any = if address.starts_with('[') {
+        "[::]:0"
+    } else {
+        "0.0.0.0:0"
+    };
     let sent = UdpSocket::bind(any).and_then(|socket| socket.send_to(b"x", address));
     let (verdict, happened) = match sent {
         Ok(_) => (Verdict::Broken, "sent".to_owned()),
@@ -93,7 +106,9 @@ fn udp(report: &mut Report, what: &str, address: &str) {
 /// Name look-ups: of the resolver that the image or the engine names, and of the engine's embedded one.
 fn names(report: &mut Report) {
     let resolvers = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let named = resolvers.lines().filter_map(|line| line.trim().strip_prefix("nameserver "));
+    let named = resolvers
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("nameserver "));
     let mut servers: Vec<String> = named.map(|server| server.trim().to_owned()).collect();
     servers.push("127.0.0.11".to_owned());
     servers.sort();
@@ -104,7 +119,8 @@ fn names(report: &mut Report) {
             let socket = UdpSocket::bind("0.0.0.0:0")?;
             socket.set_read_timeout(Some(LIMIT))?;
             socket.connect((server.as_str(), 53))?;
-            socket.send(b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07example\x07invalid\x00\x00\x01\x00\x01")?;
+            socket
+                .send(b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07example\x07invalid\x00\x00\x01\x00\x01")?;
             socket.recv(&mut [0; 512])
         };
         match asked() {
@@ -121,10 +137,32 @@ fn interfaces(report: &mut Report) {
         .skip(2)
         .filter_map(|line| line.split_once(':').map(|(name, _)| name.trim()))
         // The kernel makes these in every name space, down and without an address.
-        .filter(|name| !matches!(*name, "lo" | "tunl0" | "sit0" | "ip6tnl0" | "gre0" | "gretap0" | "erspan0" | "ip_vti0" | "ip6_vti0" | "ip6gre0"))
+        .filter(|name| {
+            !matches!(
+                *name,
+                "lo" | "tunl0"
+                    | "sit0"
+                    | "ip6tnl0"
+                    | "gre0"
+                    | "gretap0"
+                    | "erspan0"
+                    | "ip_vti0"
+                    | "ip6_vti0"
+                    | "ip6gre0"
+            )
+        })
         .collect();
-    let verdict = if names.is_empty() { Verdict::Held } else { Verdict::Broken };
-    report.row(verdict, "interfaces", "look for one besides the loopback", &format!("{names:?}"));
+    let verdict = if names.is_empty() {
+        Verdict::Held
+    } else {
+        Verdict::Broken
+    };
+    report.row(
+        verdict,
+        "interfaces",
+        "look for one besides the loopback",
+        &format!("{names:?}"),
+    );
     let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
     let count = routes.lines().skip(1).count();
     let verdict = if count == 0 { Verdict::Held } else { Verdict::Broken };
@@ -134,7 +172,13 @@ fn interfaces(report: &mut Report) {
 /// The gateway is the one way out, so it is asked to go further than it may.
 fn through_the_gateway(report: &mut Report, port: &str, canary: &str) {
     let loopback = format!("127.0.0.1:{port}");
-    for target in ["169.254.169.254:80", loopback.as_str(), "172.17.0.1:2375", "[::1]:80", "metadata.google.internal:80"] {
+    for target in [
+        "169.254.169.254:80",
+        loopback.as_str(),
+        "172.17.0.1:2375",
+        "[::1]:80",
+        "metadata.google.internal:80",
+    ] {
         let connect = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
         let absolute = format!("GET http://{target}/ HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n");
         let origin = format!("GET / HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n");
@@ -167,6 +211,7 @@ fn fetch(address: &str, request: &str) -> Result<String, String> {
         got.extend_from_slice(&piece[..count]);
         Ok(got)
     };
-    talk().map(|got| String::from_utf8_lossy(&got).into_owned())
+    talk()
+        .map(|got| String::from_utf8_lossy(&got).into_owned())
         .map_err(|error| error.to_string())
 }

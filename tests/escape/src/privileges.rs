@@ -15,7 +15,9 @@ const SETUID_COPY: &str = "/usr/local/bin/escape-setuid";
 pub(crate) fn rows(asked: &Asked, report: &mut Report) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.map(|value| value.trim().to_owned())
     };
     let must = |report: &mut Report, name: &str, held: &dyn Fn(&str) -> bool| match field(name) {
@@ -27,7 +29,12 @@ pub(crate) fn rows(asked: &Asked, report: &mut Report) {
             "read it in /proc/self/status",
             "gVisor's kernel has no such line",
         ),
-        None => report.row(Verdict::Untried, name, "read it in /proc/self/status", "it is not there"),
+        None => report.row(
+            Verdict::Untried,
+            name,
+            "read it in /proc/self/status",
+            "it is not there",
+        ),
     };
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         must(report, set, &|value| value.bytes().all(|byte| byte == b'0'));
@@ -60,16 +67,36 @@ pub(crate) fn rows(asked: &Asked, report: &mut Report) {
             } else {
                 Verdict::Held
             };
-            report.row(verdict, "setuid program", "run a program of root's with the setuid bit", &became);
+            report.row(
+                verdict,
+                "setuid program",
+                "run a program of root's with the setuid bit",
+                &became,
+            );
         }
-        Err(error) => report.row(Verdict::Untried, "setuid program", "run a program of root's", &error.to_string()),
+        Err(error) => report.row(
+            Verdict::Untried,
+            "setuid program",
+            "run a program of root's",
+            &error.to_string(),
+        ),
     }
     let root = nix::unistd::setuid(Uid::from_raw(0));
     report.attack("setuid(0)", "become root", tried(root, "became root"));
     let root = nix::unistd::setgid(Gid::from_raw(0));
     report.attack("setgid(0)", "become root's group", tried(root, "became root's group"));
 
-    for part in ["environ", "mem", "maps", "auxv", "syscall", "stack", "fd", "cwd", "root/etc/hostname"] {
+    for part in [
+        "environ",
+        "mem",
+        "maps",
+        "auxv",
+        "syscall",
+        "stack",
+        "fd",
+        "cwd",
+        "root/etc/hostname",
+    ] {
         let path = Path::new("/proc/1").join(part);
         let got = if part == "fd" {
             std::fs::read_dir(&path).map(Iterator::count)
@@ -86,7 +113,8 @@ pub(crate) fn rows(asked: &Asked, report: &mut Report) {
         match got {
             Ok(1..) if asked.own_kernel() && part == "environ" => environment(report, &name),
             Ok(1..) if asked.own_kernel() && matches!(part, "maps" | "auxv" | "fd") => {
-                let happened = "gVisor shows it although PID 1 is undumpable; its memory stays closed, and it holds no secret";
+                let happened =
+                    "gVisor shows it although PID 1 is undumpable; its memory stays closed, and it holds no secret";
                 report.row(Verdict::Known, &name, "read it", happened);
             }
             Ok(0) => report.row(Verdict::Held, &name, "read it", "it is empty"),
@@ -109,14 +137,22 @@ fn environment(report: &mut Report, name: &str) {
         .filter(|pair| !pair.is_empty())
         .map(|pair| pair.split('=').next().unwrap_or_default())
         .collect();
-    let harmless = names.iter().all(|name| matches!(*name, "PATH" | "HOSTNAME" | "HOME" | "TERM"));
+    let harmless = names
+        .iter()
+        .all(|name| matches!(*name, "PATH" | "HOSTNAME" | "HOME" | "TERM"));
     let verdict = if harmless { Verdict::Known } else { Verdict::Broken };
     report.row(verdict, name, "read it", &format!("gVisor shows it: {names:?}"));
 }
 
 /// Kills and stops PID 1. When this is still told, the sandbox lives.
 pub(crate) fn signals(report: &mut Report) {
-    for signal in [Signal::SIGSTOP, Signal::SIGTSTP, Signal::SIGKILL, Signal::SIGHUP, Signal::SIGSEGV] {
+    for signal in [
+        Signal::SIGSTOP,
+        Signal::SIGTSTP,
+        Signal::SIGKILL,
+        Signal::SIGHUP,
+        Signal::SIGSEGV,
+    ] {
         let sent = kill(Pid::from_raw(1), signal);
         std::thread::sleep(std::time::Duration::from_millis(300));
         let stat = std::fs::read_to_string("/proc/1/stat").unwrap_or_default();

@@ -164,7 +164,11 @@ fn large_file(report: &mut Report, small: bool) {
         Ok(output) if output.status.success() => report.row(Verdict::Broken, "large file", &tried, "made"),
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            let verdict = if said.starts_with("open") { Verdict::Untried } else { Verdict::Held };
+            let verdict = if said.starts_with("open") {
+                Verdict::Untried
+            } else {
+                Verdict::Held
+            };
             report.row(verdict, "large file", &tried, &said);
         }
         Err(error) => report.row(Verdict::Untried, "large file", &tried, &error.to_string()),

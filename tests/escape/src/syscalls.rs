@@ -144,9 +144,19 @@ pub(crate) fn rows(asked: &Asked, report: &mut Report) {
         } else if refuses(name, answer) {
             report.row(Verdict::Held, name, &tried, &happened);
         } else if asked.own_kernel() && answered_by_gvisor(name, answer) {
-            report.row(Verdict::Held, name, &tried, &format!("{happened}: answered by gVisor's kernel, not the host's"));
+            report.row(
+                Verdict::Held,
+                name,
+                &tried,
+                &format!("{happened}: answered by gVisor's kernel, not the host's"),
+            );
         } else {
-            report.row(Verdict::Broken, name, &tried, &format!("{happened}: it got past the filter"));
+            report.row(
+                Verdict::Broken,
+                name,
+                &tried,
+                &format!("{happened}: it got past the filter"),
+            );
         }
     }
 }
@@ -182,7 +192,11 @@ fn word(answer: i32) -> String {
 fn make(calls: &[&Call]) -> Result<Vec<Option<i32>>, String> {
     let mut script = String::from("$| = 1;\n");
     for (index, call) in calls.iter().enumerate() {
-        let arguments = if call.3.is_empty() { String::new() } else { format!(", {}", call.3) };
+        let arguments = if call.3.is_empty() {
+            String::new()
+        } else {
+            format!(", {}", call.3)
+        };
         if number(call) == 0 {
             script += &format!("print \"{index} {ENOSYS}\\n\";\n");
             continue;

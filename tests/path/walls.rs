@@ -191,7 +191,7 @@ fn the_engine_is_told_of_every_wall() {
     let mut command = world.command(&config);
     command.args(["exec", "--json"]).arg(world.write_task(&task));
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let child = Process(child);
+    let mut child = Process(child);
     let id = until(Duration::from_secs(60), "a sandbox", || world.sandboxes().pop());
     let inspected: Value = until(Duration::from_secs(30), "the sandbox's state", || {
         let output = Command::new("docker").args(["inspect", &id]).output().unwrap();
@@ -243,5 +243,6 @@ fn the_engine_is_told_of_every_wall() {
         !text.contains(task["session"].as_str().unwrap()),
         "a sandbox does not know its session"
     );
-    drop(child);
+    until(Duration::from_secs(60), "the end", || child.0.try_wait().unwrap());
+    world.assert_clean();
 }

@@ -55,7 +55,6 @@ pub(crate) fn rows(asked: &Asked, report: &mut Report) {
         "/proc/irq/default_smp_affinity",
         "/proc/mtrr",
         "/proc/1/oom_score_adj",
-        "/proc/1/attr/current",
     ] {
         let opened = OpenOptions::new().write(true).open(path);
         report.attack(path, "open it for writing", tried(opened, "it can be written"));

@@ -63,15 +63,21 @@ pub(crate) fn rows(asked: &Asked, report: &mut Report) {
     }
 }
 
+/// Errors that say that there is no way, by their kind; gVisor without a network has no route of any kind, and says so in its own way.
+const NO_WAY: &[std::io::ErrorKind] = &[
+    std::io::ErrorKind::NetworkUnreachable,
+    std::io::ErrorKind::HostUnreachable,
+    std::io::ErrorKind::PermissionDenied,
+    std::io::ErrorKind::AddrNotAvailable,
+    std::io::ErrorKind::InvalidInput,
+    std::io::ErrorKind::Unsupported,
+];
+
 fn verdict(error: &std::io::Error) -> (Verdict, String) {
-    match error.kind() {
-        std::io::ErrorKind::NetworkUnreachable
-        | std::io::ErrorKind::HostUnreachable
-        | std::io::ErrorKind::PermissionDenied
-        | std::io::ErrorKind::AddrNotAvailable => (Verdict::Held, error.to_string()),
-        // gVisor without a network has no route of any kind and says so in its own way.
-        std::io::ErrorKind::InvalidInput | std::io::ErrorKind::Unsupported => (Verdict::Held, error.to_string()),
-        _ => (Verdict::Broken, format!("{error}: somebody was reached, or may be")),
+    if NO_WAY.contains(&error.kind()) {
+        (Verdict::Held, error.to_string())
+    } else {
+        (Verdict::Broken, format!("{error}: somebody was reached, or may be"))
     }
 }
 

@@ -111,6 +111,12 @@ pub(crate) fn rows(asked: &Asked, report: &mut Report) {
         };
         let name = format!("/proc/1/{part}");
         match got {
+            Ok(1..) if asked.own_kernel() && part == "environ" => environment(report, &name),
+            Ok(1..) if asked.own_kernel() && matches!(part, "maps" | "auxv" | "fd") => {
+                let happened =
+                    "gVisor shows it although PID 1 is undumpable; its memory stays closed, and it holds no secret";
+                report.row(Verdict::Known, &name, "read it", happened);
+            }
             Ok(0) => report.row(Verdict::Held, &name, "read it", "it is empty"),
             other => report.attack(&name, "read it", tried(other, "it can be read")),
         }
@@ -120,6 +126,22 @@ pub(crate) fn rows(asked: &Asked, report: &mut Report) {
         let _ = nix::sys::ptrace::detach(Pid::from_raw(1), None);
     }
     report.attack("ptrace PID 1", "attach to PID 1", tried(attached, "attached"));
+}
+
+/// gVisor shows the environment of an undumpable process too: then nothing but the image's own may stand in it.
+fn environment(report: &mut Report, name: &str) {
+    let text = std::fs::read("/proc/1/environ").unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let names: Vec<&str> = text
+        .split('\0')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| pair.split('=').next().unwrap_or_default())
+        .collect();
+    let harmless = names
+        .iter()
+        .all(|name| matches!(*name, "PATH" | "HOSTNAME" | "HOME" | "TERM"));
+    let verdict = if harmless { Verdict::Known } else { Verdict::Broken };
+    report.row(verdict, name, "read it", &format!("gVisor shows it: {names:?}"));
 }
 
 /// Kills and stops PID 1. When this is still told, the sandbox lives.

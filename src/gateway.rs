@@ -14,6 +14,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod git;
 mod http;
 pub mod inside;

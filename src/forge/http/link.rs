@@ -17,7 +17,7 @@ const LONGEST: usize = 8192;
 ///
 /// # Errors
 /// The link leads outside the API; the sentence says where.
-pub(super) fn next_page(headers: &HeaderMap, current: &Url, address: &Address) -> Result<Option<Url>, String> {
+pub(in crate::forge) fn next_page(headers: &HeaderMap, current: &Url, address: &Address) -> Result<Option<Url>, String> {
     let Some(link) = headers
         .get_all(LINK)
         .iter()
@@ -79,7 +79,7 @@ fn rebased(url: &Url, address: &Address) -> Option<Url> {
 ///
 /// # Errors
 /// It leads outside the API; the sentence says where.
-pub(super) fn redirect(headers: &HeaderMap, current: &Url, address: &Address) -> Result<Url, String> {
+pub(in crate::forge) fn redirect(headers: &HeaderMap, current: &Url, address: &Address) -> Result<Url, String> {
     let Some(location) = headers.get(LOCATION).and_then(|value| value.to_str().ok()) else {
         return Err("it redirects without saying where".to_owned());
     };

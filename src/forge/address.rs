@@ -179,7 +179,9 @@ pub(super) fn canonical(text: &str, allow_http: bool) -> Result<String, ForgeErr
 
 /// The error, with the address stripped of all that could be a secret.
 fn refused(text: &str, rule: &str) -> ForgeError {
-    let shown = text.split(['?', '#']).next().unwrap_or_default();
+    // A password may hold a '?' or '#' itself: then nothing tells where it ends.
+    let doubtful = text.find(['?', '#']).is_some_and(|at| text[at..].contains('@'));
+    let shown = text.split(['?', '#']).next().filter(|_| !doubtful).unwrap_or_default();
     let (scheme, rest) = shown.split_once("://").unwrap_or(("", shown));
     let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
     let separator = if scheme.is_empty() { "" } else { "://" };
@@ -239,6 +241,9 @@ mod tests {
             "very-secret@forge.example.com",
             "https://forge.example.com/?private_token=very-secret",
             "https://forge.example.com/#very-secret",
+            // Found by fuzzing: a password with a sign that ends an address.
+            "https://user:very-secret#1@forge.example.com",
+            "user:very-secret?@forge.example.com",
             "https://forge.example.com/a%2fb",
             "https://forge.example.com/a//b",
             "https://forge.example.com/a b",

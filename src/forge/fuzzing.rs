@@ -35,7 +35,7 @@ pub(super) fn project() -> ProjectFacts {
 }
 
 pub(super) fn told(facts: &ProjectFacts) -> Value {
-    json!([facts.id, facts.path, facts.default_branch, facts.clone_url, facts.web_url])
+    json!([facts.id, facts.path, facts.clone_url, facts.web_url])
 }
 
 /// Our words, as JSON, for a body of either forge, read as every type of answer.
@@ -53,7 +53,11 @@ pub fn shown(body: &[u8], mask: &Mask) -> Vec<Value> {
 #[must_use]
 pub fn refused(status: u16, headers: HeaderMap, body: &[u8], mask: &Mask) -> String {
     let status = StatusCode::from_u16(status).unwrap_or_default();
-    let answer = Answer { status, headers, body: body.to_vec() };
+    let answer = Answer {
+        status,
+        headers,
+        body: body.to_vec(),
+    };
     gitlab::fuzzing::refusal(&answer);
     github::fuzzing::refusal(&answer);
     text::detail(body, mask)
@@ -76,7 +80,10 @@ pub fn canonical(pasted: &str, allow_http: bool) -> Result<String, String> {
 /// Where git goes when a forge names an address and the operator lets it.
 #[must_use]
 pub fn clone_url(named: &str, allowed: &[String]) -> Option<String> {
-    let config = Config { clone_by: CloneBy::Project, ..Config::default() };
+    let config = Config {
+        clone_by: CloneBy::Project,
+        ..Config::default()
+    };
     let address = connection(&config, allowed)?;
     Some(address.clone_url(Some(named), &project().path))
 }
@@ -86,7 +93,10 @@ pub fn clone_url(named: &str, allowed: &[String]) -> Option<String> {
 pub fn next(headers: &HeaderMap) -> Option<(Result<Option<Url>, String>, Result<Url, String>)> {
     let address = connection(&Config::default(), &[])?;
     let current = address.resource(&["projects"]);
-    Some((link::next_page(headers, &current, &address), link::redirect(headers, &current, &address)))
+    Some((
+        link::next_page(headers, &current, &address),
+        link::redirect(headers, &current, &address),
+    ))
 }
 
 /// How long to wait, and how much of a limit is left.

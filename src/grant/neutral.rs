@@ -9,10 +9,13 @@ use regex::{Captures, Regex};
 
 use crate::message::readable::readable;
 
+/// Most ticks of a fence.
+pub const LONGEST_FENCE: usize = 32;
+
 /// Breaks a token without changing how it looks.
 const BREAK: char = '\u{200b}';
 
-static MENTION: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"@(\S)").ok());
+static MENTION: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(@+)(\S)").ok());
 static REFERENCE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"([#!$&%~])(\d)").ok());
 static CLOSING: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(r"(?i)\b([cfri])(los(?:e[sd]?|ing)|ix(?:e[sd]|ing)?|esolv(?:e[sd]?|ing)|mplement(?:s|ed|ing)?)(\s*:?\s+(?:issues?\s+)?(?:[\w./-]*[#!]\d|https?://|gh-\d|[a-z][a-z0-9_]+-\d|\[))")
@@ -40,7 +43,7 @@ pub fn text(input: &str) -> String {
     let mut fence: Option<usize> = None;
     let mut out = String::with_capacity(input.len() + input.len() / 8);
     for line in visible(input).lines() {
-        let ticks = line.bytes().take_while(|byte| *byte == b'`').count();
+        let ticks = ticks_of(line);
         match fence {
             // A closing fence may stand up to three spaces in.
             Some(open) if closes(line, open) => {
@@ -48,7 +51,7 @@ pub fn text(input: &str) -> String {
                 out.push_str(line);
             }
             Some(_) => out.push_str(&in_fence(line)),
-            None if ticks >= 3 && !line[ticks..].contains('`') => {
+            None if opens(line, ticks) => {
                 fence = Some(ticks);
                 // The info string of a fence is shown nowhere, but some renderers interpret it.
                 out.push_str(&line[..ticks]);
@@ -124,6 +127,25 @@ pub fn address(input: &str) -> Option<String> {
     Some(address.to_string().replace(['(', ')', '<', '>', '`', '|'], ""))
 }
 
+/// How many ticks the fence has that a text of [`text`], cut at a line's end, leaves open.
+#[must_use]
+pub fn open_fence(kept: &str) -> Option<usize> {
+    kept.lines().fold(None, |fence, line| match fence {
+        Some(open) if closes(line, open) => None,
+        Some(open) => Some(open),
+        None => Some(ticks_of(line)).filter(|ticks| opens(line, *ticks)),
+    })
+}
+
+fn ticks_of(line: &str) -> usize {
+    line.bytes().take_while(|byte| *byte == b'`').count()
+}
+
+/// Whether a line that begins with that many ticks begins a fence. A very long one is none of ours, so that closing it costs little.
+fn opens(line: &str, ticks: usize) -> bool {
+    (3..=LONGEST_FENCE).contains(&ticks) && !line[ticks..].contains('`')
+}
+
 /// Whether a line ends the fence of that many ticks.
 fn closes(line: &str, open: usize) -> bool {
     let indent = line.bytes().take_while(|byte| *byte == b' ').count();
@@ -166,7 +188,7 @@ fn live(line: &str) -> String {
 
 /// What acts in titles too: mentions, references, closing words, words that skip pipelines.
 fn references(line: &str) -> String {
-    let mut line = replace(&MENTION, line, |found| format!("@{BREAK}{}", &found[1]));
+    let mut line = replace(&MENTION, line, |found| format!("{}{BREAK}{}", &found[1], &found[2]));
     line = replace(&BRACKET, &line, |found| format!("[{BREAK}{}", &found[1]));
     line = replace(&CLOSING, &line, |found| {
         format!("{}{BREAK}{}{}", &found[1], &found[2], &found[3])
@@ -221,6 +243,8 @@ mod tests {
         for live in ["@all", "@ada", "Closes", "#12", "fixes", "!4", "GH-5"] {
             assert!(!got.contains(live), "{live} in {got}");
         }
+        // Found by fuzzing: of two signs only the first was broken.
+        assert_eq!(text("@@all"), format!("@@{BREAK}all"));
         assert_eq!(
             got.replace(BREAK, ""),
             "cc @all and @ada. Closes #12, fixes: https://forge/x/issues/3, see !4 and GH-5"
@@ -257,6 +281,7 @@ mod tests {
             assert!(!text(doubtful).contains("@all"), "{doubtful}");
         }
         assert!(text("```\nleft open").ends_with("```"));
+        assert!(!text(&format!("{}\n@all", "`".repeat(5_000))).contains("@all"));
         // A closing fence must be as long as the opening one.
         assert!(!text("````\n```\n````\n@all").contains("@all"));
     }

@@ -20,3 +20,4 @@ mod opencode;
 mod outcomes;
 mod scopes;
 mod secrets;
+mod trailers;

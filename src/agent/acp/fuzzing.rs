@@ -14,7 +14,9 @@ pub async fn output(bytes: &[u8]) -> (Vec<String>, Vec<EventBody>) {
     let (mut said, mut events) = (Vec::new(), Vec::new());
     while let Ok(Some(line)) = next_line(&mut reader).await {
         let Line::Whole(line) = line else { continue };
-        let Ok(message) = serde_json::from_slice(&line) else { continue };
+        let Ok(message) = serde_json::from_slice(&line) else {
+            continue;
+        };
         for update in update::read(&message, &mut calls) {
             match update {
                 update::Update::Said(text) => said.push(text),

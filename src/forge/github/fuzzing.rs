@@ -19,7 +19,7 @@ pub(in crate::forge) fn shown(body: &Value, mask: &Mask) -> Vec<Value> {
     shown.extend(found.map(|facts| told(&facts)));
     if let Some(request) = read::<PullRequest>(body) {
         let request = request.change_request(INSTANCE, &facts).ok();
-        shown.extend(request.map(|request| to_value((request.url, request.source_branch, request.target_branch))).into_iter().flatten());
+        shown.extend(request.map(|request| to_value(request.url)).into_iter().flatten());
     }
     shown
 }

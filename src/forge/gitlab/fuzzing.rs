@@ -11,7 +11,11 @@ use crate::secret::Mask;
 pub(in crate::forge) fn shown(body: &Value, mask: &Mask) -> Vec<Value> {
     let facts = project();
     let mut shown = super::inspect::fuzzing::shown(body, &facts.path, mask);
-    let _ = (read::<Token>(body), read::<Branch>(body), read::<Access>(body).map(|access| access.may_push()));
+    let _ = (
+        read::<Token>(body),
+        read::<Branch>(body),
+        read::<Access>(body).map(|access| access.may_push()),
+    );
     if let Some(user) = read::<User>(body) {
         shown.extend([user.account(), user.display_name(), user.address()].map(Value::String));
     }
@@ -22,7 +26,7 @@ pub(in crate::forge) fn shown(body: &Value, mask: &Mask) -> Vec<Value> {
     if let Some(request) = read::<MergeRequest>(body) {
         let _ = request.is_draft();
         let request = request.change_request(INSTANCE, &facts).ok();
-        shown.extend(request.map(|request| to_value((request.url, request.source_branch, request.target_branch))).into_iter().flatten());
+        shown.extend(request.map(|request| to_value(request.url)).into_iter().flatten());
     }
     shown
 }

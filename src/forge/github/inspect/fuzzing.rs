@@ -21,7 +21,12 @@ pub(in crate::forge) fn shown(body: &Value, path: &ProjectPath, mask: &Mask) -> 
     }
     let found = read::<Found>(body).map_or_else(Vec::new, |found| found.items);
     for row in found.into_iter().chain(read::<Issue>(body)) {
-        let _ = (row.passes(&IssueQuery::default()), row.is_pull(), row.is_of(path), row.is_elsewhere(path));
+        let _ = (
+            row.passes(&IssueQuery::default()),
+            row.is_pull(),
+            row.is_of(path),
+            row.is_elsewhere(path),
+        );
         shown.extend(to_value(row.details(INSTANCE, path, mask)));
     }
     let comments: Vec<Comment> = read(body).or_else(|| Some(vec![read(body)?])).unwrap_or_default();

@@ -179,14 +179,15 @@ pub(super) fn canonical(text: &str, allow_http: bool) -> Result<String, ForgeErr
 
 /// The error, with the address stripped of all that could be a secret.
 fn refused(text: &str, rule: &str) -> ForgeError {
-    // A password may hold a '?' or '#' itself: then nothing tells where it ends.
-    let doubtful = text.find(['?', '#']).is_some_and(|at| text[at..].contains('@'));
-    let shown = text.split(['?', '#']).next().filter(|_| !doubtful).unwrap_or_default();
-    let (scheme, rest) = shown.split_once("://").unwrap_or(("", shown));
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-    let separator = if scheme.is_empty() { "" } else { "://" };
+    // A password may hold any sign itself: of what may be one, only what comes after the last '@' is shown, and nothing where the address
+    // may have ended before.
+    let shown = match (text.split(['?', '#']).next().unwrap_or_default(), text.rfind('@')) {
+        (before, None) => before,
+        (before, Some(at)) if at < before.len() => &before[at + 1..],
+        (_, Some(_)) => "",
+    };
     ForgeError::Address {
-        url: format!("{scheme}{separator}{rest}").chars().take(200).collect(),
+        url: shown.chars().take(200).collect(),
         rule: rule.to_owned(),
     }
 }
@@ -244,6 +245,7 @@ mod tests {
             // Found by fuzzing: a password with a sign that ends an address.
             "https://user:very-secret#1@forge.example.com",
             "user:very-secret?@forge.example.com",
+            "user:very-secret://1@forge.example.com",
             "https://forge.example.com/a%2fb",
             "https://forge.example.com/a//b",
             "https://forge.example.com/a b",

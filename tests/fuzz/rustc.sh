@@ -8,9 +8,13 @@ for argument in "$@"; do
     [ "$previous" != --crate-name ] || name=$argument
     previous=$argument
 done
-[[ $instrumented != *" $name "* ]] || exec "$rustc" "$@"
 kept=()
 for argument in "$@"; do
+    case $argument in
+    # It would compile each crate on one processor.
+    -Ccodegen-units=1) continue ;;
+    esac
+    [[ $instrumented != *" $name "* ]] || { kept+=("$argument"); continue; }
     case $argument in
     -Cpasses=sancov-module | -Cllvm-args=-sanitizer-coverage-*) ;;
     *) kept+=("$argument") ;;

@@ -66,10 +66,10 @@ impl RepositoryRow {
         if !search.is_none_or(wanted) {
             return None;
         }
-        let url = self.html_url.as_deref().and_then(web_address);
+        let url = self.html_url.as_deref().and_then(web_address).map(|url| mask.apply(&url));
         Some(ProjectSummary {
             url: url.unwrap_or_else(|| format!("{instance}/{path}")),
-            path: path.as_str().to_owned(),
+            path: mask.apply(path.as_str()),
             default_branch: self
                 .default_branch
                 .map(|name| line(&name, mask))
@@ -170,7 +170,7 @@ impl Pull {
 
     /// Our words for it in a list.
     pub(super) fn summary(&self, instance: &str, path: &ProjectPath, mask: &Mask) -> ChangeRequestSummary {
-        let url = self.html_url.as_deref().and_then(web_address);
+        let url = self.html_url.as_deref().and_then(web_address).map(|url| mask.apply(&url));
         ChangeRequestSummary {
             number: self.number,
             title: line(&self.title, mask),
@@ -298,7 +298,7 @@ impl Issue {
 
     /// Our words for it in a list.
     pub(super) fn summary(&self, instance: &str, path: &ProjectPath, mask: &Mask) -> IssueSummary {
-        let url = self.html_url.as_deref().and_then(web_address);
+        let url = self.html_url.as_deref().and_then(web_address).map(|url| mask.apply(&url));
         IssueSummary {
             number: self.number,
             title: line(&self.title, mask),

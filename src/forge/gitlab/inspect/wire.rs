@@ -67,10 +67,10 @@ impl ProjectRow {
     /// Our words for it; nothing where its path could not be named in a task.
     pub(super) fn summary(self, instance: &str, mask: &Mask) -> Option<ProjectSummary> {
         let path: ProjectPath = self.path_with_namespace.parse().ok()?;
-        let url = self.web_url.as_deref().and_then(web_address);
+        let url = self.web_url.as_deref().and_then(web_address).map(|url| mask.apply(&url));
         Some(ProjectSummary {
             url: url.unwrap_or_else(|| format!("{instance}/{path}")),
-            path: path.as_str().to_owned(),
+            path: mask.apply(path.as_str()),
             default_branch: self
                 .default_branch
                 .map(|name| line(&name, mask))
@@ -169,7 +169,7 @@ impl Request {
 
     /// Our words for it in a list.
     pub(super) fn summary(&self, instance: &str, path: &ProjectPath, mask: &Mask) -> ChangeRequestSummary {
-        let url = self.web_url.as_deref().and_then(web_address);
+        let url = self.web_url.as_deref().and_then(web_address).map(|url| mask.apply(&url));
         ChangeRequestSummary {
             number: self.iid,
             title: line(&self.title, mask),
@@ -287,7 +287,7 @@ impl Issue {
 
     /// Our words for it in a list.
     pub(super) fn summary(&self, instance: &str, path: &ProjectPath, mask: &Mask) -> IssueSummary {
-        let url = self.web_url.as_deref().and_then(web_address);
+        let url = self.web_url.as_deref().and_then(web_address).map(|url| mask.apply(&url));
         IssueSummary {
             number: self.iid,
             title: line(&self.title, mask),

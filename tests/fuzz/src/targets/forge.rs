@@ -21,7 +21,8 @@ pub fn answers(data: &[u8]) {
         each_string(&value, "", &mut |name, text| {
             assert_visible(text);
             assert!(text.len() <= LONGEST_TEXT + 100, "{name} has {} bytes", text.len());
-            assert!(!text.contains(TOKEN), "the token is in {name:?}");
+            // What the agent may read through the tools has names; the rest becomes events, which are masked there.
+            assert!(name.is_empty() || !text.contains(TOKEN), "the token is in {name:?}");
         });
     }
 }

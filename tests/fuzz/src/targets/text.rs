@@ -76,7 +76,14 @@ fn assert_harmless_but_ours(text: &str) {
     let (live, open) = live_lines(before);
     assert!(!open, "a fence swallows the session's own lines: {text:?}");
     for line in live {
-        assert_live_is_broken(line);
+        let ours = ["- `", "- most of the change is in `"].iter().any(|start| line.starts_with(start));
+        match (line.find('`'), line.rfind('`')) {
+            // A file's path is code, and holds no tick that would end it.
+            (Some(start), Some(end)) if ours && start < end && !line[start + 1..end].contains('`') => {
+                assert_live_is_broken(&format!("{}{}", &line[..start], &line[end + 1..]));
+            }
+            _ => assert_live_is_broken(line),
+        }
     }
 }
 
@@ -119,7 +126,8 @@ fn assert_live_is_broken(line: &str) {
     let tag = line.split('<').skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '/' | '!' | '?')));
     assert!(!tag, "raw HTML: {line:?}");
     let entity = line.split('&').skip(1).any(|rest| {
-        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '#').unwrap_or(rest.len());
+        let rest = rest.strip_prefix('#').unwrap_or(rest);
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
         end > 0 && rest[end..].starts_with(';')
     });
     assert!(!entity, "an entity: {line:?}");

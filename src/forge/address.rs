@@ -157,11 +157,17 @@ pub(super) fn canonical(text: &str, allow_http: bool) -> Result<String, ForgeErr
     let Some(host) = url.host_str().filter(|host| !host.is_empty()) else {
         return Err(refused(text, "it must name a host"));
     };
-    let mut path = url.path().trim_end_matches('/');
-    for end in API_ENDS {
-        path = path.strip_suffix(end).unwrap_or(path);
+    // Addresses may hold quotes, '$' and more in a host's place; names of hosts do not.
+    let label = |label: &str| {
+        !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+    };
+    if !host.starts_with('[') && !host.split('.').all(label) {
+        return Err(refused(text, "its host may hold only letters, digits, '-', '_' and single dots"));
     }
-    let path = path.trim_end_matches('/');
+    let mut path = url.path().trim_end_matches('/');
+    while let Some(shorter) = API_ENDS.iter().find_map(|end| path.strip_suffix(end)) {
+        path = shorter.trim_end_matches('/');
+    }
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~');
     if !path.is_empty()
         && !path[1..]
@@ -219,6 +225,7 @@ mod tests {
             ("https://forge.example.com:443//", "https://forge.example.com"),
             ("https://forge.example.com/api/v4/", "https://forge.example.com"),
             ("forge.example.com/api/v3", "https://forge.example.com"),
+            ("forge.example.com/api/v4/api/v3", "https://forge.example.com"),
             ("forge.example.com:8443/sub/", "https://forge.example.com:8443/sub"),
             (
                 "https://forge.example.com/tools/code/api/v4",
@@ -249,6 +256,10 @@ mod tests {
             "https://forge.example.com/a%2fb",
             "https://forge.example.com/a//b",
             "https://forge.example.com/a b",
+            // Found by fuzzing: signs that no host's name has.
+            "https://forge\".example.com",
+            "https://forge.example.com$(id)",
+            "https://forge.example.com.",
             "https://forge\n.example.com",
         ] {
             let error = canonical(bad, false).unwrap_err();

@@ -13,7 +13,9 @@ pub fn hides(c: char) -> bool {
 
 /// Fit to be shown on a terminal: no control characters but line feed and tab, nothing hidden.
 pub fn assert_visible(text: &str) {
-    let bad = text.chars().find(|c| hides(*c) || (c.is_control() && !matches!(c, '\n' | '\t' | '\r')));
+    let bad = text
+        .chars()
+        .find(|c| hides(*c) || (c.is_control() && !matches!(c, '\n' | '\t' | '\r')));
     assert!(bad.is_none(), "{bad:?} in {text:?}");
 }
 

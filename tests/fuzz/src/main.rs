@@ -54,7 +54,9 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let chosen = CHOSEN.get_or_init(|| {
         let name = std::env::var("COFFERDAM_FUZZ").unwrap_or_default();
         let found = TARGETS.iter().find(|(known, _)| *known == name);
-        found.unwrap_or_else(|| panic!("COFFERDAM_FUZZ={name:?} is no target")).1
+        found
+            .unwrap_or_else(|| panic!("COFFERDAM_FUZZ={name:?} is no target"))
+            .1
     });
     chosen(data);
 });

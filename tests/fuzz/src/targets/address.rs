@@ -19,7 +19,10 @@ pub fn pasted(data: &[u8]) {
                 let url = Url::parse(&address).expect("canonical");
                 assert!(url.scheme() == "https" || allow_http && url.scheme() == "http");
                 assert!(url.has_host() && url.username().is_empty() && url.password().is_none());
-                assert!(!address.contains(['@', '?', '#', ' ', '\\', '%']) && !address.ends_with('/'), "{address:?}");
+                assert!(
+                    !address.contains(['@', '?', '#', ' ', '\\', '%']) && !address.ends_with('/'),
+                    "{address:?}"
+                );
             }
             Err(error) => assert!(error.len() < 1_000),
         }
@@ -43,12 +46,18 @@ pub fn named(data: &[u8]) {
     let text = &*String::from_utf8_lossy(data);
     let allowed = ["https://h.example/sub".to_owned(), "https://git.example".to_owned()];
     for (allowed, only) in [(&allowed[..], true), (&[], false)] {
-        let Some(address) = forge::clone_url(text, allowed) else { continue };
+        let Some(address) = forge::clone_url(text, allowed) else {
+            continue;
+        };
         let url = Url::parse(&address).expect("an address");
         assert!(url.scheme() == "https" && url.username().is_empty() && url.password().is_none());
         assert!(url.query().is_none() && url.fragment().is_none());
-        let below = |host, path: &str| url.host_str() == Some(host) && url.port().is_none() && url.path().starts_with(path);
-        assert!(!only || below("h.example", "/sub/") || below("git.example", "/"), "{address}");
+        let below =
+            |host, path: &str| url.host_str() == Some(host) && url.port().is_none() && url.path().starts_with(path);
+        assert!(
+            !only || below("h.example", "/sub/") || below("git.example", "/"),
+            "{address}"
+        );
     }
 }
 
@@ -57,10 +66,21 @@ pub fn headers(data: &[u8]) {
     let headers = read(data);
     let (wait, left) = forge::pace(&headers);
     assert!(left.is_none_or(|left| left <= 100) && wait.is_none_or(|wait| wait.as_secs() <= 7 * 24 * 3600));
-    let Some((next, redirect)) = forge::next(&headers) else { return };
-    for url in [next.as_ref().ok().and_then(Option::as_ref), redirect.as_ref().ok()].into_iter().flatten() {
-        assert!(url.scheme() == "https" && url.host_str() == Some("h.example") && url.port().is_none(), "{url}");
-        assert!(url.path().starts_with("/sub/api/v4/") && !url.path().contains("/../"), "{url}");
+    let Some((next, redirect)) = forge::next(&headers) else {
+        return;
+    };
+    for url in [next.as_ref().ok().and_then(Option::as_ref), redirect.as_ref().ok()]
+        .into_iter()
+        .flatten()
+    {
+        assert!(
+            url.scheme() == "https" && url.host_str() == Some("h.example") && url.port().is_none(),
+            "{url}"
+        );
+        assert!(
+            url.path().starts_with("/sub/api/v4/") && !url.path().contains("/../"),
+            "{url}"
+        );
         assert!(url.username().is_empty() && url.password().is_none(), "{url}");
     }
     for error in [next.err(), redirect.err()].into_iter().flatten() {

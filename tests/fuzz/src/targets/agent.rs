@@ -16,7 +16,11 @@ pub fn output(data: &[u8]) {
         let value = serde_json::to_value(event).expect("an event can be written");
         let EventBody::AgentThought { .. } = event else {
             each_string(&value, "", &mut |name, text| {
-                assert!(text.chars().count() <= 500, "{name} has {} characters", text.chars().count());
+                assert!(
+                    text.chars().count() <= 500,
+                    "{name} has {} characters",
+                    text.chars().count()
+                );
             });
             continue;
         };

@@ -50,9 +50,19 @@ pub fn errors(data: &[u8]) {
 pub fn push_output(data: &[u8]) {
     let output = String::from_utf8_lossy(data);
     let sentence = classify(&output).sentence();
-    assert!(sentence.chars().count() <= 2_000, "{} characters", sentence.chars().count());
+    assert!(
+        sentence.chars().count() <= 2_000,
+        "{} characters",
+        sentence.chars().count()
+    );
     assert_visible(&sentence);
-    let with_user = classify(&format!("fatal: Authentication failed for 'https://oauth2:{TOKEN}@h.example/a/b.git/'\n{output}"));
+    let with_user = classify(&format!(
+        "fatal: Authentication failed for 'https://oauth2:{TOKEN}@h.example/a/b.git/'\n{output}"
+    ));
     // What else git prints is masked where it becomes an event; an address is not repeated with its user anywhere.
-    assert!(output.contains("glpat") || !with_user.sentence().contains(TOKEN), "{}", with_user.sentence());
+    assert!(
+        output.contains("glpat") || !with_user.sentence().contains(TOKEN),
+        "{}",
+        with_user.sentence()
+    );
 }

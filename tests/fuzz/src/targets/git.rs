@@ -24,7 +24,11 @@ pub fn updates(data: &[u8]) {
             [ids.as_bytes(), &update.name].concat()
         })
         .collect();
-    let seen: Vec<Vec<u8>> = data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(zeros_as_one).collect();
+    let seen: Vec<Vec<u8>> = data
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(zeros_as_one)
+        .collect();
     assert_eq!(written, seen, "git would see another list");
     match check_updates(&updates, BRANCH) {
         Ok((_, new)) => {
@@ -38,7 +42,13 @@ pub fn updates(data: &[u8]) {
 /// A line of the list with `0` for ids that are all zeros.
 fn zeros_as_one(line: &[u8]) -> Vec<u8> {
     let parts: Vec<&[u8]> = line.splitn(3, |byte| *byte == b' ').collect();
-    let id = |id: &[u8]| if id.iter().all(|byte| *byte == b'0') { b"0".to_vec() } else { id.to_vec() };
+    let id = |id: &[u8]| {
+        if id.iter().all(|byte| *byte == b'0') {
+            b"0".to_vec()
+        } else {
+            id.to_vec()
+        }
+    };
     [id(parts[0]), id(parts[1]), parts[2].to_vec()].join(&b' ')
 }
 
@@ -66,7 +76,10 @@ fn packet(answer: &mut Vec<u8>, band: u8, text: &[u8]) {
 
 /// The message of a commit.
 pub fn trailers(data: &[u8]) {
-    let person = |name: &str, email: &str| Identity { name: name.into(), email: email.into() };
+    let person = |name: &str, email: &str| Identity {
+        name: name.into(),
+        email: email.into(),
+    };
     let session = "0190c2f0-7c1e-7000-8000-000000000001".parse().expect("it is one");
     let agent = person("agent", "agent@agents.invalid");
     let trailers = Trailers::new(&person("Ada Example", "ada@example.org"), &agent, session);
@@ -83,8 +96,17 @@ pub fn trailers(data: &[u8]) {
     let buried = [complete.as_slice(), b"\nnot the end\n"].concat();
     assert!(trailers.missing_from(&buried).is_some());
     let id: CommitId = "c".repeat(40).parse().expect("it is one");
-    let rules = Rules { trailers, email: "ada@example.org".into() };
-    let commit = NewCommit { id: &id, message: &complete, author: data, committer: data, parents: 1 };
+    let rules = Rules {
+        trailers,
+        email: "ada@example.org".into(),
+    };
+    let commit = NewCommit {
+        id: &id,
+        message: &complete,
+        author: data,
+        committer: data,
+        parents: 1,
+    };
     match check_commit(&commit, &rules) {
         Ok(()) => assert_eq!(data, b"ada@example.org"),
         Err(refusal) => assert_visible(&refusal.to_string()),
@@ -92,6 +114,11 @@ pub fn trailers(data: &[u8]) {
 }
 
 fn same(line: &[u8], wanted: &str) -> bool {
-    let squeeze = |text: &[u8]| String::from_utf8_lossy(text).to_ascii_lowercase().split_whitespace().collect::<String>();
+    let squeeze = |text: &[u8]| {
+        String::from_utf8_lossy(text)
+            .to_ascii_lowercase()
+            .split_whitespace()
+            .collect::<String>()
+    };
     squeeze(line) == squeeze(wanted.as_bytes())
 }

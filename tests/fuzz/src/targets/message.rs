@@ -19,7 +19,11 @@ pub fn task(data: &[u8]) {
         Ok(task) => task,
         Err(error) => {
             let sentence = error.to_string();
-            assert!(sentence.len() <= LONGEST_SENTENCE, "{} bytes: {sentence:.200}", sentence.len());
+            assert!(
+                sentence.len() <= LONGEST_SENTENCE,
+                "{} bytes: {sentence:.200}",
+                sentence.len()
+            );
             assert!(!error.code().is_empty());
             return;
         }
@@ -69,8 +73,13 @@ pub fn names(data: &[u8]) {
     }
     if let Ok(path) = text.parse::<ProjectPath>() {
         assert_eq!(path.as_str(), text);
-        assert!(text.split('/').all(|part| !part.is_empty() && part != "." && part != ".." && !part.starts_with('-')));
-        assert!(!text.contains(['?', '#', '%', '\\', ':', '@', '&', ' ', '\'', '"', '$', '`']) && !path.name().is_empty());
+        assert!(
+            text.split('/')
+                .all(|part| !part.is_empty() && part != "." && part != ".." && !part.starts_with('-'))
+        );
+        assert!(
+            !text.contains(['?', '#', '%', '\\', ':', '@', '&', ' ', '\'', '"', '$', '`']) && !path.name().is_empty()
+        );
         assert_visible(text);
     }
     if let Ok(branch) = text.parse::<BranchName>() {
@@ -80,7 +89,10 @@ pub fn names(data: &[u8]) {
     if let Ok(commit) = text.parse::<CommitId>() {
         assert!(text.bytes().all(|byte| byte.is_ascii_hexdigit()) && text.starts_with(commit.short()));
     }
-    for name in [text.parse::<ConnectionName>().map(String::from), text.parse::<AgentName>().map(String::from)] {
+    for name in [
+        text.parse::<ConnectionName>().map(String::from),
+        text.parse::<AgentName>().map(String::from),
+    ] {
         assert!(name.is_ok_and(|name| name == text) || !is_plain(text));
     }
     if let Err(error) = text.parse::<BranchName>() {
@@ -96,9 +108,15 @@ fn is_plain(text: &str) -> bool {
 /// git's rules for the name of a reference, from its manual.
 fn assert_ref(name: &str) {
     for part in name.split('/') {
-        assert!(!part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock"), "{name:?}");
+        assert!(
+            !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock"),
+            "{name:?}"
+        );
     }
-    assert!(!name.contains("..") && !name.contains("@{") && name != "@" && !name.ends_with('.'), "{name:?}");
+    assert!(
+        !name.contains("..") && !name.contains("@{") && name != "@" && !name.ends_with('.'),
+        "{name:?}"
+    );
     assert!(!name.starts_with('-'), "{name:?} could be an option");
     let bad = |c: char| c < ' ' || matches!(c, '\u{7f}' | ' ' | '~' | '^' | ':' | '?' | '*' | '[' | '\\');
     assert!(!name.contains(bad), "{name:?}");
@@ -112,7 +130,10 @@ pub fn branch(data: &[u8]) {
     let existing: BTreeSet<String> = parts.iter().skip(2).cloned().collect();
     for pattern in [parts[0].as_str(), "cofferdam/{title}-{session}"] {
         let Ok(made) = branch_name(pattern, session, title, &existing) else {
-            assert!(pattern == parts[0] || !existing.is_empty(), "our own pattern made no name of {title:?}");
+            assert!(
+                pattern == parts[0] || !existing.is_empty(),
+                "our own pattern made no name of {title:?}"
+            );
             continue;
         };
         let made = made.as_str();
@@ -120,7 +141,11 @@ pub fn branch(data: &[u8]) {
         assert!(made.contains("deadbeef"), "{made:?} could be two sessions'");
         assert!(!made.starts_with(|c: char| c.is_ascii_digit()) && !made.starts_with("refs/"));
         for other in &existing {
-            let (shorter, longer) = if other.len() < made.len() { (other.as_str(), made) } else { (made, other.as_str()) };
+            let (shorter, longer) = if other.len() < made.len() {
+                (other.as_str(), made)
+            } else {
+                (made, other.as_str())
+            };
             let collides = longer.strip_prefix(shorter).is_some_and(|rest| rest.starts_with('/'));
             assert!(!collides, "{made:?} beside {other:?}");
         }

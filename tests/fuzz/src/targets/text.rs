@@ -16,28 +16,42 @@ pub fn neutral(data: &[u8]) {
     assert_eq!(neutral::text(&got), got, "what is harmless stays as it is");
     for most in [10, 120] {
         let title = neutral::title(text, most);
-        assert!(!title.contains('\n') && title.chars().filter(|c| *c != BREAK).count() <= most, "{title:?}");
+        assert!(
+            !title.contains('\n') && title.chars().filter(|c| *c != BREAK).count() <= most,
+            "{title:?}"
+        );
         assert_words_are_broken(&title);
         let line = neutral::line(text, most);
         assert!(!line.contains('\n'));
         assert_live_is_broken(&line);
     }
     let code = neutral::code(text);
-    assert!(code.len() >= 2 && !code[1..code.len() - 1].contains(['`', '\n']), "{code:?}");
+    assert!(
+        code.len() >= 2 && !code[1..code.len() - 1].contains(['`', '\n']),
+        "{code:?}"
+    );
     if let Some(address) = neutral::address(text) {
         assert!(address.starts_with("http://") || address.starts_with("https://"));
         assert!(!address.contains(['\n', ' ', '<', '>', '(', ')', '`']), "{address:?}");
     }
 }
 
-/// The text of a change request: an agent's answer, a subject, a body, a path. The first byte says how often the answer is repeated, so
-/// that the limits are reached.
+/// The text of a change request: an agent's answer, a subject, a body, a path. A high first byte repeats the answer, so that the
+/// limit of a section is reached.
 pub fn change_request(data: &[u8]) {
-    let (times, data) = data.split_first().map_or((1, data), |(first, rest)| (usize::from(*first), rest));
+    let (times, data) = data
+        .split_first()
+        .map_or((1, data), |(first, rest)| (usize::from(*first), rest));
     let parts = parts(data);
     let part = |index: usize| parts.get(index).cloned().unwrap_or_default();
-    let answer = part(0).repeat(1 + times * usize::from(times > 250));
-    let said = Sections { changes: answer.clone(), approach: answer.clone(), trade_offs: answer.clone(), checked: answer.clone() };
+    let answer = part(0);
+    let often = 1 + (16 * 1024 / answer.len().max(1)) * usize::from(times > 250);
+    let said = Sections {
+        changes: answer.repeat(often),
+        approach: answer.clone(),
+        trade_offs: answer.clone(),
+        checked: answer.clone(),
+    };
     let branch = Branch {
         commits: vec![(part(1), part(2)), (part(2), part(1))],
         files: vec![(part(3), u64::MAX, u64::MAX), (part(1), 1, 1)],
@@ -76,7 +90,9 @@ fn assert_harmless_but_ours(text: &str) {
     let (live, open) = live_lines(before);
     assert!(!open, "a fence swallows the session's own lines: {text:?}");
     for line in live {
-        let ours = ["- `", "- most of the change is in `"].iter().any(|start| line.starts_with(start));
+        let ours = ["- `", "- most of the change is in `"]
+            .iter()
+            .any(|start| line.starts_with(start));
         match (line.find('`'), line.rfind('`')) {
             // A file's path is code, and holds no tick that would end it.
             (Some(start), Some(end)) if ours && start < end && !line[start + 1..end].contains('`') => {
@@ -91,7 +107,10 @@ fn assert_harmless(text: &str) {
     for line in text.lines() {
         assert!(!line.trim_start().starts_with('/'), "a quick action in {text:?}");
     }
-    assert!(!text.contains(|c: char| c != BREAK && (hides(c) || c.is_control() && !matches!(c, '\n' | '\t'))), "{text:?}");
+    assert!(
+        !text.contains(|c: char| c != BREAK && (hides(c) || c.is_control() && !matches!(c, '\n' | '\t'))),
+        "{text:?}"
+    );
     let (live, open) = live_lines(text);
     assert!(!open, "an open fence in {text:?}");
     for line in live {
@@ -111,7 +130,9 @@ fn live_lines(text: &str) -> (Vec<&str>, bool) {
         match (open, fence) {
             (None, Some(mark)) if length >= 3 && !(mark == '`' && rest.contains('`')) => open = Some((mark, length)),
             (None, _) => live.push(line),
-            (Some((mark, least)), Some(found)) if mark == found && length >= least && rest.trim().is_empty() => open = None,
+            (Some((mark, least)), Some(found)) if mark == found && length >= least && rest.trim().is_empty() => {
+                open = None
+            }
             (Some(_), _) => {}
         }
     }
@@ -123,7 +144,10 @@ fn assert_live_is_broken(line: &str) {
     assert_words_are_broken(line);
     assert!(!line.trim_start().starts_with('/'), "a quick action: {line:?}");
     assert!(!line.contains("!["), "an image: {line:?}");
-    let tag = line.split('<').skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '/' | '!' | '?')));
+    let tag = line
+        .split('<')
+        .skip(1)
+        .any(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '/' | '!' | '?')));
     assert!(!tag, "raw HTML: {line:?}");
     let entity = line.split('&').skip(1).any(|rest| {
         let rest = rest.strip_prefix('#').unwrap_or(rest);
@@ -132,7 +156,12 @@ fn assert_live_is_broken(line: &str) {
     });
     assert!(!entity, "an entity: {line:?}");
     let lower = line.trim_start().to_ascii_lowercase();
-    for key in ["co-authored-by:", "signed-off-by:", "cofferdam-session:", "skip-checks:"] {
+    for key in [
+        "co-authored-by:",
+        "signed-off-by:",
+        "cofferdam-session:",
+        "skip-checks:",
+    ] {
         assert!(!lower.starts_with(key), "a trailer: {line:?}");
     }
 }
@@ -140,7 +169,10 @@ fn assert_live_is_broken(line: &str) {
 /// What acts in titles too.
 fn assert_words_are_broken(line: &str) {
     let after = |mark: char, acts: fn(char) -> bool| line.split(mark).skip(1).any(|rest| rest.starts_with(acts));
-    assert!(!after('@', |c| !c.is_whitespace() && c != BREAK && c != '@'), "a mention: {line:?}");
+    assert!(
+        !after('@', |c| !c.is_whitespace() && c != BREAK && c != '@'),
+        "a mention: {line:?}"
+    );
     for mark in ['#', '!', '$', '%', '~', '&'] {
         assert!(!after(mark, |c| c.is_ascii_digit()), "a reference: {line:?}");
     }
@@ -150,8 +182,13 @@ fn assert_words_are_broken(line: &str) {
     }
     for kind in ["/issues/", "/merge_requests/", "/pull/", "/pulls/"] {
         for (at, _) in lower.match_indices("https://") {
-            let end = lower[at..].find(|c: char| c.is_whitespace() || "()<>".contains(c)).map_or(lower.len(), |end| at + end);
-            assert!(!lower[at + 8..end].contains(kind), "an address that is a reference: {line:?}");
+            let end = lower[at..]
+                .find(|c: char| c.is_whitespace() || "()<>".contains(c))
+                .map_or(lower.len(), |end| at + end);
+            assert!(
+                !lower[at + 8..end].contains(kind),
+                "an address that is a reference: {line:?}"
+            );
         }
     }
 }

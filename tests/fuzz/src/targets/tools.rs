@@ -40,7 +40,10 @@ fn project() -> ProjectGrant {
         default_branch: name("main"),
         branch: name("cofferdam/fix-deadbeef"),
         directory: "b".into(),
-        identity: Identity { name: "Ada".into(), email: "ada@example.org".into() },
+        identity: Identity {
+            name: "Ada".into(),
+            email: "ada@example.org".into(),
+        },
         capabilities: Capabilities::UNPROVEN,
     }
 }
@@ -53,7 +56,11 @@ fn server() -> (Router, Wishes) {
         publish: Publish::ChangeRequest,
         uncommitted: Uncommitted::Commit,
         may_comment: true,
-        limits: SessionLimits { session: Default::default(), turn: Default::default(), idle: Default::default() },
+        limits: SessionLimits {
+            session: Default::default(),
+            turn: Default::default(),
+            idle: Default::default(),
+        },
     };
     let reach = Reach {
         project: Arc::new(|_| None),
@@ -69,7 +76,10 @@ fn server() -> (Router, Wishes) {
 pub fn calls(data: &[u8]) {
     static SERVER: OnceLock<(Router, Wishes, tokio::runtime::Runtime)> = OnceLock::new();
     let (router, wishes, runtime) = SERVER.get_or_init(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime");
         let (router, wishes) = server();
         (router, wishes, runtime)
     });
@@ -94,7 +104,9 @@ pub fn calls(data: &[u8]) {
         let answer = router.clone().oneshot(request).await.expect("an answer");
         let status = answer.status().as_u16();
         assert!(status < 500, "{status}");
-        axum::body::to_bytes(answer.into_body(), 4 * tools::LARGEST_RESULT).await.expect("a bounded answer")
+        axum::body::to_bytes(answer.into_body(), 4 * tools::LARGEST_RESULT)
+            .await
+            .expect("a bounded answer")
     });
     if let Ok(answer) = serde_json::from_slice::<Value>(&answer)
         && answer["result"]["isError"] == true
@@ -112,7 +124,9 @@ pub fn calls(data: &[u8]) {
 
 /// Rows of a forge, and where to read on.
 pub fn results(data: &[u8]) {
-    let Ok(value) = serde_json::from_slice::<Value>(data) else { return };
+    let Ok(value) = serde_json::from_slice::<Value>(data) else {
+        return;
+    };
     let (project, place) = (project(), value.get("place").cloned().unwrap_or(json!({})));
     let text_from = place.get("text_from").and_then(Value::as_u64).unwrap_or(0);
     let rows = match value.get("rows") {
@@ -120,8 +134,15 @@ pub fn results(data: &[u8]) {
         _ => vec![value.clone()],
     };
     let single = tools::single(&project, &value, usize::try_from(text_from).unwrap_or(usize::MAX));
-    for result in [tools::listed(&project, rows.clone(), place), single].into_iter().flatten() {
-        assert!(result.to_string().len() <= tools::LARGEST_RESULT, "{} bytes", result.to_string().len());
+    for result in [tools::listed(&project, rows.clone(), place), single]
+        .into_iter()
+        .flatten()
+    {
+        assert!(
+            result.to_string().len() <= tools::LARGEST_RESULT,
+            "{} bytes",
+            result.to_string().len()
+        );
         assert_eq!(result["truncated"] == true, result.get("rest").is_some(), "{result}");
         let shown = result.get("items").or(result.get("item")).expect("rows or one thing");
         each_string(shown, "", &mut |_, text| assert_visible(text));

@@ -1,8 +1,8 @@
 //! The wire between `inside` and the worker, from both ends: an agent runs as the same user as `inside`.
 
 use cofferdam_inside::{
-    ControlReader, Frame, FrameHeader, HEADER_BYTES, MAX_FRAME_BYTES, MAX_LINE_BYTES, MAX_PREAMBLE_BYTES, Order, Preamble,
-    Report, WireError, read_frame,
+    ControlReader, Frame, FrameHeader, HEADER_BYTES, MAX_FRAME_BYTES, MAX_LINE_BYTES, MAX_PREAMBLE_BYTES, Order,
+    Preamble, Report, WireError, read_frame,
 };
 
 use crate::judge::now;
@@ -45,7 +45,11 @@ pub fn preamble(data: &[u8]) {
         Ok(preamble) => {
             let end = end.expect("a line has an end");
             assert_eq!(preamble.to_string().as_bytes(), &data[..=end]);
-            assert_eq!(source, &data[end + 1..], "what follows belongs to whoever takes the connection");
+            assert_eq!(
+                source,
+                &data[end + 1..],
+                "what follows belongs to whoever takes the connection"
+            );
         }
         Err(_) => {
             if let Some(end) = end {

@@ -159,10 +159,16 @@ pub(super) fn canonical(text: &str, allow_http: bool) -> Result<String, ForgeErr
     };
     // Addresses may hold quotes, '$' and more in a host's place; names of hosts do not.
     let label = |label: &str| {
-        !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+        !label.is_empty()
+            && label
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
     };
     if !host.starts_with('[') && !host.split('.').all(label) {
-        return Err(refused(text, "its host may hold only letters, digits, '-', '_' and single dots"));
+        return Err(refused(
+            text,
+            "its host may hold only letters, digits, '-', '_' and single dots",
+        ));
     }
     let mut path = url.path().trim_end_matches('/');
     while let Some(shorter) = API_ENDS.iter().find_map(|end| path.strip_suffix(end)) {
@@ -364,6 +370,22 @@ mod tests {
             "https://x.example/users/sign_in",
         ] {
             assert!(!covers(foreign), "{foreign}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_pasted_no_password_survives_and_what_is_canonical_stays(
+            scheme in "(https://|http://|ssh://|)", before in ".{0,8}", after in ".{0,8}", host in "[a-z.:0-9\\[\\]/?#]{0,20}"
+        ) {
+            let pasted = format!("{scheme}{before}very-secret{after}@{host}");
+            match canonical(&pasted, true) {
+                Ok(address) => proptest::prop_assert!(!address.contains("very-secret"), "{address}"),
+                Err(error) => proptest::prop_assert!(!error.to_string().contains("very-secret"), "{error}"),
+            }
+            if let Ok(address) = canonical(&host, true) {
+                proptest::prop_assert_eq!(canonical(&address, true).unwrap(), address);
+            }
         }
     }
 }

@@ -25,9 +25,9 @@ static TAG: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"<([A-Za-z/!?
 /// Entities are decoded before mentions and references are looked for; broken like the rest, since code spans would show an escape.
 static ENTITY: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"&(#?[A-Za-z0-9]+;)").ok());
 /// The address of an issue or a change request is a reference as much as its number.
-static ADDRESS: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"(?i)(https?:)(//[^\s()<>]*/(?:issues|merge_requests|pulls?|epics|work_items|discussions|commits?)/)")
-        .ok()
+static ADDRESS: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(?i)(https?:)(//)").ok());
+static REFERRED: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(r"(?i)^[^\s()<>]*/(?:issues|merge_requests|pulls?|epics|work_items|discussions|commits?)/").ok()
 });
 /// `[issue:12]`, and what makes a forge skip its pipeline.
 static BRACKET: LazyLock<Option<Regex>> =
@@ -194,8 +194,18 @@ fn references(line: &str) -> String {
         format!("{}{BREAK}{}{}", &found[1], &found[2], &found[3])
     });
     line = replace(&REFERENCE, &line, |found| format!("{}{BREAK}{}", &found[1], &found[2]));
-    line = replace(&ADDRESS, &line, |found| format!("{}{BREAK}{}", &found[1], &found[2]));
+    line = addresses(&line);
     replace(&SHORT_REFERENCE, &line, |found| format!("GH-{BREAK}{}", &found[1]))
+}
+
+/// Each address by itself: one may begin within another.
+fn addresses(line: &str) -> String {
+    replace(&ADDRESS, line, |found| {
+        let rest = found.get(0).map_or("", |whole| &line[whole.end()..]);
+        let refers = REFERRED.as_ref().is_none_or(|pattern| pattern.is_match(rest));
+        let between = if refers { String::from(BREAK) } else { String::new() };
+        format!("{}{between}{}", &found[1], &found[2])
+    })
 }
 
 /// A line in a fence: only what acts on raw text, before any rendering, is broken.
@@ -230,6 +240,7 @@ mod tests {
             &SHORT_REFERENCE,
             &ENTITY,
             &ADDRESS,
+            &REFERRED,
             &BRACKET,
             &TRAILER,
         ] {
@@ -330,6 +341,9 @@ mod tests {
             assert!(!got.contains(live), "{live} in {got}");
         }
         assert!(got.contains("https://docs/x"));
+        // Found by fuzzing: only the first of two addresses without a space between was broken.
+        let got = text("https://x*https://forge/a/b/pull/1");
+        assert!(!got.contains("https://"), "{got}");
     }
 
     #[test]
@@ -361,5 +375,19 @@ mod tests {
             "Fix the build, close the door"
         );
         assert!(!title("Fix group/project#4", 50).contains("Fix "));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_harmless_stays_as_it_is(pieces in proptest::collection::vec(
+            proptest::sample::select(vec![
+                "@", "@all", "\n", "\n", " ", "```", "````", "~~~", "> ", "- ", "   ", "/merge", "#1", "closes ", "<b", "&amp;", "![x](y)", "\u{200b}", "x", "\t",
+                "\r", "[skip ci]", "Signed-off-by: x", "GH-1", "https://h/a/issues/1", "`", "\\",
+            ]),
+            0..12,
+        )) {
+            let got = text(&pieces.concat());
+            proptest::prop_assert_eq!(text(&got), got);
+        }
     }
 }

@@ -147,16 +147,8 @@ fn approach_from(branch: &Branch) -> String {
         .iter()
         .filter(|(_, body)| !body.trim().is_empty())
         .take(MOST_LISTED)
-        .map(|(subject, body)| {
-            let (subject, body) = (neutral::line(subject, 200), neutral::text(body));
-            // Behind a subject a fence would be none, and what it holds would be live.
-            let between = if neutral::open_fence(body.lines().next().unwrap_or_default()).is_some() {
-                ":\n\n"
-            } else {
-                ": "
-            };
-            format!("{subject}{between}{body}")
-        })
+        // Apart: behind a subject a fence would be none, and what it holds would be live; and "Closes" would meet what it closes.
+        .map(|(subject, body)| format!("{}:\n\n{}", neutral::line(subject, 200), neutral::text(body)))
         .collect();
     if bodies.is_empty() {
         format!(
@@ -292,7 +284,9 @@ mod tests {
 
         ## Approach
 
-        Add greeting: It was missing.
+        Add greeting:
+
+        It was missing.
 
         ## Trade-offs
 

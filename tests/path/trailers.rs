@@ -150,11 +150,7 @@ fn what_inside_writes_is_accepted_whatever_the_message_was() {
             String::from_utf8_lossy(&message_before),
             shown
         );
-        // A message that has them already is left as it is: commit ids do not move without need. git reads no trailer below its scissors,
-        // so there a second run adds them again, which does no harm.
-        if written.windows(5).any(|five| five == b" >8 -") {
-            return Ok(());
-        }
+        // A message that has them already is left as it is: commit ids do not move without need.
         run(here, program, &["trailers"], b"");
         prop_assert_eq!(line(ask(here, &["rev-parse", "main"], b"")), after, "{:?}", shown);
         Ok(())

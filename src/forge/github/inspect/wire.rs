@@ -66,9 +66,9 @@ impl RepositoryRow {
         if !search.is_none_or(wanted) {
             return None;
         }
-        let url = self.html_url.as_deref().and_then(web_address).map(|url| mask.apply(&url));
+        let url = self.html_url.as_deref().and_then(web_address);
         Some(ProjectSummary {
-            url: url.unwrap_or_else(|| format!("{instance}/{path}")),
+            url: mask.apply(&url.unwrap_or_else(|| format!("{instance}/{path}"))),
             path: mask.apply(path.as_str()),
             default_branch: self
                 .default_branch
@@ -170,7 +170,7 @@ impl Pull {
 
     /// Our words for it in a list.
     pub(super) fn summary(&self, instance: &str, path: &ProjectPath, mask: &Mask) -> ChangeRequestSummary {
-        let url = self.html_url.as_deref().and_then(web_address).map(|url| mask.apply(&url));
+        let url = self.html_url.as_deref().and_then(web_address);
         ChangeRequestSummary {
             number: self.number,
             title: line(&self.title, mask),
@@ -185,7 +185,7 @@ impl Pull {
             target_branch: line(&self.base.branch, mask),
             created_at: short(&self.created_at, mask),
             updated_at: short(&self.updated_at, mask),
-            url: url.unwrap_or_else(|| format!("{instance}/{path}/pull/{}", self.number)),
+            url: mask.apply(&url.unwrap_or_else(|| format!("{instance}/{path}/pull/{}", self.number))),
         }
     }
 
@@ -298,7 +298,7 @@ impl Issue {
 
     /// Our words for it in a list.
     pub(super) fn summary(&self, instance: &str, path: &ProjectPath, mask: &Mask) -> IssueSummary {
-        let url = self.html_url.as_deref().and_then(web_address).map(|url| mask.apply(&url));
+        let url = self.html_url.as_deref().and_then(web_address);
         IssueSummary {
             number: self.number,
             title: line(&self.title, mask),
@@ -307,7 +307,7 @@ impl Issue {
             labels: labels(self.labels.iter().map(Label::name), mask),
             created_at: short(&self.created_at, mask),
             updated_at: short(&self.updated_at, mask),
-            url: url.unwrap_or_else(|| format!("{instance}/{path}/issues/{}", self.number)),
+            url: mask.apply(&url.unwrap_or_else(|| format!("{instance}/{path}/issues/{}", self.number))),
         }
     }
 

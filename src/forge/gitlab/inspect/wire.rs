@@ -67,9 +67,9 @@ impl ProjectRow {
     /// Our words for it; nothing where its path could not be named in a task.
     pub(super) fn summary(self, instance: &str, mask: &Mask) -> Option<ProjectSummary> {
         let path: ProjectPath = self.path_with_namespace.parse().ok()?;
-        let url = self.web_url.as_deref().and_then(web_address).map(|url| mask.apply(&url));
+        let url = self.web_url.as_deref().and_then(web_address);
         Some(ProjectSummary {
-            url: url.unwrap_or_else(|| format!("{instance}/{path}")),
+            url: mask.apply(&url.unwrap_or_else(|| format!("{instance}/{path}"))),
             path: mask.apply(path.as_str()),
             default_branch: self
                 .default_branch
@@ -169,7 +169,7 @@ impl Request {
 
     /// Our words for it in a list.
     pub(super) fn summary(&self, instance: &str, path: &ProjectPath, mask: &Mask) -> ChangeRequestSummary {
-        let url = self.web_url.as_deref().and_then(web_address).map(|url| mask.apply(&url));
+        let url = self.web_url.as_deref().and_then(web_address);
         ChangeRequestSummary {
             number: self.iid,
             title: line(&self.title, mask),
@@ -180,7 +180,7 @@ impl Request {
             target_branch: line(&self.target_branch, mask),
             created_at: short(&self.created_at, mask),
             updated_at: short(&self.updated_at, mask),
-            url: url.unwrap_or_else(|| format!("{instance}/{path}/-/merge_requests/{}", self.iid)),
+            url: mask.apply(&url.unwrap_or_else(|| format!("{instance}/{path}/-/merge_requests/{}", self.iid))),
         }
     }
 
@@ -287,7 +287,7 @@ impl Issue {
 
     /// Our words for it in a list.
     pub(super) fn summary(&self, instance: &str, path: &ProjectPath, mask: &Mask) -> IssueSummary {
-        let url = self.web_url.as_deref().and_then(web_address).map(|url| mask.apply(&url));
+        let url = self.web_url.as_deref().and_then(web_address);
         IssueSummary {
             number: self.iid,
             title: line(&self.title, mask),
@@ -296,7 +296,7 @@ impl Issue {
             labels: labels(self.labels.iter().map(Label::name), mask),
             created_at: short(&self.created_at, mask),
             updated_at: short(&self.updated_at, mask),
-            url: url.unwrap_or_else(|| format!("{instance}/{path}/-/issues/{}", self.iid)),
+            url: mask.apply(&url.unwrap_or_else(|| format!("{instance}/{path}/-/issues/{}", self.iid))),
         }
     }
 

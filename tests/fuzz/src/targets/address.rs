@@ -24,7 +24,7 @@ pub fn pasted(data: &[u8]) {
                     "{address:?}"
                 );
             }
-            Err(error) => assert!(error.len() < 1_000),
+            Err(error) => assert!(error.len() < 4_000),
         }
     }
     let after = parts.get(1).map_or("", String::as_str);

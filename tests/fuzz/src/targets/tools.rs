@@ -113,7 +113,6 @@ pub fn calls(data: &[u8]) {
     {
         let text = answer["result"]["content"][0]["text"].as_str().unwrap_or_default();
         assert!(text.chars().count() <= 600, "{text}");
-        assert_visible(text);
     }
     if let Some(wish) = wishes.get(&project().key) {
         for text in [wish.title, wish.changes, wish.approach, wish.trade_offs, wish.checked] {

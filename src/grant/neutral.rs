@@ -26,9 +26,8 @@ static TAG: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"<([A-Za-z/!?
 static ENTITY: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"&(#?[A-Za-z0-9]+;)").ok());
 /// The address of an issue or a change request is a reference as much as its number.
 static ADDRESS: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(?i)(https?:)(//)").ok());
-static REFERRED: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"(?i)^[^\s()<>]*/(?:issues|merge_requests|pulls?|epics|work_items|discussions|commits?)/").ok()
-});
+static REFERRED: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"(?i)/(?:issues|merge_requests|pulls?|epics|work_items|discussions|commits?)/").ok());
 /// `[issue:12]`, and what makes a forge skip its pipeline.
 static BRACKET: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r"(?i)\[([a-z_]+:|(?:skip|no) (?:ci|actions)\]|(?:ci|actions) skip\])").ok());
@@ -198,14 +197,23 @@ fn references(line: &str) -> String {
     replace(&SHORT_REFERENCE, &line, |found| format!("GH-{BREAK}{}", &found[1]))
 }
 
-/// Each address by itself: one may begin within another.
+/// Each address by itself: one may begin within another. Each run of characters is looked through once, however many begin there.
 fn addresses(line: &str) -> String {
-    replace(&ADDRESS, line, |found| {
-        let rest = found.get(0).map_or("", |whole| &line[whole.end()..]);
-        let refers = REFERRED.as_ref().is_none_or(|pattern| pattern.is_match(rest));
-        let between = if refers { String::from(BREAK) } else { String::new() };
-        format!("{}{between}{}", &found[1], &found[2])
-    })
+    let ends = |c: char| c.is_whitespace() || matches!(c, '(' | ')' | '<' | '>');
+    let broken = line.split_inclusive(ends).map(|run| {
+        let last = match REFERRED.as_ref() {
+            Some(pattern) => pattern.find_iter(run).last().map(|found| found.start()),
+            None => Some(run.len()),
+        };
+        replace(&ADDRESS, run, |found| {
+            let end = found.get(0).map_or(0, |whole| whole.end());
+            let between = last
+                .filter(|last| *last >= end)
+                .map_or_else(String::new, |_| String::from(BREAK));
+            format!("{}{between}{}", &found[1], &found[2])
+        })
+    });
+    broken.collect()
 }
 
 /// A line in a fence: only what acts on raw text, before any rendering, is broken.

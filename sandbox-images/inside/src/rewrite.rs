@@ -265,7 +265,9 @@ impl Rewriter {
             message.pop();
         }
         message.push(b'\n');
-        Ok(self.git.run(&add_arguments(&self.trailers, Comments::AreText), &message)?)
+        Ok(self
+            .git
+            .run(&add_arguments(&self.trailers, Comments::AreText), &message)?)
     }
 }
 

@@ -9,6 +9,8 @@ mod clients;
 mod error;
 #[cfg(test)]
 mod fake;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod github;
 mod gitlab;
 mod http;

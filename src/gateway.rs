@@ -15,6 +15,8 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub mod egress;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod git;
 mod http;
 pub mod inside;

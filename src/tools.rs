@@ -22,6 +22,8 @@ mod comment;
 mod diff;
 mod discussions;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod issues;
 mod reach;
 mod session;

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 #
 # Sets up what the tests need and runs all of them: formatting, lints, unit and integration tests against a real RabbitMQ, a real
-# Docker engine and real git, strangers' clients at the test forge, documentation, the demo, the benchmark.
+# Docker engine and real git, strangers' clients at the test forge, documentation, the fuzzers, the demo, the benchmark.
 #
 #   tests/run.sh [--full]
 #
-#   --full   also the long forms: the benchmark with all its rounds, every integration test on gVisor
+#   --full   also the long forms: the benchmark with all its rounds, the fuzzers for a minute each, every integration test on gVisor
 #
 # Every section runs, whatever became of those before it; a table at the end says which failed, and the exit code is 1 if any did.
 # Root can run it on a bare machine: what is missing is installed from the distribution. Without root, Docker must answer already and the
@@ -76,6 +76,10 @@ record() {
 skip() {
     printf '\n==== %s\n---- skipped: %s\n' "$1" "$2"
     results+=("$(printf '%-44s %-12s         %s' "$1" skipped "$2")")
+}
+
+run_fuzz() {
+    if $full; then tests/fuzz/run.sh --seconds 60; else tests/fuzz/run.sh; fi
 }
 
 install_tools() {
@@ -206,6 +210,7 @@ section "Docker" deploy/docker.sh start
 section "RabbitMQ" start_broker
 section "scripts" check_scripts
 section "formatting" "$CARGO" fmt --all --check
+section "formatting of the fuzzers" "$CARGO" fmt --check --manifest-path tests/fuzz/Cargo.toml
 section "static inside" build_inside
 section "sandbox images: base and scripted agent" tests/support/image/build.sh
 section "sandbox images: escape suite" tests/escape/build.sh
@@ -221,6 +226,7 @@ if section "build" build_everything; then
         skip "tests on gVisor (runsc)" "no container starts on it here: $(tail -n 1 "$scratch/runsc" | cut -c 1-160)"
     fi
     section "judges" tests/judges.sh
+    section "fuzz" run_fuzz
     section "demo" run_demo
     section "demo, a second time" run_demo
     if [ -x tests/bench/run.sh ]; then
@@ -229,7 +235,7 @@ if section "build" build_everything; then
         skip "benchmark" "there is none yet"
     fi
 else
-    for name in examples tests "tests on gVisor (runsc)" judges demo benchmark; do skip "$name" "nothing was built"; done
+    for name in examples tests "tests on gVisor (runsc)" judges fuzz demo benchmark; do skip "$name" "nothing was built"; done
 fi
 
 printf '\n==== summary, %d s\n' "$SECONDS"

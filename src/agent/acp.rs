@@ -22,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Agent, AgentError, Pipes, TurnLimits, TurnReport};
 use crate::progress::Progress;
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod lines;
 mod permission;
 mod tally;

@@ -338,6 +338,22 @@ fn failed(error: &crate::repository::RepositoryError) -> Response {
     )
 }
 
+/// What the fuzzers reach of this file.
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing {
+    /// The words of a refusal in the answer to a push.
+    #[must_use]
+    pub fn refusal(answer: &[u8]) -> Option<String> {
+        super::refusal(answer)
+    }
+
+    /// A compressed request, unless it is too large.
+    #[must_use]
+    pub fn decompressed(body: &[u8]) -> Option<Vec<u8>> {
+        super::decompressed(body).map(Into::into)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 //!
 //! Loopback only; every wait has an end.
 
+mod agreement;
 mod diffs;
 mod forge;
 mod isolation;

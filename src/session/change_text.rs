@@ -168,10 +168,9 @@ fn changes_from(branch: &Branch) -> String {
         .take(MOST_LISTED)
         .map(|(subject, _)| format!("- {}", neutral::line(subject, 200)))
         .collect();
-    let (added, deleted) = branch
-        .files
-        .iter()
-        .fold((0, 0), |(a, d), (_, added, deleted)| (a + added, d + deleted));
+    let (added, deleted) = branch.files.iter().fold((0_u64, 0_u64), |(a, d), (_, added, deleted)| {
+        (a.saturating_add(*added), d.saturating_add(*deleted))
+    });
     lines.push(format!(
         "\n{} changed, {added} lines added, {deleted} deleted:",
         count(branch.files.len(), "file")
@@ -191,7 +190,8 @@ fn approach_from(branch: &Branch) -> String {
         .iter()
         .filter(|(_, body)| !body.trim().is_empty())
         .take(MOST_LISTED)
-        .map(|(subject, body)| format!("{}: {}", neutral::line(subject, 200), neutral::text(body)))
+        // Apart: behind a subject a fence would be none, and what it holds would be live; and "Closes" would meet what it closes.
+        .map(|(subject, body)| format!("{}:\n\n{}", neutral::line(subject, 200), neutral::text(body)))
         .collect();
     if bodies.is_empty() {
         format!(
@@ -214,11 +214,15 @@ fn trade_offs_from(branch: &Branch) -> String {
     } else {
         "- no test is among the changed files".to_owned()
     });
-    if let Some((path, added, deleted)) = branch.files.iter().max_by_key(|(_, added, deleted)| added + deleted) {
+    if let Some((path, added, deleted)) = branch
+        .files
+        .iter()
+        .max_by_key(|(_, added, deleted)| added.saturating_add(*deleted))
+    {
         lines.push(format!(
             "- most of the change is in {} ({} lines)",
             neutral::code(path),
-            added + deleted
+            added.saturating_add(*deleted)
         ));
     }
     lines.join("\n")
@@ -234,15 +238,15 @@ fn bounded(text: &str, longest: usize) -> String {
         return text.to_owned();
     }
     let note = "\n\n(cut: the text was longer)";
-    let mut end = longest.saturating_sub(note.len());
+    let mut end = longest.saturating_sub(note.len() + neutral::LONGEST_FENCE + 1);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
     let end = text[..end].rfind('\n').unwrap_or(end);
     let kept = &text[..end];
     // A fence that the cut left open would swallow what follows.
-    let open = kept.lines().filter(|line| line.starts_with("```")).count() % 2 == 1;
-    format!("{kept}{}{note}", if open { "\n```" } else { "" })
+    let closing = neutral::open_fence(kept).map_or_else(String::new, |ticks| format!("\n{}", "`".repeat(ticks)));
+    format!("{kept}{closing}{note}")
 }
 
 #[cfg(test)]
@@ -325,7 +329,9 @@ mod tests {
 
         ## Approach
 
-        Add greeting: It was missing.
+        Add greeting:
+
+        It was missing.
 
         ## Trade-offs
 
@@ -366,6 +372,25 @@ mod tests {
         assert!(text.encode_utf16().count() <= 65_536 && text.len() <= LONGEST);
         assert!(text.contains("(cut: the text was longer)") && text.contains("Cofferdam-Session: 0190c2f0"));
         assert!(text.contains("## Trade-offs") && !text.contains("@all"));
+    }
+
+    /// Found by fuzzing.
+    #[test]
+    fn a_cut_closes_the_fence_that_is_open_and_a_body_s_fence_stands_at_the_margin() {
+        let long = Sections {
+            changes: format!("````\n```\n{}", "word\n".repeat(4_000)),
+            ..Sections::default()
+        };
+        let text = description(&parts(&long, &branch(), &[]));
+        assert!(text.contains("word\n````\n\n(cut: the text was longer)"), "{text:.100}");
+        let branch = Branch {
+            commits: vec![("Add it".into(), "```\n\n@all\n```".into())],
+            files: vec![("a".into(), u64::MAX, u64::MAX)],
+            truncated: false,
+            ..Branch::default()
+        };
+        let text = description(&parts(&Sections::default(), &branch, &[]));
+        assert!(text.contains("Add it:\n\n```\n\n@all\n```"), "{text}");
     }
 
     #[test]

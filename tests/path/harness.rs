@@ -65,7 +65,7 @@ pub(crate) fn support(name: &str) -> PathBuf {
 }
 
 /// The static `inside`.
-fn inside() -> PathBuf {
+pub(crate) fn inside() -> PathBuf {
     let path = std::env::var_os("COFFERDAM_TEST_INSIDE").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/static/x86_64-unknown-linux-gnu/release/inside"),
         PathBuf::from,

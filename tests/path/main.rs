@@ -27,4 +27,5 @@ mod publish_checks;
 mod scopes;
 mod secrets;
 mod set_up;
+mod trailers;
 mod walls;

@@ -114,13 +114,13 @@ pub(super) async fn filter(
     told.tell().await;
 }
 
-enum Line {
+pub(super) enum Line {
     Whole(Vec<u8>),
     TooLong(u64),
 }
 
 /// The next line without its newline; never holds more than `LONGEST_LINE`.
-async fn next_line(reader: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> std::io::Result<Option<Line>> {
+pub(super) async fn next_line(reader: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> std::io::Result<Option<Line>> {
     let mut line = Vec::new();
     let mut skipped = 0_u64;
     loop {

@@ -88,9 +88,12 @@ pub fn clone_url(named: &str, allowed: &[String]) -> Option<String> {
     Some(address.clone_url(Some(named), &project().path))
 }
 
+/// Where the next page is, if there is one.
+pub type Next = Result<Option<Url>, String>;
+
 /// Where the next page and a redirect lead; an error is the sentence for the user.
 #[must_use]
-pub fn next(headers: &HeaderMap) -> Option<(Result<Option<Url>, String>, Result<Url, String>)> {
+pub fn next(headers: &HeaderMap) -> Option<(Next, Result<Url, String>)> {
     let address = connection(&Config::default(), &[])?;
     let current = address.resource(&["projects"]);
     Some((

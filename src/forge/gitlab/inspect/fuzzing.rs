@@ -25,7 +25,7 @@ pub(in crate::forge) fn shown(body: &Value, path: &ProjectPath, mask: &Mask) -> 
     shown.extend(read::<ProjectRow>(body).and_then(|row| to_value(row.summary(INSTANCE, mask)).ok()));
     if let Some(changes) = read::<Changes>(body) {
         let page = changes.page(PageRequest::default());
-        shown.extend(page.items.into_iter().map(|row| to_value(row.file(mask).0)).flatten());
+        shown.extend(page.items.into_iter().flat_map(|row| to_value(row.file(mask).0)));
     }
     shown
 }

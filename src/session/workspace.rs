@@ -330,7 +330,8 @@ pub(super) async fn collect(
     let script = "exec 2>&1; hooks=$6; ours() { git -c core.hooksPath=\"$hooks\" \"$@\"; }; cd \"$1\" || exit 90; left=0; \
         dir=$(git rev-parse --git-dir) || exit 94; rm -f \"$dir/index.lock\" \"$dir/HEAD.lock\"; \
         find \"$dir/refs\" -name '*.lock' -type f -delete; \
-        if [ \"$2\" = yes ] && [ -n \"$(git status --porcelain)\" ]; then git add -A && ours commit -q --no-verify -m \"$3\" || left=91; fi; \
+        if [ \"$2\" = yes ]; then changes=$(git --no-optional-locks status --porcelain) || left=95; \
+        [ -z \"$changes\" ] || { git add -A && ours commit -q --no-verify -m \"$3\"; } || left=91; fi; \
         new=$(git rev-list --count HEAD --not --remotes=origin) || exit 92; \
         [ \"$new\" = 0 ] && exit $left; \
         ours push -q origin \"HEAD:refs/heads/$4\" && exit $left; \

@@ -28,7 +28,7 @@ mod budget;
 mod config;
 mod dial;
 mod forward;
-mod greeting;
+pub(in crate::gateway) mod greeting;
 mod refusals;
 mod tunnel;
 

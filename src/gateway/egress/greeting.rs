@@ -25,7 +25,14 @@ pub(super) async fn read(client: &mut (impl AsyncRead + Unpin), host: &HostName)
         .unwrap_or_else(|_| Err(not_tls(host)))
 }
 
-async fn read_untimed(client: &mut (impl AsyncRead + Unpin), host: &HostName) -> Result<Vec<u8>, (Rule, String)> {
+/// The same without a limit of time, for bytes that are there.
+///
+/// # Errors
+/// As [`read`].
+pub(in crate::gateway) async fn read_untimed(
+    client: &mut (impl AsyncRead + Unpin),
+    host: &HostName,
+) -> Result<Vec<u8>, (Rule, String)> {
     let mut acceptor = rustls::server::Acceptor::default();
     let mut whole = Vec::new();
     let mut buffer = vec![0_u8; 4 * 1024];

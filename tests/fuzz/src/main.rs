@@ -15,11 +15,13 @@ mod targets {
     pub mod forge;
     pub mod git;
     pub mod message;
+    pub mod proxy;
+    pub mod sealed;
     pub mod text;
     pub mod tools;
     pub mod wire;
 }
-use targets::{address, agent, forge, git, message, text, tools, wire};
+use targets::{address, agent, forge, git, message, proxy, sealed, text, tools, wire};
 
 type Target = fn(&[u8]);
 
@@ -32,6 +34,9 @@ const TARGETS: &[(&str, Target)] = &[
     ("address", address::pasted),
     ("clone_address", address::named),
     ("headers", address::headers),
+    ("proxy", proxy::authority),
+    ("greeting", proxy::greeting),
+    ("sealed", sealed::opened),
     ("ref_updates", git::updates),
     ("pkt_line", git::packets),
     ("trailers", git::trailers),

@@ -79,8 +79,8 @@ impl DockerEngine {
         Ok(slot.insert(agreed).clone())
     }
 
-    /// The id of an image that may be used and is there.
-    async fn image(&self, image: &str) -> Result<String, SandboxError> {
+    /// An image that may be used and is there.
+    async fn image(&self, image: &str) -> Result<image::Image, SandboxError> {
         let client = self.client().await?;
         let images = image::Images {
             client: &client,

@@ -114,6 +114,37 @@ fn a_runtime_that_the_engine_lacks_refuses_the_session_and_is_never_replaced() {
     assert_eq!(ran.reason(), "nothing_to_publish", "{}", ran.outcome());
 }
 
+/// The engine would make a volume on the host's disk, which nothing bounds.
+#[test]
+fn a_place_that_an_image_declares_as_a_volume_is_bounded_memory() {
+    let world = World::new();
+    let context = world.directory.path().join("context");
+    std::fs::create_dir(&context).unwrap();
+    std::fs::write(context.join("Dockerfile"), format!("FROM {IMAGE}\nVOLUME /data\n")).unwrap();
+    let built = Command::new("docker")
+        .args([
+            "build",
+            "--quiet",
+            "--network",
+            "none",
+            "--tag",
+            "cofferdam/sandbox-volume:test",
+        ])
+        .arg(&context)
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let agent = "[agents.volume]\nimage = \"cofferdam/sandbox-volume:test\"\nprotocol = \"command\"\n\
+                 command = [\"sh\", \"-c\", \"touch /data/written && df --output=fstype,size /data\"]\n\
+                 co_author = \"Volume <volume@agents.example>\"\n";
+    let mut task = world.lab_task("Look at the volume.");
+    task["agent"] = json!("volume");
+    let ran = world.exec_with(agent, &task);
+    assert_eq!(ran.reason(), "nothing_to_publish", "{}", ran.outcome());
+    let said = ran.said();
+    assert!(said.contains("tmpfs") && said.contains("524288"), "{said}");
+}
+
 #[test]
 fn doctor_names_versions_missing_runtimes_and_refused_images() {
     let world = World::new();

@@ -13,6 +13,15 @@ use super::{PULL_TIMEOUT, sentence, within};
 use crate::sandbox::SandboxError;
 use crate::sandbox::images::{self, Found};
 
+/// An image that may be used.
+#[derive(Debug, Clone)]
+pub(super) struct Image {
+    /// Its id.
+    pub(super) id: String,
+    /// The places for which it wants a volume; the engine would make one on the host's disk, without a bound.
+    pub(super) volumes: Vec<String>,
+}
+
 /// The engine's images under the operator's rules.
 pub(super) struct Images<'a> {
     pub(super) client: &'a Docker,
@@ -22,8 +31,8 @@ pub(super) struct Images<'a> {
 }
 
 impl Images<'_> {
-    /// The id of the image.
-    pub(super) async fn require(&self, image: &str) -> Result<String, SandboxError> {
+    /// The image, if it may be used.
+    pub(super) async fn require(&self, image: &str) -> Result<Image, SandboxError> {
         let refused = |detail: &str| SandboxError::ImageRefused {
             image: image.to_owned(),
             detail: detail.to_owned(),
@@ -40,7 +49,7 @@ impl Images<'_> {
             self.pull(image).await?;
             found = self.look(image).await?;
         }
-        let Some(found) = found else {
+        let Some((found, volumes)) = found else {
             return Err(if !by_name {
                 not_listed()
             } else if images::pinned(image).is_some() {
@@ -61,11 +70,11 @@ impl Images<'_> {
                 "what the engine has is not what the digest names: pull it again, or correct the digest",
             ));
         }
-        Ok(found.id)
+        Ok(Image { id: found.id, volumes })
     }
 
     /// What the engine has under a reference. An image that was built here has no digest of a registry, and is asked for by its id.
-    async fn look(&self, image: &str) -> Result<Option<Found>, SandboxError> {
+    async fn look(&self, image: &str) -> Result<Option<(Found, Vec<String>)>, SandboxError> {
         if let Some(found) = self.inspect(image).await? {
             return Ok(Some(found));
         }
@@ -75,12 +84,15 @@ impl Images<'_> {
         }
     }
 
-    async fn inspect(&self, image: &str) -> Result<Option<Found>, SandboxError> {
+    /// What the engine says of an image, and its volumes.
+    async fn inspect(&self, image: &str) -> Result<Option<(Found, Vec<String>)>, SandboxError> {
         match within(self.timeout, self.client.inspect_image(image)).await {
-            Ok(about) => Ok(about.id.filter(|id| !id.is_empty()).map(|id| Found {
-                id,
-                digests: about.repo_digests.unwrap_or_default(),
-            })),
+            Ok(about) => {
+                let volumes = about.config.and_then(|config| config.volumes).unwrap_or_default();
+                let digests = about.repo_digests.unwrap_or_default();
+                let id = about.id.filter(|id| !id.is_empty());
+                Ok(id.map(|id| (Found { id, digests }, volumes)))
+            }
             Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
             Err(error) => Err(SandboxError::Connect {
                 detail: sentence(&error),

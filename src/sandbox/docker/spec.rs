@@ -14,6 +14,7 @@ use bollard::models::{
     ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 
+use super::image::Image;
 use crate::message::SandboxId;
 use crate::sandbox::{Config, HOME, INSIDE, SOCKET_DIRECTORY, SandboxSpec, TOOLS_DIRECTORY, WORKSPACE};
 
@@ -42,11 +43,11 @@ const FILE_SLACK: u64 = 1024 * 1024;
 /// Even a small file system may hold so many files.
 const LEAST_FILES: u64 = 16 * 1024;
 
-/// The request's body. `image` is the id of the image that was looked at, `seccomp` the text of a profile, or nothing for the engine's own.
+/// The request's body. `image` is what was looked at, `seccomp` the text of a profile, or nothing for the engine's own.
 pub(super) fn create_body(
     config: &Config,
     spec: &SandboxSpec,
-    image: &str,
+    image: &Image,
     seccomp: Option<&str>,
 ) -> ContainerCreateBody {
     let owner = format!("uid={uid},gid={uid}", uid = config.uid);
@@ -65,6 +66,15 @@ pub(super) fn create_body(
             tmpfs.insert(WORKSPACE.to_owned(), memory_file_system(size, "0755", &owner));
         }
     }
+    // A place that an image declares as a volume would be on the host's disk, and nothing would bound it there.
+    for place in &image.volumes {
+        let taken = mounts.iter().any(|mount| mount.target.as_deref() == Some(place));
+        if place.starts_with('/') && !taken {
+            tmpfs
+                .entry(place.clone())
+                .or_insert_with(|| memory_file_system(SCRATCH, "0755", &owner));
+        }
+    }
     let labels = HashMap::from([
         ("dev.cofferdam.sandbox".to_owned(), spec.id.to_string()),
         ("dev.cofferdam.worker".to_owned(), spec.worker.clone()),
@@ -76,7 +86,7 @@ pub(super) fn create_body(
     let largest_file =
         i64::try_from(config.workspace_bytes.max(SCRATCH).saturating_add(FILE_SLACK)).unwrap_or(i64::MAX);
     ContainerCreateBody {
-        image: Some(image.to_owned()),
+        image: Some(image.id.clone()),
         hostname: Some("sandbox".to_owned()),
         user: Some(format!("{uid}:{uid}", uid = config.uid)),
         entrypoint: Some(vec![INSIDE.to_owned()]),
@@ -174,7 +184,11 @@ mod tests {
             tools_directory: "/state/inside".into(),
             workspace_directory: None,
         };
-        create_body(&Config::default(), &spec, "sha256:1", Some("{}"))
+        let image = Image {
+            id: "sha256:1".into(),
+            volumes: vec!["/data".into(), "/tmp".into(), SOCKET_DIRECTORY.into()],
+        };
+        create_body(&Config::default(), &spec, &image, Some("{}"))
     }
 
     #[test]
@@ -212,7 +226,12 @@ mod tests {
     #[test]
     fn every_file_system_in_memory_is_bounded_in_bytes_and_in_files() {
         let tmpfs = body().host_config.unwrap().tmpfs.unwrap();
-        assert_eq!(tmpfs.len(), 3);
+        assert_eq!(
+            tmpfs.len(),
+            4,
+            "the workspace, two for scratch, and the place for which the image wants a volume"
+        );
+        assert!(tmpfs.contains_key("/data"));
         for (place, options) in tmpfs {
             for part in ["nosuid", "nodev", ",size=", ",nr_inodes="] {
                 assert!(options.contains(part), "{place}: {options}");

@@ -372,6 +372,9 @@ impl<'a> Session<'a> {
                     .agent
                     .turn(&prompt, limits, self.progress, self.steering.token())
                     .await;
+                if matches!(turned, Err(AgentError::Ended { .. })) {
+                    started.settle().await;
+                }
                 turned.map_err(|error| {
                     let ended = matches!(error, AgentError::Ended { .. } | AgentError::Answered { .. });
                     let mut failure = Failure::from(error);

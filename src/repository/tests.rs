@@ -8,6 +8,7 @@ mod mirror;
 mod publish;
 mod push;
 mod sandbox;
+mod script;
 mod secrecy;
 
 use std::path::PathBuf;

@@ -25,7 +25,13 @@ fn exec(world: &World, set_up: &str, task: &serde_json::Value) -> Ran {
 }
 
 fn failed(ran: &Ran) -> &str {
-    assert_eq!((ran.exit, ran.reason()), (1, "set_up_failed"), "{} {}", ran.outcome(), ran.stderr);
+    assert_eq!(
+        (ran.exit, ran.reason()),
+        (1, "set_up_failed"),
+        "{} {}",
+        ran.outcome(),
+        ran.stderr
+    );
     assert!(ran.all("turn_started").is_empty(), "the agent was started");
     ran.outcome()["message"].as_str().unwrap()
 }
@@ -40,8 +46,17 @@ impl Watching {
     fn start(world: &World) -> Self {
         let file = world.directory.path().join("engine-events");
         let child = Command::new("docker")
-            .args(["events", "--filter", "type=container", "--filter", "label=dev.cofferdam.worker"])
-            .args(["--format", "{{.Action}} {{.Actor.Attributes.name}} {{index .Actor.Attributes \"dev.cofferdam.worker\"}}"])
+            .args([
+                "events",
+                "--filter",
+                "type=container",
+                "--filter",
+                "label=dev.cofferdam.worker",
+            ])
+            .args([
+                "--format",
+                "{{.Action}} {{.Actor.Attributes.name}} {{index .Actor.Attributes \"dev.cofferdam.worker\"}}",
+            ])
             .stdout(std::fs::File::create(&file).unwrap())
             .stderr(Stdio::null())
             .spawn()
@@ -57,7 +72,12 @@ impl Watching {
         let own = format!(" {}-", world.worker);
         let lines = text.lines().enumerate().filter(|(_, line)| line.contains(&own));
         lines
-            .filter_map(|(at, line)| Some((at, line.strip_prefix(&format!("{action} "))?.split(' ').next()?.to_owned())))
+            .filter_map(|(at, line)| {
+                Some((
+                    at,
+                    line.strip_prefix(&format!("{action} "))?.split(' ').next()?.to_owned(),
+                ))
+            })
             .collect()
     }
 }
@@ -75,10 +95,14 @@ fn a_set_up_works_with_its_secret_and_the_agent_finds_its_work_and_no_secret() {
     let task = world.lab_task(prompt);
     let events = world.directory.path().join("events");
     let mut running = command(&world, script, &task);
-    running.stdout(std::fs::File::create(&events).unwrap()).stderr(Stdio::null());
+    running
+        .stdout(std::fs::File::create(&events).unwrap())
+        .stderr(Stdio::null());
     let mut running = Process(running.spawn().unwrap());
     let read = || std::fs::read_to_string(&events).unwrap();
-    until(Duration::from_secs(60), "the set-up", || read().contains("\"stage\":\"set_up\"").then_some(()));
+    until(Duration::from_secs(60), "the set-up", || {
+        read().contains("\"stage\":\"set_up\"").then_some(())
+    });
     // While it runs, nothing outside shows it.
     let sandboxes = world.sandboxes();
     assert_eq!(sandboxes.len(), 1);
@@ -98,12 +122,19 @@ fn a_set_up_works_with_its_secret_and_the_agent_finds_its_work_and_no_secret() {
     let tools = ran.all("agent_tool");
     assert!(tools.iter().all(|data| data["status"] != "failed"), "{tools:?}");
     let stages: Vec<_> = ran.all("stage").iter().map(|data| data["stage"].clone()).collect();
-    assert_eq!(stages, ["grant", "mirror", "sandbox", "clone", "set_up", "turn", "publish", "cleanup"]);
+    assert_eq!(
+        stages,
+        [
+            "grant", "mirror", "sandbox", "clone", "set_up", "turn", "publish", "cleanup"
+        ]
+    );
     // What it fetched is there, and is the agent's to commit.
     let page = world.ask("GET", &format!("/gitlab/{LAB}/-/merge_requests/1"), None);
     assert!(page.as_str().unwrap().contains("fetched.txt"), "{page}");
     // One sandbox was gone before the other was made.
-    until(Duration::from_secs(10), "the engine's word", || (watching.of(&world, "destroy").len() == 2).then_some(()));
+    until(Duration::from_secs(10), "the engine's word", || {
+        (watching.of(&world, "destroy").len() == 2).then_some(())
+    });
     let (made, gone) = (watching.of(&world, "create"), watching.of(&world, "destroy"));
     assert_eq!(made.len(), 2, "{made:?}");
     assert!(made[0].1 == gone[0].1 && gone[0].0 < made[1].0, "{made:?} {gone:?}");
@@ -115,11 +146,21 @@ fn a_secret_that_is_left_in_the_workspace_is_found_by_place_and_the_agent_never_
     let world = World::new();
     for (script, place) in [
         ("echo \"//r/:_authToken=$NPM_TOKEN\" > .npmrc", ".npmrc"),
-        ("git config url.http://x:$NPM_TOKEN@h/.insteadOf http://h/", ".git/config"),
-        ("mkdir -p /workspace/beside; printf %s \"$NPM_TOKEN\" | base64 -w0 > /workspace/beside/b64", "beside/b64"),
+        (
+            "git config url.http://x:$NPM_TOKEN@h/.insteadOf http://h/",
+            ".git/config",
+        ),
+        (
+            "mkdir -p /workspace/beside; printf %s \"$NPM_TOKEN\" | base64 -w0 > /workspace/beside/b64",
+            "beside/b64",
+        ),
         ("ln -s \"$NPM_TOKEN\" link", "link"),
     ] {
-        let ran = exec(&world, &format!("script = '''{script}'''"), &world.lab_task("!say hello"));
+        let ran = exec(
+            &world,
+            &format!("script = '''{script}'''"),
+            &world.lab_task("!say hello"),
+        );
         let message = failed(&ran);
         assert!(message.contains(place) && message.contains("NPM_TOKEN"), "{message}");
     }
@@ -135,11 +176,19 @@ fn a_script_that_fails_tells_its_masked_end_and_a_slow_one_its_limit() {
         &world.lab_task("!say hello"),
     );
     assert!(failed(&ran).contains("status 3"));
-    let said = ran.all("warning").into_iter().find(|data| data["code"] == "set_up_output").unwrap();
+    let said = ran
+        .all("warning")
+        .into_iter()
+        .find(|data| data["code"] == "set_up_output")
+        .unwrap();
     let said = said["message"].as_str().unwrap();
     assert!(said.ends_with("the token is [MASKED]") && said.len() < 9000, "{said}");
     assert_eq!(ran.all("output_dropped").len(), 1);
-    let ran = exec(&world, "timeout_s = 1\nscript = 'sleep 600'", &world.lab_task("!say hello"));
+    let ran = exec(
+        &world,
+        "timeout_s = 1\nscript = 'sleep 600'",
+        &world.lab_task("!say hello"),
+    );
     assert!(failed(&ran).contains("longer than 1 s"));
     world.assert_clean();
 }
@@ -159,7 +208,9 @@ fn a_script_comes_from_the_default_branch_whatever_the_sessions_branch_says() {
     let first = exec(&world, &set_up, &task);
     assert_eq!(first.reason(), "published", "{} {}", first.outcome(), first.stderr);
     // Again, on the branch that the agent changed: its script does not run, and its files were not there while the secret was.
-    task["prompt"] = "!shell grep -q good /workspace/by-default\n!shell test -e evil\n!shell ! test -e stolen\n!write more.txt 1".into();
+    task["prompt"] =
+        "!shell grep -q good /workspace/by-default\n!shell test -e evil\n!shell ! test -e stolen\n!write more.txt 1"
+            .into();
     let second = exec(&world, &set_up, &task);
     assert_eq!(second.reason(), "published", "{} {}", second.outcome(), second.stderr);
     let tools = second.all("agent_tool");
@@ -167,8 +218,15 @@ fn a_script_comes_from_the_default_branch_whatever_the_sessions_branch_says() {
     assert_eq!(second.of_project(LAB)["branch"], first.of_project(LAB)["branch"]);
     assert_eq!(second.all("change_request_updated").len(), 1);
     // A project that the operator did not name is given nothing.
-    let elsewhere = format!("from_default_branch = \".cofferdam/set-up.sh\"\nprojects = [\"{}/gitlab/other/\"]", world.forge);
-    let third = exec(&world, &elsewhere, &world.lab_task("!shell ! test -e /workspace/by-default\n!write a.txt b"));
+    let elsewhere = format!(
+        "from_default_branch = \".cofferdam/set-up.sh\"\nprojects = [\"{}/gitlab/other/\"]",
+        world.forge
+    );
+    let third = exec(
+        &world,
+        &elsewhere,
+        &world.lab_task("!shell ! test -e /workspace/by-default\n!write a.txt b"),
+    );
     assert_eq!(third.reason(), "published", "{} {}", third.outcome(), third.stderr);
     let stages: Vec<_> = third.all("stage").iter().map(|data| data["stage"].clone()).collect();
     assert!(!stages.contains(&"set_up".into()), "{stages:?}");
@@ -179,17 +237,29 @@ fn a_script_comes_from_the_default_branch_whatever_the_sessions_branch_says() {
 fn a_mistake_in_a_set_up_is_told_at_the_start_by_its_key() {
     let world = World::new();
     for (set_up, words) in [
-        ("script = 'x'\nfrom_default_branch = 'y'", "agents.scripted.set_up.script"),
+        (
+            "script = 'x'\nfrom_default_branch = 'y'",
+            "agents.scripted.set_up.script",
+        ),
         ("from_default_branch = 'y'", "agents.scripted.set_up.projects"),
         ("script = 'x'\ntimeout_s = 0", "agents.scripted.set_up.timeout_s"),
     ] {
         let ran = exec(&world, set_up, &world.lab_task("!say hello"));
-        assert!(ran.exit == 78 && ran.stderr.contains(words), "{} {}", ran.exit, ran.stderr);
+        assert!(
+            ran.exit == 78 && ran.stderr.contains(words),
+            "{} {}",
+            ran.exit,
+            ran.stderr
+        );
     }
     let mut command = command(&world, "script = 'x'", &world.lab_task("!say hello"));
     command.env("TEST_SET_UP_SECRET", "short");
     let ran = Ran::of(command);
-    assert!(ran.exit == 78 && ran.stderr.contains("set_up.secrets.NPM_TOKEN"), "{}", ran.stderr);
+    assert!(
+        ran.exit == 78 && ran.stderr.contains("set_up.secrets.NPM_TOKEN"),
+        "{}",
+        ran.stderr
+    );
     assert!(!ran.stderr.contains("short\""));
 }
 

@@ -388,6 +388,9 @@ impl<'a> Session<'a> {
         let stop = self.steering.token().child_token();
         let turning = self.live.while_alive(async {
             let turned = started.agent.turn(&prompt, limits, self.progress, &stop).await;
+            if matches!(turned, Err(AgentError::Ended { .. })) {
+                started.settle().await;
+            }
             turned.map_err(|error| {
                 let ended = matches!(error, AgentError::Ended { .. } | AgentError::Answered { .. });
                 let mut failure = Failure::from(error);

@@ -17,7 +17,12 @@ impl Config {
         if !self.sandbox.images.is_empty() {
             return self.sandbox.images.clone();
         }
-        let named: BTreeSet<&str> = self.agents.values().map(|agent| agent.image.as_str()).collect();
+        let of_set_ups = self
+            .agents
+            .values()
+            .filter_map(|agent| agent.set_up.as_ref()?.image.as_deref());
+        let of_agents = self.agents.values().map(|agent| agent.image.as_str());
+        let named: BTreeSet<&str> = of_agents.chain(of_set_ups).collect();
         named.into_iter().map(str::to_owned).collect()
     }
 

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::address::{self, Address, Shape};
 use super::http::{Answer, link, pace::asked_wait, rate::Rate};
-use super::{CloneBy, Config, ProjectFacts, github, gitlab, text};
+use super::{CloneBy, Config, ProjectFacts, Visibility, github, gitlab, text};
 use crate::message::ProjectPath;
 use crate::secret::Mask;
 
@@ -30,6 +30,7 @@ pub(super) fn project() -> ProjectFacts {
         default_branch: None,
         may_push: true,
         archived: false,
+        visibility: Visibility::Private,
         path,
     }
 }

@@ -344,7 +344,10 @@ pub(super) mod fuzzing {
     /// The words of a refusal in the answer to a push.
     #[must_use]
     pub fn refusal(answer: &[u8]) -> Option<String> {
-        super::refusal(answer)
+        let mut report = super::report::Report::default();
+        drop(report.piece(&bytes::Bytes::copy_from_slice(answer)));
+        drop(report.rest());
+        report.refusal()
     }
 
     /// A compressed request, unless it is too large.

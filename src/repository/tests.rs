@@ -10,6 +10,7 @@ mod mirror;
 mod publish;
 mod push;
 mod sandbox;
+mod script;
 mod search;
 mod secrecy;
 

@@ -25,6 +25,16 @@ impl Started {
         self.process.as_ref().map(Process::errors).unwrap_or_default()
     }
 
+    /// Waits until the last words of an agent that ended are here.
+    pub(super) fn settle(&self) -> impl Future<Output = ()> + Send + use<> {
+        let settling = self.process.as_ref().map(Process::settle);
+        async move {
+            if let Some(settling) = settling {
+                settling.await;
+            }
+        }
+    }
+
     /// How much more it wrote there, in bytes.
     pub(super) fn dropped_errors(&self) -> u64 {
         self.process.as_ref().map(Process::dropped_errors).unwrap_or_default()

@@ -5,6 +5,8 @@
 
 use bytes::Bytes;
 
+use crate::message::readable::is_shown;
+
 /// How the check of the repository room begins its own refusals.
 const OURS: &str = "cofferdam: refused:";
 /// How much of the words and of the report is kept, in bytes.
@@ -106,7 +108,12 @@ impl Report {
         let text = ours
             .or_else(|| explain(&said, &words))
             .unwrap_or_else(|| format!("{OURS} {}: {}. {}", said.reference, said.reason, GENERAL));
-        let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        // Characters that nobody sees, or that turn the reading direction, are left out: names of references are the agent's.
+        let plain: String = text
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .filter(|c| is_shown(*c))
+            .collect();
         let line = plain.split_whitespace().collect::<Vec<_>>().join(" ");
         Some(line.chars().take(LONGEST_MESSAGE).collect())
     }

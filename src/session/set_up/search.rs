@@ -163,6 +163,8 @@ mod tests {
 
     use super::*;
 
+    type Make = Box<dyn Fn(&Path)>;
+
     const VALUE: &str = "npm_0123456789+abc/def";
 
     fn said(make: impl FnOnce(&Path)) -> Option<String> {
@@ -181,8 +183,7 @@ mod tests {
     fn a_value_is_found_in_every_form_and_place_and_never_told() {
         assert_eq!(said(|_| {}), None);
         let encoded = base64::engine::general_purpose::STANDARD.encode(VALUE);
-        type Plant = Box<dyn Fn(&Path)>;
-        let cases: [(&str, Plant); 6] = [
+        let cases: [(&str, Make); 6] = [
             (
                 "a/.npmrc",
                 Box::new(|root| std::fs::write(root.join("a/.npmrc"), format!("_authToken={VALUE}\n")).unwrap()),

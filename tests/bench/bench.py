@@ -179,6 +179,12 @@ class Worker:
         listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()
         return [line.split()[0] for line in listed if line.split()[1].startswith(f"{self.prefix}-")]
 
+    def is_of(self, container, path):
+        shown = "{{range .Mounts}}{{.Source}}\n{{end}}"
+        command = ["docker", "inspect", "--format", shown, container]
+        mounts = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()
+        return str(path.parent) in mounts or str(path) in mounts
+
     def memory(self):
         """Megabytes (10^6) of resident memory, and of the share that it does not have in common with others."""
         values = {}
@@ -292,9 +298,11 @@ def measure_gateway(worker, options, allowed):
     print(f"{'':<52}{'median ms':>9}{'spread':>16}{'ratio':>9}")
     fine_row("request straight to a server on loopback", straight, straight)
     fine_row("the same through inside, socket, gateway", through, straight)
-    mirror, cloned = gateway.clones(container, worker.state, rounds * 3)
-    fine_row("git clone --bare from a copy of the mirror", mirror, mirror)
+    socket = next(path for path in worker.state.glob("sandboxes/**/*") if path.is_socket() and worker.is_of(container, path))
+    files, mirror, cloned = gateway.clones(worker.state, socket, "lab/bench/project", rounds * 3)
+    fine_row("git clone --bare from the mirror over HTTP", mirror, mirror)
     ratio = fine_row("git clone --bare through the gateway", cloned, mirror)
+    fine_row("git clone --bare from the mirror as a directory", files, mirror)
     good = verdict("what the gateway adds to a request, median", added, REQUEST_GOAL, " ms", allowed)
     good &= verdict("git clone through the gateway, in clones from the mirror", ratio, CLONE_GOAL, "", allowed)
     return good

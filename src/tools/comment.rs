@@ -60,6 +60,8 @@ impl Tools {
         }
         self.without_secrets("body", said)?;
         let body = neutral::text(said);
+        // What was hidden between its characters is gone now.
+        self.without_secrets("body", &body)?;
         if body.trim().is_empty() {
             return refused("body", "must say something".to_owned());
         }

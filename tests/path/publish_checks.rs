@@ -172,14 +172,13 @@ fn a_patch_with_a_secret_is_not_offered() {
 #[test]
 fn what_the_operator_allows_is_published_and_the_sessions_own_never() {
     let world = World::new();
-    let task = |world: &World| {
-        titled(
-            world.lab_task(&format!(
-                "!shell mkdir -p fixtures; {} > fixtures/key.txt",
-                print(HALVES)
-            )),
-            "Work",
-        )
+    // Each time another content: what the forge has already is not searched again.
+    let task = |more: &str| {
+        let prompt = format!(
+            "!shell mkdir -p fixtures; {} > fixtures/key.txt; echo ' {more}' >> fixtures/key.txt",
+            print(HALVES)
+        );
+        titled(world.lab_task(&prompt), "Work")
     };
     let more = world.directory.path().join("rules.toml");
     std::fs::write(
@@ -190,17 +189,17 @@ fn what_the_operator_allows_is_published_and_the_sessions_own_never() {
     for (config, prompt, reason) in [
         (
             "[session.secret_scan.allow]\npaths = [\"fixtures/**\"]".to_owned(),
-            task(&world),
+            task("one"),
             "published",
         ),
         (
             "[session.secret_scan]\nmode = \"off\"".to_owned(),
-            task(&world),
+            task("two"),
             "published",
         ),
         (
             "[session.secret_scan]\nmode = \"warn\"".to_owned(),
-            task(&world),
+            task("three"),
             "published",
         ),
         // The session's own is not let through.
@@ -254,7 +253,7 @@ fn what_the_operator_allows_is_published_and_the_sessions_own_never() {
             assert!(ran.all("warning").is_empty(), "{:?}", ran.all("warning"));
         }
     }
-    let ran = world.exec_with("[session.secret_scan]\nrules = \"/nowhere\"", &task(&world));
+    let ran = world.exec_with("[session.secret_scan]\nrules = \"/nowhere\"", &task("four"));
     assert_eq!(ran.exit, 78);
     assert!(
         ran.stderr.contains("session.secret_scan.rules /nowhere"),
@@ -266,9 +265,16 @@ fn what_the_operator_allows_is_published_and_the_sessions_own_never() {
 const CI: &str =
     "!write greeter/.gitlab-ci.yml job: {}\n!write website/.github/workflows/x.yml on: push\n!write website/a.txt b";
 
+/// A token that may push workflow files, which GitHub asks a scope of its own for.
+fn workflows(seed: String) -> String {
+    let plain = "value = \"test-github-repo\"\nuser = \"ada\"\nforge = \"github\"\nscopes = [\"repo\"";
+    assert!(seed.contains(plain));
+    seed.replace(plain, &format!("{plain}, \"workflow\""))
+}
+
 #[test]
 fn ci_files_and_hidden_characters_are_flagged_on_both_forges() {
-    let world = World::new();
+    let world = World::with_seed(workflows);
     let prompt = format!("{CI}\n!shell printf 'ok\\nif a\\342\\200\\256 {{\\n' > greeter/a.c");
     let ran = world.exec(&titled(world.task(&prompt), "Work"));
     assert_eq!(ran.reason(), "published", "{}", ran.stderr);
@@ -324,7 +330,7 @@ fn ci_files_are_refused_where_the_operator_says_so() {
 
 #[test]
 fn held_work_waits_for_an_answer_and_the_first_one_counts() {
-    let world = World::new();
+    let world = World::with_seed(workflows);
     let daemon = Daemon::start(&world, "[session]\nci_files = \"hold\"\nanswer_wait_s = 60");
     let amqp = Amqp::open();
     let task = titled(world.task(CI), "Work");

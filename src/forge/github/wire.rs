@@ -247,6 +247,23 @@ mod tests {
     }
 
     #[test]
+    fn who_may_see_it_is_private_unless_github_says_otherwise() {
+        for (fields, seen) in [
+            (r#","private":false"#, Visibility::Public),
+            (r#","private":true"#, Visibility::Private),
+            (r#","private":false,"visibility":"public""#, Visibility::Public),
+            (r#","private":true,"visibility":"internal""#, Visibility::Internal),
+            (r#","private":false,"visibility":"internal""#, Visibility::Internal),
+            (r#","private":true,"visibility":"public""#, Visibility::Private),
+            (r#","private":false,"visibility":"new word""#, Visibility::Private),
+            ("", Visibility::Private),
+        ] {
+            let text = format!(r#"{{"id":7,"full_name":"o/r"{fields}}}"#);
+            assert_eq!(repository(&text).unwrap().visibility, seen, "{fields}");
+        }
+    }
+
+    #[test]
     fn pull_requests_of_forks_are_not_ours() {
         let project = repository(r#"{"id":7,"full_name":"o/r"}"#).unwrap();
         let (source, target) = ("f".parse().unwrap(), "main".parse().unwrap());

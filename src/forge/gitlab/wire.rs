@@ -348,6 +348,25 @@ mod tests {
     }
 
     #[test]
+    fn who_may_see_it_is_private_unless_gitlab_says_otherwise() {
+        for (field, seen) in [
+            (r#","visibility":"public""#, Visibility::Public),
+            (r#","visibility":"internal""#, Visibility::Internal),
+            (r#","visibility":"private""#, Visibility::Private),
+            (r#","visibility":"new word""#, Visibility::Private),
+            (r#","visibility":null"#, Visibility::Private),
+            ("", Visibility::Private),
+        ] {
+            let text = format!(r#"{{"id":1,"path_with_namespace":"a/b"{field}}}"#);
+            assert_eq!(
+                project(&text).facts("https://h", true).unwrap().visibility,
+                seen,
+                "{field}"
+            );
+        }
+    }
+
+    #[test]
     fn the_first_usable_address_is_taken() {
         let user = |text: &str| serde_json::from_str::<User>(text).unwrap();
         let three = user(r#"{"id":1,"username":"u","commit_email":"","public_email":"p@x","email":"e@x"}"#);

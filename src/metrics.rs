@@ -190,8 +190,8 @@ impl Metrics {
             )?,
             memory_kills: counter(
                 all,
-                "cofferdam_sandbox_memory_kills_total",
-                "Processes of sandboxes that the kernel killed for memory.",
+                "cofferdam_sandbox_memory_events_total",
+                "Times that the engine told of a sandbox out of memory; one killed process may be told of more than once.",
             )?,
             registry: registry.clone(),
         };
@@ -482,7 +482,7 @@ mod tests {
             "cofferdam_disk_free_bytes 5",
             "cofferdam_admission_paused 1",
             "cofferdam_output_dropped_bytes_total 7",
-            "cofferdam_sandbox_memory_kills_total 2",
+            "cofferdam_sandbox_memory_events_total 2",
         ] {
             assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
         }

@@ -89,7 +89,7 @@ pub trait Sandbox: Send + Sync {
     /// Waits until it ends by itself. Cancel-safe.
     async fn wait(&self) -> Result<Ended, SandboxError>;
 
-    /// How often the kernel killed something in it for memory while it lived on. Never falls.
+    /// How often the engine told that the kernel killed something in it for memory; one process may be told of more than once. Never falls.
     fn memory_kills(&self) -> watch::Receiver<u64>;
 
     /// Kills and removes it. Removing what is gone is success.

@@ -392,4 +392,49 @@ mod tests {
         assert!(matches!(body, EventBody::OutputDropped { bytes, .. } if bytes == lost));
         assert_eq!(drain(&mut outbox, &mask), "it is more");
     }
+
+    #[test]
+    fn a_session_has_so_much_to_say_and_its_gaps_are_told_so_often() {
+        let mask = Mask::default();
+        let mut outbox = Outbox::bounded(10);
+        let say = |text: &str| EventBody::AgentMessage { text: text.into() };
+        outbox.push_note(say("12345"), &mask);
+        outbox.push_note(say("1234567"), &mask);
+        outbox.push_note(say("12345"), &mask);
+        let mut gaps = 0;
+        let mut texts = String::new();
+        for _ in 0..10 * MOST_GAPS {
+            match outbox.next(&mask) {
+                Some(Next::State {
+                    body: EventBody::OutputDropped { bytes, .. },
+                    ..
+                }) => {
+                    assert_eq!(bytes, 7);
+                    gaps += 1;
+                }
+                Some(Next::Note(EventBody::AgentMessage { text })) => texts.push_str(&text),
+                other => assert!(other.is_none(), "{other:?}"),
+            }
+            outbox.push_note(say("1234567"), &mask);
+        }
+        assert_eq!((gaps, texts.as_str()), (MOST_GAPS, "1234512345"));
+        assert_eq!(outbox.waiting(&mask), Waiting::Nothing);
+        // The rest is told before what must arrive, all of it at once.
+        outbox.push_state(EventBody::TurnStarted { turn: 1 }, None, None, &mask);
+        let Some(Next::State {
+            body: EventBody::OutputDropped { bytes, .. },
+            ..
+        }) = outbox.next(&mask)
+        else {
+            panic!("what was dropped is told first");
+        };
+        assert_eq!(bytes, 7 * u64::from(9 * MOST_GAPS + 1));
+        assert!(matches!(
+            outbox.next(&mask),
+            Some(Next::State {
+                body: EventBody::TurnStarted { .. },
+                ..
+            })
+        ));
+    }
 }

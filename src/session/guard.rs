@@ -137,7 +137,7 @@ impl Guard {
         let count = self.kills.borrow().count;
         if count > 0 && failure.reason != Reason::OutOfMemory {
             failure.message = format!(
-                "{}; before that the kernel killed processes of the sandbox for memory, {count} times",
+                "{}; before that the kernel killed a process of the sandbox for memory",
                 failure.message
             );
         }

@@ -165,7 +165,7 @@ mod tests {
 
     type Make = Box<dyn Fn(&Path)>;
 
-    const VALUE: &str = "npm_0123456789+abc/def";
+    const VALUE: &str = "npm0123456789+abc/def";
 
     fn said(make: impl FnOnce(&Path)) -> Option<String> {
         let root = tempfile::tempdir().unwrap();
@@ -191,7 +191,7 @@ mod tests {
             (
                 "a/.git/config",
                 Box::new(|root| {
-                    std::fs::write(root.join("a/.git/config"), "npm_0123456789%2Babc%2Fdef").unwrap();
+                    std::fs::write(root.join("a/.git/config"), "npm0123456789%2Babc%2Fdef").unwrap();
                 }),
             ),
             (

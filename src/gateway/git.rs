@@ -1,7 +1,7 @@
 //! The git route: smart HTTP at `/git/<connection>/<path>.git/...`, answered by git's own programs over the session's staging.
 //!
 //! Only granted projects exist here. Never talks to a forge, never serves a file, never lets a client choose git's options. Every push is
-//! told to the session, accepted or refused; what a push begins with is read in [`head`], what git answers in [`report`].
+//! told to the session, accepted or refused; what a push begins with is read in `head`, what git answers in `report`.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;

@@ -1,7 +1,7 @@
 //! The model route: an agent reaches its model at `/model/<name>/...`, and the key is put in here, on the worker.
 //!
 //! Never lets a client-sent key through, never reaches a path that is not listed, never follows a redirect. Streams both ways. What a request
-//! may ask for is in [`demand`], what it cost is read by [`usage`] and summed up by [`meter`]; [`forward`] does the talking.
+//! may ask for is in `demand`, what it cost is read by `usage` and summed up by `meter`; `forward` does the talking.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

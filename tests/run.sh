@@ -165,7 +165,10 @@ prepare_runsc() {
 # The integration tests with gVisor under every sandbox: the main job and the escape suite, or all of them.
 run_on_runsc() {
     local selection=(main_job:: escape:: walls::)
-    if $full; then selection=(); fi
+    # What these three say of memory and PID 1 is runc's; what gVisor does instead stands in the README, and the escape suite shows it.
+    if $full; then
+        selection=(--skip a_child_that_is_killed_for_memory --skip a_turn_that_fails_later --skip nothing_in_a_sandbox_can_look_into_its_pid_1)
+    fi
     COFFERDAM_TEST_RUNTIME=runsc "$CARGO" test --locked --test path --no-fail-fast -- "${selection[@]}"
 }
 

@@ -5,12 +5,22 @@
 #   deploy/docker.sh [start]   start one unless one answers already; install it first where it is missing
 #   deploy/docker.sh stop      stop the daemon that this script started, and no other
 #   deploy/docker.sh status    say what answers
+#   deploy/docker.sh runsc     as start, and register gVisor's runsc as a runtime of the daemon; the same as COFFERDAM_RUNSC=1 with start
 #
-# It works with systemd and without it. It never touches a daemon that it did not start, never downloads anything but the
-# distribution's own packages, and never opens a network socket: the daemon listens on its local socket only.
+# It works with systemd and without it. It never touches a daemon that it did not start (but for having it read its configuration again
+# when runsc is asked for), never downloads anything but the distribution's own packages, and never opens a network socket: the daemon
+# listens on its local socket only.
+#
+# runsc is installed from the distribution and added to daemon.json, whose other settings stay as they are; then the daemon reads it again,
+# without a restart. Its arguments: --network=none, because nothing in a sandbox needs gVisor's network and without it Debian's runsc does
+# not start there; --host-uds=open, because the sandbox's one way out is a unix socket of the worker. A runtime `runsc` that is there already
+# is left as it is.
+#
 #
 # COFFERDAM_DOCKER_STATE     directory of the pid file and the log (default: under ${XDG_RUNTIME_DIR:-/var/run})
 # COFFERDAM_DOCKER_WAIT      seconds to wait until the daemon answers (default 60)
+# COFFERDAM_DOCKER_CONFIG    the daemon's configuration file (default /etc/docker/daemon.json)
+# COFFERDAM_RUNSC            1: register runsc too
 # COFFERDAM_DOCKERD_OPTIONS  further dockerd options for unusual hosts, split at blanks
 set -euo pipefail
 
@@ -43,18 +53,66 @@ our_daemon() {
     printf '%s\n' "$pid"
 }
 
+install_packages() {
+    need_root "installing $*"
+    command -v apt-get >/dev/null || die "missing: $*; there is no apt-get here, so install them by hand"
+    say "installing from the distribution: $*"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq >&2 || say "apt-get update failed; trying with the lists that are there"
+    apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends "$@" ca-certificates >&2 || die "could not install $*"
+    hash -r
+}
+
 install_what_is_missing() {
     local missing=()
     command -v dockerd >/dev/null && command -v docker >/dev/null || missing+=(docker.io)
     command -v iptables >/dev/null || missing+=(iptables)
-    [ ${#missing[@]} -gt 0 ] || return 0
-    need_root "installing ${missing[*]}"
-    command -v apt-get >/dev/null || die "missing: ${missing[*]}; there is no apt-get here, so install them by hand"
-    say "installing from the distribution: ${missing[*]}"
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq >&2 || say "apt-get update failed; trying with the lists that are there"
-    apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends "${missing[@]}" ca-certificates >&2 || die "could not install ${missing[*]}"
-    hash -r
+    [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
+}
+
+has_runsc() { timeout 15 docker info --format '{{range $name, $_ := .Runtimes}}{{println $name}}{{end}}' 2>/dev/null | grep -qx runsc; }
+
+# The daemon reads its configuration again on this signal; containers go on.
+reload() {
+    local pid
+    if pid=$(our_daemon); then
+        kill -HUP "$pid"
+    elif has_systemd && systemctl is-active -q docker; then
+        systemctl reload docker
+    else
+        pid=$(pidof -s dockerd) || die "the daemon runs elsewhere: have it read $1 again"
+        kill -HUP "$pid"
+    fi
+}
+
+register_runsc() {
+    local config=${COFFERDAM_DOCKER_CONFIG:-/etc/docker/daemon.json} program merged deadline
+    if has_runsc; then
+        say "the daemon has a runtime runsc already; it is left as it is"
+        return 0
+    fi
+    need_root "registering runsc"
+    command -v runsc >/dev/null || install_packages runsc
+    command -v jq >/dev/null || install_packages jq
+    program=$(command -v runsc)
+    mkdir -p "$(dirname "$config")"
+    merged=$(mktemp "$config.XXXXXX")
+    # A file that is no JSON object stops here and stays as it is.
+    if ! { if [ -s "$config" ]; then cat "$config"; else echo '{}'; fi; } | jq --arg program "$program" \
+        '.runtimes = ({runsc: {path: $program, runtimeArgs: ["--network=none", "--host-uds=open"]}} + (.runtimes // {}))' >"$merged"; then
+        rm -f "$merged"
+        die "$config cannot be merged with: it is not a JSON object"
+    fi
+    # The daemon reads the file under its own name: mode and owner stay where there was one.
+    if [ -e "$config" ]; then cat "$merged" >"$config"; else install -m 0644 "$merged" "$config"; fi
+    rm -f "$merged"
+    reload "$config"
+    deadline=$((SECONDS + wait_seconds))
+    until has_runsc; do
+        [ "$SECONDS" -lt "$deadline" ] || die "the daemon did not take runsc from $config within ${wait_seconds} s; see its log"
+        sleep 0.2
+    done
+    say "registered $program as the runtime runsc"
 }
 
 wait_until_it_answers() {
@@ -174,8 +232,15 @@ status() {
 }
 
 case ${1:-start} in
-start) start ;;
+start)
+    start
+    if [ "${COFFERDAM_RUNSC:-}" = 1 ]; then register_runsc; fi
+    ;;
+runsc)
+    start
+    register_runsc
+    ;;
 stop) stop ;;
 status) status ;;
-*) die "usage: deploy/docker.sh [start|stop|status]" ;;
+*) die "usage: deploy/docker.sh [start|stop|status|runsc]" ;;
 esac

@@ -11,13 +11,14 @@ use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use crate::message::{AgentName, ConnectionName, ProjectPath};
+use crate::message::{AgentName, ConnectionName, EventBody, ProjectPath};
 use crate::progress::Progress;
 
 pub mod acp;
 pub mod command;
 pub mod prompt;
 pub mod sections;
+pub mod set_up;
 
 /// One configured agent.
 #[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
@@ -25,6 +26,9 @@ pub mod sections;
 pub struct Config {
     /// The sandbox image, which needs git and the agent.
     pub image: String,
+    /// The OCI runtime of its sandboxes; `sandbox.runtime` when absent. A tenant's own wins.
+    #[serde(default)]
+    pub runtime: Option<String>,
     /// The command that starts it.
     pub command: Vec<String>,
     /// How it is spoken to.
@@ -42,6 +46,9 @@ pub struct Config {
     /// Files put into its home directory before it starts, by relative path.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
+    /// A script that prepares the workspace in a sandbox of its own, before the agent's starts.
+    #[serde(default)]
+    pub set_up: Option<set_up::Config>,
     /// How it is credited in commits, as `Name <address>`.
     pub co_author: String,
     /// Time from its start until it must have answered, in seconds.
@@ -215,6 +222,14 @@ pub struct ProjectBrief {
 
 /// The configured agents by name.
 pub type Agents = BTreeMap<AgentName, Config>;
+
+/// Tells how much of an agent's standard error was not kept.
+pub async fn tell_dropped_errors(bytes: u64, progress: &Progress) {
+    if bytes > 0 {
+        let what = "the agent's standard error".to_owned();
+        progress.state(EventBody::OutputDropped { what, bytes }).await;
+    }
+}
 
 /// Keeps the end of a growing text within [`LONGEST_ANSWER`].
 pub(crate) fn push_bounded(answer: &mut String, more: &str) {

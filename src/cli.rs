@@ -9,8 +9,12 @@ mod compose;
 mod connection;
 mod doctor;
 mod exec;
+mod hardening;
+mod log;
 mod run;
 mod schema;
+mod seal;
+mod set_up;
 mod show;
 mod submit;
 
@@ -102,6 +106,14 @@ enum Command {
         #[arg(long, value_name = "TASK")]
         task: Option<PathBuf>,
     },
+    /// Make a key, so that credentials can be sealed to this worker.
+    Keygen {
+        /// Write the secret key to this new file, readable by its owner alone, and print the public one; otherwise both are printed.
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Encrypt a token to workers, for a task's {"sealed": ...}.
+    Seal(seal::Seal),
     /// Look at connections: users' tokens on their forges.
     Connection {
         #[command(subcommand)]
@@ -157,6 +169,7 @@ enum ConfigCommand {
 /// Parses the command line and runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
+    hardening::keep_memory_private();
     let arguments: Vec<_> = std::env::args_os().collect();
     // Before anything else is set up: these processes limit themselves, and read what an agent made.
     if let Some((_, [first, rest @ ..])) = arguments.split_first()
@@ -193,6 +206,8 @@ fn raise_open_files() {
 async fn dispatch(cli: Cli) -> Exit {
     let config = match &cli.command {
         Command::Schema { what } => return schema::print(*what),
+        Command::Keygen { output } => return seal::keygen(output.as_deref()),
+        Command::Seal(asked) => return seal::seal(asked),
         Command::Internal { arguments } => {
             let code = crate::repository::internal::run(arguments.clone());
             return if code == ExitCode::SUCCESS {
@@ -241,6 +256,6 @@ async fn dispatch(cli: Cli) -> Exit {
             connection::projects(&config, wanted, task.as_deref()).await
         }
         Command::Doctor { json, task } => doctor::doctor(config, json, task.as_deref()).await,
-        Command::Schema { .. } | Command::Internal { .. } => Exit::Success,
+        Command::Schema { .. } | Command::Internal { .. } | Command::Keygen { .. } | Command::Seal(_) => Exit::Success,
     }
 }

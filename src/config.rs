@@ -11,6 +11,8 @@ use crate::message::task::ConnectionRequest;
 use crate::message::{AgentName, ConnectionName};
 use crate::{admin, agent, forge, gateway, progress, queue, repository, sandbox, session};
 
+mod walls;
+
 /// What separates the parts of a variable's name: `COFFERDAM__SANDBOX__CPUS` sets `sandbox.cpus`.
 const SEPARATOR: &str = "__";
 /// Longest time limit, in seconds. Far longer ones would not fit the clock.
@@ -40,10 +42,14 @@ pub struct Config {
     pub queue: queue::rabbitmq::Config,
     /// Sandboxes.
     pub sandbox: sandbox::Config,
+    /// The host's disk.
+    pub disk: sandbox::disk::Config,
     /// Forges.
     pub forge: forge::Config,
     /// Mirrors and staging.
     pub repository: repository::Config,
+    /// The way out of sandboxes.
+    pub egress: gateway::egress::Config,
     /// Sessions.
     pub session: session::Config,
     /// Events.
@@ -56,6 +62,8 @@ pub struct Config {
     pub connections: BTreeMap<ConnectionName, ConnectionRequest>,
     /// Agents by name.
     pub agents: BTreeMap<AgentName, agent::Config>,
+    /// Tenants by name. Where there is any, a task that names another is refused.
+    pub tenants: session::tenant::Tenants,
     /// Model endpoints by name.
     pub models: BTreeMap<String, gateway::model::Config>,
 }
@@ -70,14 +78,17 @@ impl Default for Config {
             default_agent: None,
             queue: queue::rabbitmq::Config::default(),
             sandbox: sandbox::Config::default(),
+            disk: sandbox::disk::Config::default(),
             forge: forge::Config::default(),
             repository: repository::Config::default(),
+            egress: gateway::egress::Config::default(),
             session: session::Config::default(),
             progress: progress::Config::default(),
             credentials: session::credential::Config::default(),
             admin: admin::Config::default(),
             connections: BTreeMap::new(),
             agents: BTreeMap::new(),
+            tenants: BTreeMap::new(),
             models: BTreeMap::new(),
         }
     }
@@ -187,6 +198,8 @@ impl Config {
             ("session.turn_s", self.session.turn_s, 1),
             ("session.idle_s", self.session.idle_s, 1),
             ("session.grace_s", self.session.grace_s, 0),
+            ("session.answer_wait_s", self.session.answer_wait_s, 1),
+            ("session.secret_scan.timeout_s", self.session.secret_scan.timeout_s, 1),
             ("sandbox.call_timeout_s", self.sandbox.call_timeout_s, 1),
             ("repository.fetch_timeout_s", self.repository.fetch_timeout_s, 1),
             ("repository.push_timeout_s", self.repository.push_timeout_s, 1),
@@ -211,14 +224,21 @@ impl Config {
         if self.sandbox.pids < 16 {
             return wrong("sandbox.pids", "must be at least 16");
         }
+        if self.disk.workspace_files == 0 {
+            return wrong("disk.workspace_files", "must not be 0");
+        }
         if self.sandbox.workspace_bytes == 0 {
             return wrong("sandbox.workspace_bytes", "must not be 0");
         }
+        walls::check(self)?;
         if !self.session.branch.contains("{session}") {
             return wrong(
                 "session.branch",
                 "must contain {session}, so that each session has its own branch",
             );
+        }
+        if let Some((key, detail)) = self.egress.wrong() {
+            return wrong(key, &detail);
         }
         if let Some(name) = &self.default_agent
             && !self.agents.contains_key(name)
@@ -242,6 +262,17 @@ impl Config {
                     &format!("agents.{name}.model"),
                     "names a model endpoint that [models] does not have",
                 );
+            }
+            if let Some(set_up) = &agent.set_up {
+                if let Err((key, rule)) = set_up.check() {
+                    return wrong(&format!("agents.{name}.set_up.{key}"), rule);
+                }
+                if set_up.timeout_s == 0 || set_up.timeout_s > LONGEST_S {
+                    return wrong(
+                        &format!("agents.{name}.set_up.timeout_s"),
+                        "must be a number of seconds that is not 0, and at most 30 days",
+                    );
+                }
             }
             if agent.start_timeout_s == 0 || agent.start_timeout_s > LONGEST_S {
                 return wrong(
@@ -296,6 +327,12 @@ impl Config {
                 return wrong(
                     &format!("models.{name}.url"),
                     "must be an http or https address without user, query and fragment",
+                );
+            }
+            if model.budget_tokens == Some(0) {
+                return wrong(
+                    &format!("models.{name}.budget_tokens"),
+                    "must not be 0: leave it out for no limit",
                 );
             }
             if model.key_env.is_some() && model.key_file.is_some() {
@@ -402,6 +439,9 @@ mod tests {
                 "{url}"
             );
         }
+        assert!(says("[egress]\nmost = \"all\"").contains("egress.most"));
+        assert!(says("[egress]\ndefault = \"open\"").contains("egress.default"));
+        assert!(says("[egress]\nallow_private = [\"10.0.0.1\"]").contains("egress.allow_private"));
         assert_eq!(load("worker = \"!\"", &[]).unwrap().worker_name(), "worker");
         assert!(says("[session]\nbranch = \"x\"").contains("session.branch"));
     }

@@ -9,6 +9,8 @@ mod clients;
 mod error;
 #[cfg(test)]
 mod fake;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod github;
 mod gitlab;
 mod http;
@@ -29,7 +31,7 @@ use serde::Deserialize;
 use crate::message::{BranchName, Capabilities, CommitId, ForgeKind, ProjectPath};
 use crate::secret::Secret;
 
-pub use clients::Clients;
+pub use clients::{Clients, instance};
 pub use error::ForgeError;
 pub use inspect::Inspect;
 pub use refusal::{PushRefusal, classify};
@@ -119,6 +121,40 @@ pub struct TokenFacts {
     pub capabilities: Capabilities,
 }
 
+/// Who may see a project.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Visibility {
+    /// Everybody.
+    Public,
+    /// Everybody with an account on the instance, or in the enterprise.
+    Internal,
+    /// Its members; also where the forge does not tell, or tells something new.
+    #[default]
+    Private,
+}
+
+impl Visibility {
+    /// What forges call it; anything else is private.
+    #[must_use]
+    pub fn of(word: Option<&str>) -> Self {
+        match word {
+            Some("public") => Self::Public,
+            Some("internal") => Self::Internal,
+            Some(_) | None => Self::Private,
+        }
+    }
+
+    /// The word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Internal => "internal",
+            Self::Private => "private",
+        }
+    }
+}
+
 /// What the worker needs to know of a project.
 #[derive(Debug, Clone)]
 pub struct ProjectFacts {
@@ -136,6 +172,8 @@ pub struct ProjectFacts {
     pub may_push: bool,
     /// Whether it is archived.
     pub archived: bool,
+    /// Who may see it.
+    pub visibility: Visibility,
 }
 
 /// A change request to open, or the text to give an existing one.

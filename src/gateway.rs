@@ -1,4 +1,4 @@
-//! The worker's end of a sandbox's one socket: `inside`'s control and stdio, and an HTTP service of git, MCP and model routes.
+//! The worker's end of a sandbox's one socket: `inside`'s control and stdio, an HTTP service of git, MCP and model routes, and the proxy of the way out.
 //!
 //! The socket itself says which sandbox is talking; nothing that comes over it is believed beyond that. Closing the gateway closes the
 //! sandbox's only way out.
@@ -14,6 +14,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
+pub mod egress;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod git;
 mod http;
 pub mod inside;
@@ -28,6 +31,8 @@ mod tests;
 
 /// The loopback port in the sandbox behind which the HTTP routes are.
 pub const HTTP_PORT: u16 = 8470;
+/// The loopback port in the sandbox behind which the proxy of the way out is.
+pub const PROXY_PORT: u16 = 8471;
 
 /// Most relayed connections of one sandbox at a time.
 const MOST_RELAYED: usize = 256;
@@ -95,6 +100,7 @@ struct Expected {
 pub(crate) struct Shared {
     expected: Mutex<Expected>,
     router: Mutex<axum::Router>,
+    proxy: Mutex<Option<Arc<egress::Proxy>>>,
 }
 
 impl Shared {
@@ -160,6 +166,7 @@ impl Gateway {
                 stdio: HashMap::new(),
             }),
             router: Mutex::new(closed),
+            proxy: Mutex::new(None),
         });
         let stop = CancellationToken::new();
         tokio::spawn(accept(listener, shared.clone(), stop.clone()));
@@ -174,6 +181,11 @@ impl Gateway {
     /// Sets the HTTP routes for connections from now on.
     pub fn serve(&self, router: axum::Router) {
         *self.shared.router.lock().unwrap_or_else(PoisonError::into_inner) = router;
+    }
+
+    /// Opens the way out for connections from now on; until then they are closed at once.
+    pub fn serve_egress(&self, proxy: Arc<egress::Proxy>) {
+        *self.shared.proxy.lock().unwrap_or_else(PoisonError::into_inner) = Some(proxy);
     }
 
     /// Waits for `inside` to report. Once.
@@ -195,6 +207,8 @@ impl Gateway {
 /// Accepts until stopped; each connection lives in a task of its own.
 async fn accept(listener: UnixListener, shared: Arc<Shared>, stop: CancellationToken) {
     let relayed = Arc::new(Semaphore::new(MOST_RELAYED));
+    // Places of its own: a flood to the proxy does not keep git and the tools out.
+    let proxied = Arc::new(Semaphore::new(egress::MOST_CONNECTIONS));
     let mut silent: VecDeque<CancellationToken> = VecDeque::new();
     loop {
         let accepted = tokio::select! {
@@ -218,10 +232,11 @@ async fn accept(listener: UnixListener, shared: Arc<Shared>, stop: CancellationT
         }
         let waiting = CancellationToken::new();
         silent.push_back(waiting.clone());
-        let (shared, relayed, stop) = (shared.clone(), relayed.clone(), stop.clone());
+        let (shared, stop) = (shared.clone(), stop.clone());
+        let places = [relayed.clone(), proxied.clone()];
         tokio::spawn(async move {
             tokio::select! {
-                () = dispatch(stream, &shared, &relayed, waiting) => {}
+                () = dispatch(stream, &shared, &places, waiting) => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -229,7 +244,8 @@ async fn accept(listener: UnixListener, shared: Arc<Shared>, stop: CancellationT
 }
 
 /// Reads what a connection is for and hands it to whom it concerns.
-async fn dispatch(mut stream: UnixStream, shared: &Shared, relayed: &Semaphore, waiting: CancellationToken) {
+async fn dispatch(mut stream: UnixStream, shared: &Shared, places: &[Arc<Semaphore>; 2], waiting: CancellationToken) {
+    let [relayed, proxied] = places;
     let preamble = tokio::select! {
         read = tokio::time::timeout(PREAMBLE_TIMEOUT, Preamble::read(&mut stream)) => read,
         () = waiting.cancelled() => return,
@@ -253,6 +269,13 @@ async fn dispatch(mut stream: UnixStream, shared: &Shared, relayed: &Semaphore, 
             let Ok(_place) = relayed.try_acquire() else { return };
             let router = shared.router.lock().unwrap_or_else(PoisonError::into_inner).clone();
             http::serve(stream, router).await;
+        }
+        Preamble::Relay(PROXY_PORT) => {
+            let Ok(_place) = proxied.try_acquire() else { return };
+            let proxy = shared.proxy.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(proxy) = proxy {
+                proxy.serve(stream).await;
+            }
         }
         Preamble::Relay(_) => {}
     }

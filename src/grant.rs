@@ -10,9 +10,11 @@ use crate::message::{
 };
 
 pub mod branch;
+pub mod egress;
 pub mod neutral;
 pub mod trailer;
 
+pub use egress::Egress;
 pub use trailer::Trailers;
 
 /// The authority of one session.
@@ -30,6 +32,8 @@ pub struct Grant {
     pub uncommitted: Uncommitted,
     /// Whether the agent may comment in the user's name, where the token allows it.
     pub may_comment: bool,
+    /// What its sandbox reaches beyond the gateway's own routes.
+    pub egress: Egress,
     /// Time limits.
     pub limits: SessionLimits,
 }

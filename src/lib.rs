@@ -42,6 +42,13 @@ pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod forge;
+/// The private parsers as the fuzzers in `tests/fuzz` reach them. No part of the interface, and nothing is done here.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::agent::acp::fuzzing as acp;
+    pub use crate::{forge::fuzzing as forge, gateway::fuzzing as gateway, tools::fuzzing as tools};
+}
 pub mod gateway;
 pub mod grant;
 pub mod message;

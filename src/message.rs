@@ -4,15 +4,22 @@
 
 pub mod capability;
 pub mod control;
+pub mod egress;
 pub mod event;
+pub mod host;
 pub mod id;
 pub mod outcome;
 pub mod readable;
+pub mod redact;
 pub mod task;
 
 pub use capability::{Capabilities, Right};
 pub use control::{Control, ControlKind};
+pub use egress::{EgressLevel, EgressMethod, EgressRequest, EgressRule};
 pub use event::{Event, EventBody};
-pub use id::{AgentName, BranchName, CommitId, ConnectionName, ProjectKey, ProjectPath, SandboxId, SessionId};
+pub use host::{HostName, HostPattern};
+pub use id::{
+    AgentName, BranchName, CommitId, ConnectionName, ProjectKey, ProjectPath, SandboxId, SessionId, TenantName,
+};
 pub use outcome::{ProjectOutcome, Reason, SessionOutcome};
 pub use task::{Credential, ForgeKind, Publish, Task, TaskError, Uncommitted, User};

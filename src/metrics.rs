@@ -38,8 +38,18 @@ pub struct Metrics {
     sandbox_create_failures: IntCounter,
     gateway_refusals: IntCounter,
     model_requests: IntCounterVec,
+    egress_requests: IntCounterVec,
+    egress_refused: IntCounterVec,
+    egress_bytes: IntCounterVec,
+    model_tokens: IntCounterVec,
+    model_bytes: IntCounterVec,
+    model_retries: IntCounterVec,
     concurrency_limit: IntGauge,
     draining: IntGauge,
+    disk_free: IntGauge,
+    admission_paused: IntGauge,
+    output_dropped: IntCounter,
+    memory_kills: IntCounter,
 }
 
 impl Metrics {
@@ -125,8 +135,64 @@ impl Metrics {
                 "Requests from sandboxes to models, by status.",
                 &["status"],
             )?,
+            egress_requests: counters(
+                all,
+                "cofferdam_egress_requests_total",
+                "Requests of sandboxes for a way out, by the level of their session.",
+                &["level"],
+            )?,
+            egress_refused: counters(
+                all,
+                "cofferdam_egress_refused_total",
+                "Ways out of sandboxes that were refused, by rule.",
+                &["rule"],
+            )?,
+            egress_bytes: counters(
+                all,
+                "cofferdam_egress_bytes_total",
+                "Bytes that sandboxes sent out (up) and received (down), without the model's and the forges'.",
+                &["direction"],
+            )?,
+            model_tokens: counters(
+                all,
+                "cofferdam_model_tokens_total",
+                "Tokens that models read and wrote, as their answers say; by the endpoint's name in the configuration.",
+                &["model", "direction"],
+            )?,
+            model_bytes: counters(
+                all,
+                "cofferdam_model_bytes_total",
+                "Bytes of requests to models and of their answers, by the endpoint's name in the configuration.",
+                &["model", "direction"],
+            )?,
+            model_retries: counters(
+                all,
+                "cofferdam_model_retries_total",
+                "Requests to models that the gateway sent once more, before anything was answered.",
+                &["model"],
+            )?,
             concurrency_limit: gauge(all, "cofferdam_concurrency_limit", "Sessions that may run at once.")?,
             draining: gauge(all, "cofferdam_draining", "1 while no new sessions are taken.")?,
+            disk_free: gauge(
+                all,
+                "cofferdam_disk_free_bytes",
+                "Free bytes of the file system that holds the worker's state.",
+            )?,
+            admission_paused: gauge(
+                all,
+                "cofferdam_admission_paused",
+                "1 while no task is taken because the disk is nearly full.",
+            )?,
+            output_dropped: counter(
+                all,
+                "cofferdam_output_dropped_bytes_total",
+                "Bytes of output of agents and sandboxes that were dropped because there was too much of it.",
+            )?,
+            memory_kills: counter(
+                all,
+                "cofferdam_sandbox_memory_events_total",
+                "Times that the engine told of a sandbox out of memory; one killed process may be told of more than once.",
+            )?,
             registry: registry.clone(),
         };
         process(all)?;
@@ -211,6 +277,44 @@ impl Metrics {
         self.model_requests.with_label_values(&[status_class(status)]).inc();
     }
 
+    /// A sandbox asked for a way out.
+    pub fn egress_request(&self, level: &'static str) {
+        self.egress_requests.with_label_values(&[level]).inc();
+    }
+
+    /// A way out was refused by this rule.
+    pub fn egress_refused(&self, rule: &'static str) {
+        self.egress_refused.with_label_values(&[rule]).inc();
+    }
+
+    /// Bytes went `up` or `down`.
+    pub fn egress_bytes(&self, direction: &'static str, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.egress_bytes.with_label_values(&[direction]).inc_by(bytes);
+    }
+
+    /// Makes the labels of refusals appear at zero.
+    pub fn expect_egress(&self, rules: impl IntoIterator<Item = &'static str>) {
+        for rule in rules {
+            self.egress_refused.with_label_values(&[rule]).inc_by(0);
+        }
+    }
+
+    /// Tokens that a model read and wrote. `model` is an endpoint's name in the configuration, never what a request says.
+    pub fn model_tokens(&self, model: &str, read: u64, written: u64) {
+        add_to(&self.model_tokens, model, read, written);
+    }
+
+    /// Bytes that went to a model and came from it.
+    pub fn model_bytes(&self, model: &str, sent: u64, received: u64) {
+        add_to(&self.model_bytes, model, sent, received);
+    }
+
+    /// A request to a model was sent once more.
+    pub fn model_retry(&self, model: &str) {
+        self.model_retries.with_label_values(&[model]).inc();
+    }
+
     /// How many sessions may run at once.
     pub fn concurrency_limit(&self, limit: usize) {
         self.concurrency_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
@@ -221,6 +325,22 @@ impl Metrics {
         self.draining.set(draining.into());
     }
 
+    /// What the disk has left, and whether tasks wait for it.
+    pub fn disk(&self, free_bytes: u64, paused: bool) {
+        self.disk_free.set(i64::try_from(free_bytes).unwrap_or(i64::MAX));
+        self.admission_paused.set(paused.into());
+    }
+
+    /// Output was dropped.
+    pub fn output_dropped(&self, bytes: u64) {
+        self.output_dropped.inc_by(bytes);
+    }
+
+    /// The kernel killed something in a sandbox for memory.
+    pub fn memory_kills(&self, count: u64) {
+        self.memory_kills.inc_by(count);
+    }
+
     /// All metrics in Prometheus' text format.
     #[must_use]
     pub fn encode(&self) -> String {
@@ -229,6 +349,15 @@ impl Metrics {
             tracing::error!(%error, "the metrics could not be encoded");
         }
         String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+/// Into a model, and out of it.
+fn add_to(counters: &IntCounterVec, model: &str, input: u64, output: u64) {
+    for (direction, more) in [("input", input), ("output", output)] {
+        if more > 0 {
+            counters.with_label_values(&[model, direction]).inc_by(more);
+        }
     }
 }
 
@@ -306,8 +435,18 @@ mod tests {
         metrics.sandbox_create_failure();
         metrics.gateway_refusal();
         metrics.model_request(Some(200));
+        metrics.egress_request("registries");
+        metrics.expect_egress(["host", "level"]);
+        metrics.egress_refused("host");
+        metrics.egress_bytes("up", 12);
+        metrics.model_tokens("openai", 12, 3);
+        metrics.model_bytes("openai", 0, 99);
+        metrics.model_retry("openai");
         metrics.concurrency_limit(4);
         metrics.draining(true);
+        metrics.disk(5, true);
+        metrics.output_dropped(7);
+        metrics.memory_kills(2);
         metrics
     }
 
@@ -331,8 +470,19 @@ mod tests {
             "cofferdam_sandbox_create_failures_total 1",
             "cofferdam_gateway_refusals_total 1",
             "cofferdam_model_requests_total{status=\"2xx\"} 1",
+            "cofferdam_egress_requests_total{level=\"registries\"} 1",
+            "cofferdam_egress_refused_total{rule=\"host\"} 1",
+            "cofferdam_egress_refused_total{rule=\"level\"} 0",
+            "cofferdam_egress_bytes_total{direction=\"up\"} 12",
+            "cofferdam_model_tokens_total{direction=\"input\",model=\"openai\"} 12",
+            "cofferdam_model_bytes_total{direction=\"output\",model=\"openai\"} 99",
+            "cofferdam_model_retries_total{model=\"openai\"} 1",
             "cofferdam_concurrency_limit 4",
             "cofferdam_draining 1",
+            "cofferdam_disk_free_bytes 5",
+            "cofferdam_admission_paused 1",
+            "cofferdam_output_dropped_bytes_total 7",
+            "cofferdam_sandbox_memory_events_total 2",
         ] {
             assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
         }

@@ -31,6 +31,8 @@ pub struct Config {
     pub final_event_limit_s: u64,
     /// State events that wait for the broker before the session waits too.
     pub waiting_events: u16,
+    /// Bytes of progress (what an agent says, thinks and does) that one session may send in all; more is dropped and counted.
+    pub most_bytes: u64,
 }
 
 impl Default for Config {
@@ -38,6 +40,7 @@ impl Default for Config {
         Self {
             final_event_limit_s: 120,
             waiting_events: 256,
+            most_bytes: 64 * 1024 * 1024,
         }
     }
 }
@@ -93,7 +96,7 @@ impl Progress {
         config: &Config,
     ) -> Self {
         let shared = Arc::new(Shared {
-            outbox: Mutex::new(Outbox::default()),
+            outbox: Mutex::new(Outbox::bounded(config.most_bytes)),
             mask: Mutex::new(mask),
             wake: Notify::new(),
             trouble: Mutex::new("the broker did not answer".into()),

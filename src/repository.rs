@@ -26,6 +26,8 @@ mod policy;
 mod publish;
 pub mod push_check;
 mod remote;
+pub mod scan;
+mod script;
 mod staging;
 mod store;
 #[cfg(test)]
@@ -71,10 +73,17 @@ pub struct Config {
     pub largest_object: u64,
     /// How many commits one push may bring.
     pub most_commits: u32,
+    /// How many objects (files, directories, commits) one push may bring.
+    pub most_objects: u64,
+    /// How many files and directories a pushed commit may come to when it is checked out.
+    pub most_files: u64,
     /// Address space of a git process that reads what an agent made, in bytes.
     pub git_memory: u64,
     /// One mirror for each user, instead of one for all users of a project. For forges that do not grant reading by project.
     pub mirror_per_user: bool,
+    /// How long a session may still be given objects that the forge shows no more (of a deleted or rewritten branch), to whoever knows their
+    /// ids, in seconds. 0: never; then the first session after such a change waits for the mirror to be repacked.
+    pub unreachable_s: u64,
     /// Days after which a mirror that nobody used is removed.
     pub keep_mirrors_days: u64,
     /// Days for which bundles of work that could not be published are kept.
@@ -96,8 +105,11 @@ impl Default for Config {
             largest_staging: 2 * 1024 * 1024 * 1024,
             largest_object: 100 * 1024 * 1024,
             most_commits: 500,
+            most_objects: 200_000,
+            most_files: 2_000_000,
             git_memory: 4 * 1024 * 1024 * 1024,
             mirror_per_user: false,
+            unreachable_s: 0,
             keep_mirrors_days: 30,
             keep_bundles_days: 14,
         }

@@ -1,18 +1,25 @@
 //! The seam to the container engine: sealed sandboxes are started, watched and removed here, and nothing else.
 //!
 //! What runs in a sandbox is `inside`'s business (see the gateway room): the engine never runs a second process, carries no stream and
-//! knows no credential. A task cannot reach any of these settings; operators set them.
+//! knows no credential. A task cannot reach any of these settings; operators set them. Configuration and errors stand in files beside this one.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::Deserialize;
+use tokio::sync::watch;
 
 use crate::message::SandboxId;
 
+pub mod config;
+pub mod disk;
 pub mod docker;
+pub mod error;
 pub mod home;
+pub mod images;
+
+pub use config::{Config, Seccomp, Workspace};
+pub use error::SandboxError;
 
 /// Where the sandbox's one socket is, seen from inside.
 pub const SOCKET_DIRECTORY: &str = "/run/cofferdam";
@@ -25,62 +32,6 @@ pub const HOME: &str = "/home/agent";
 /// Where projects are cloned.
 pub const WORKSPACE: &str = "/workspace";
 
-/// How sandboxes are made.
-#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// The engine's socket; `DOCKER_HOST` or the usual path when absent.
-    pub docker_socket: Option<String>,
-    /// The OCI runtime that the engine shall use; the engine's default when absent. A missing runtime fails, it is never replaced.
-    pub runtime: Option<String>,
-    /// The `inside` binary; the file `inside` beside the worker's own binary when absent.
-    pub inside: Option<PathBuf>,
-    /// Memory of one sandbox in bytes, swap included; a workspace on tmpfs counts.
-    pub memory_bytes: i64,
-    /// Processors of one sandbox.
-    pub cpus: f64,
-    /// Processes and threads of one sandbox.
-    pub pids: i64,
-    /// Where the workspace lives.
-    pub workspace: Workspace,
-    /// Largest workspace on tmpfs, in bytes.
-    pub workspace_bytes: u64,
-    /// User and group id of everything in the sandbox.
-    pub uid: u32,
-    /// Whether an image that is missing may be pulled.
-    pub pull: bool,
-    /// Time limit of one call to the engine, in seconds.
-    pub call_timeout_s: u64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            docker_socket: None,
-            runtime: None,
-            inside: None,
-            memory_bytes: 4 * 1024 * 1024 * 1024,
-            cpus: 2.0,
-            pids: 1024,
-            workspace: Workspace::Tmpfs,
-            workspace_bytes: 2 * 1024 * 1024 * 1024,
-            uid: 1000,
-            pull: false,
-            call_timeout_s: 15,
-        }
-    }
-}
-
-/// Where a workspace lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Workspace {
-    /// In memory, bounded by `workspace_bytes`, counted against the sandbox's memory.
-    Tmpfs,
-    /// A directory of the worker's state, on disk.
-    Directory,
-}
-
 /// One sandbox to start. Holds no session: names, labels and mounts are fixed when it is created.
 #[derive(Debug, Clone)]
 pub struct SandboxSpec {
@@ -88,6 +39,8 @@ pub struct SandboxSpec {
     pub id: SandboxId,
     /// The image.
     pub image: String,
+    /// The OCI runtime; the engine's default when absent. Never replaced by another.
+    pub runtime: Option<String>,
     /// The name of the worker that owns it, for the reaper.
     pub worker: String,
     /// The worker's directory with the socket (mounted read-only).
@@ -107,10 +60,18 @@ pub trait Engine: Send + Sync {
     /// Whether the engine answers, and what it is.
     async fn check(&self) -> Result<EngineFacts, SandboxError>;
 
-    /// Makes sure that an image is there, pulling it only where the configuration allows.
+    /// All that `doctor` tells of it. Slower than `check`.
+    async fn survey(&self) -> Result<Survey, SandboxError>;
+
+    /// Makes sure that an image is one of those allowed, that it is there, pulling it only where the configuration allows, and that it is the
+    /// one that was pinned.
     async fn require_image(&self, image: &str) -> Result<(), SandboxError>;
 
-    /// Creates and starts a sandbox. When it fails, nothing is left.
+    /// Makes sure that the engine has a runtime.
+    async fn require_runtime(&self, runtime: &str) -> Result<(), SandboxError>;
+
+    /// Creates and starts a sandbox. When it fails, nothing is left. Looks at image and runtime again: what was looked at before may have
+    /// changed since.
     async fn start(&self, spec: &SandboxSpec) -> Result<Arc<dyn Sandbox>, SandboxError>;
 
     /// Removes sandboxes of this worker that nobody holds; says how many. Asks `held` after it has listed them: a sandbox is held before it is
@@ -127,6 +88,9 @@ pub trait Engine: Send + Sync {
 pub trait Sandbox: Send + Sync {
     /// Waits until it ends by itself. Cancel-safe.
     async fn wait(&self) -> Result<Ended, SandboxError>;
+
+    /// How often the engine told that the kernel killed something in it for memory; one process may be told of more than once. Never falls.
+    fn memory_kills(&self) -> watch::Receiver<u64>;
 
     /// Kills and removes it. Removing what is gone is success.
     async fn remove(&self) -> Result<(), SandboxError>;
@@ -150,75 +114,19 @@ pub struct EngineFacts {
     pub api: String,
     /// The default runtime's name.
     pub runtime: String,
+    /// The names of all runtimes.
+    pub runtimes: Vec<String>,
 }
 
-/// Why the engine did not do what was asked.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum SandboxError {
-    /// It does not answer.
-    #[error("the container engine does not answer ({detail}): start it, or set sandbox.docker_socket")]
-    Connect {
-        /// What happened.
-        detail: String,
-    },
-    /// The image is missing.
-    #[error("the image {image:?} is not on this machine: build or pull it, for example with `docker pull`")]
-    ImageMissing {
-        /// Which image.
-        image: String,
-    },
-    /// An image could not be pulled.
-    #[error("the image {image:?} could not be pulled: {detail}")]
-    PullImage {
-        /// Which image.
-        image: String,
-        /// The engine's words.
-        detail: String,
-    },
-    /// A sandbox could not be created.
-    #[error("a sandbox could not be created: {detail}")]
-    Create {
-        /// The engine's words.
-        detail: String,
-    },
-    /// A sandbox could not be started.
-    #[error("a sandbox could not be started: {detail}")]
-    Start {
-        /// The engine's words.
-        detail: String,
-    },
-    /// Waiting failed.
-    #[error("the sandbox could not be watched: {detail}")]
-    Wait {
-        /// The engine's words.
-        detail: String,
-    },
-    /// Removing failed.
-    #[error("a sandbox could not be removed: {detail}")]
-    Remove {
-        /// The engine's words.
-        detail: String,
-    },
-    /// The worker's own side of a sandbox (directories, `inside`) could not be prepared.
-    #[error("the sandbox's directory could not be prepared: {detail}")]
-    Prepare {
-        /// What failed.
-        detail: String,
-    },
-}
-
-impl SandboxError {
-    /// Whether it may work later without anybody changing anything.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Connect { .. }
-            | Self::Create { .. }
-            | Self::Start { .. }
-            | Self::Wait { .. }
-            | Self::Remove { .. }
-            | Self::PullImage { .. } => true,
-            Self::ImageMissing { .. } | Self::Prepare { .. } => false,
-        }
-    }
+/// All that `doctor` tells of the engine; what it does not say is empty.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    /// Its parts and their versions, for example `runc`.
+    pub components: Vec<(String, String)>,
+    /// The version of the kernel's control groups.
+    pub cgroups: String,
+    /// Runtimes: name and program.
+    pub runtimes: Vec<(String, String)>,
+    /// The ids of its containers, running or not.
+    pub containers: Vec<String>,
 }

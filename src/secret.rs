@@ -1,27 +1,59 @@
-//! Credentials that cannot be printed, and masking of the ones that are known.
+//! Credentials that cannot be printed, masking of those that are known and of what looks like one, and the sealing of them for a worker.
 //!
-//! A `Secret` has no `Display`, its `Debug` says nothing, and its memory is cleared when it goes. Never logs anything itself.
+//! A `Secret` has no `Display`, its `Debug` says nothing, and its memory is cleared when the last clone goes. Never logs anything itself.
 
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use base64::Engine as _;
 use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
 
-/// A credential. Read it only where it is put on the wire.
+mod forms;
+mod mask;
+pub mod seal;
+mod shapes;
+mod traces;
+
+pub use mask::{MASKED, Mask};
+pub use shapes::without_token_shapes;
+pub use traces::Traces;
+
+/// A credential. Read it only where it is put on the wire. Clones share one piece of memory.
 #[derive(Clone)]
-pub struct Secret(SecretString);
+pub struct Secret(Arc<Known>);
+
+/// A secret with the forms in which it may turn up.
+struct Known {
+    clear: SecretString,
+    forms: Vec<Zeroizing<String>>,
+}
+
+/// Every secret that lives in this process: what a log line is masked with. Nobody can forget to add one, and none outlives its use.
+static LIVING: Mutex<Vec<Weak<Known>>> = Mutex::new(Vec::new());
 
 impl Secret {
     /// Wraps a credential; surrounding white space (a file's last newline) is dropped.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        Self(SecretString::from(text.trim().to_owned()))
+        let clear = SecretString::from(text.trim().to_owned());
+        let forms = forms::of(clear.expose_secret());
+        let known = Arc::new(Known { clear, forms });
+        let mut living = LIVING.lock().unwrap_or_else(PoisonError::into_inner);
+        living.retain(|one| one.strong_count() > 0);
+        living.push(Arc::downgrade(&known));
+        Self(known)
     }
 
     /// The credential in clear. Every call is a place to review.
     #[must_use]
     pub fn expose(&self) -> &str {
-        self.0.expose_secret()
+        self.0.clear.expose_secret()
+    }
+
+    /// The forms in which it may turn up in a text: in clear, escaped, in base64. None for a value that is too short to be told from other text.
+    #[must_use]
+    pub fn forms(&self) -> Vec<Zeroizing<String>> {
+        self.0.forms.clone()
     }
 
     /// Whether it holds nothing.
@@ -39,100 +71,20 @@ impl fmt::Debug for Secret {
 
 impl<'de> serde::Deserialize<'de> for Secret {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = zeroize::Zeroizing::new(String::deserialize(deserializer)?);
+        let text = Zeroizing::new(String::deserialize(deserializer)?);
         Ok(Self::new(&text))
     }
 }
 
-/// Replaces known secrets, in clear, URL-encoded and base64 form, by a fixed mark.
-#[derive(Clone, Default)]
-pub struct Mask {
-    needles: Vec<zeroize::Zeroizing<String>>,
-}
-
-impl fmt::Debug for Mask {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Mask({} forms)", self.needles.len())
-    }
-}
-
-/// What stands in place of a masked value.
-pub const MASKED: &str = "[MASKED]";
-
-/// Shorter values would mask ordinary words.
-const SHORTEST_MASKED: usize = 8;
-
-impl Mask {
-    /// A mask for these secrets. Values under 8 characters are not masked: they would hide ordinary words.
-    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
-        let mut mask = Self::default();
-        for secret in secrets {
-            mask.add(secret);
-        }
-        mask
-    }
-
-    /// Adds one more secret to be masked.
-    pub fn add(&mut self, secret: &Secret) {
-        let clear = secret.expose();
-        if clear.len() < SHORTEST_MASKED {
-            return;
-        }
-        let encoded = percent_encoding::utf8_percent_encode(clear, percent_encoding::NON_ALPHANUMERIC).to_string();
-        let mut forms = vec![
-            clear.to_owned(),
-            encoded,
-            base64::engine::general_purpose::STANDARD.encode(clear),
-        ];
-        // Basic authorisation encodes "user:token": mask it for the user names that forges accept.
-        for user in ["oauth2", "x-access-token"] {
-            forms.push(base64::engine::general_purpose::STANDARD.encode(format!("{user}:{clear}")));
-        }
-        for form in forms {
-            if !self.needles.iter().any(|known| known.as_str() == form) {
-                self.needles.push(zeroize::Zeroizing::new(form));
-            }
-        }
-        // Longest first, so that no form is cut by a shorter one inside it.
-        self.needles.sort_by_key(|needle| std::cmp::Reverse(needle.len()));
-    }
-
-    /// The text with every known form replaced.
-    #[must_use]
-    pub fn apply(&self, text: &str) -> String {
-        let mut masked = text.to_owned();
-        for needle in &self.needles {
-            if masked.contains(needle.as_str()) {
-                masked = masked.replace(needle.as_str(), MASKED);
-            }
-        }
-        masked
-    }
-
-    /// How much of a text that goes on may be masked and shown now, whatever follows: ends before anything that is, or may become, a known
-    /// form cut in two. For text that arrives in pieces.
-    #[must_use]
-    pub fn settled(&self, text: &str) -> usize {
-        let text = text.as_bytes();
-        let mut cut = text.len();
-        for needle in &self.needles {
-            let first = text.len().saturating_sub(needle.len() - 1);
-            if let Some(start) = (first..text.len()).find(|start| needle.as_bytes().starts_with(&text[*start..])) {
-                cut = cut.min(start);
-            }
-        }
-        // Moving the cut to the start of one complete form may cut through another.
-        let across = |cut: usize| {
-            self.needles.iter().find_map(|needle| {
-                let first = cut.saturating_sub(needle.len() - 1);
-                (first..cut).find(|start| start + needle.len() > cut && text[*start..].starts_with(needle.as_bytes()))
-            })
-        };
-        while let Some(start) = across(cut) {
-            cut = start;
-        }
-        cut
-    }
+/// A whole line of a log as it may be shown: without any secret that lives in this process, without token shapes, and without the password of
+/// an address.
+#[must_use]
+pub fn log_line(line: &str) -> String {
+    let living: Vec<Arc<Known>> = {
+        let living = LIVING.lock().unwrap_or_else(PoisonError::into_inner);
+        living.iter().filter_map(Weak::upgrade).collect()
+    };
+    mask::log_line(&living, line)
 }
 
 #[cfg(test)]
@@ -146,37 +98,20 @@ mod tests {
     }
 
     #[test]
-    fn masks_clear_encoded_and_basic_forms() {
-        let mask = Mask::new([&Secret::new("tok/en+12345")]);
-        for form in [
-            "tok/en+12345".to_owned(),
-            "tok%2Fen%2B12345".to_owned(),
-            base64::engine::general_purpose::STANDARD.encode("oauth2:tok/en+12345"),
-        ] {
-            assert_eq!(mask.apply(&format!("a {form} b")), format!("a {MASKED} b"));
-        }
-    }
-
-    #[test]
-    fn text_in_pieces_is_held_back_where_a_secret_may_go_on() {
-        let mask = Mask::new([&Secret::new("glpat-0123456789")]);
-        for (text, settled) in [
-            ("nothing to see?", "nothing to see?"),
-            ("a token: glpat-01", "a token: "),
-            ("a token: g", "a token: "),
-            ("whole: glpat-0123456789", "whole: glpat-0123456789"),
-            ("no glpat-0x", "no glpat-0x"),
-        ] {
-            assert_eq!(&text[..mask.settled(text)], settled);
-        }
-        // A form that is complete is not cut by another that may begin in its end.
-        let mask = Mask::new([&Secret::new("abcdefgh-end"), &Secret::new("end-ijklmnop")]);
-        assert_eq!(mask.settled("x abcdefgh-end"), 2);
-        assert_eq!(Mask::default().settled("anything"), 8);
-    }
-
-    #[test]
-    fn short_values_do_not_hide_words() {
-        assert_eq!(Mask::new([&Secret::new("main")]).apply("branch main"), "branch main");
+    fn a_log_line_hides_what_lives_and_what_looks_like_a_token() {
+        let secret = Secret::new("living-secret-of-no-shape");
+        let bytes: Vec<String> = secret.expose().bytes().map(|byte| byte.to_string()).collect();
+        let line = format!(
+            "{} [{}] amqp://guest:hunter2@broker:5672/%2f glpat-{} end",
+            secret.expose(),
+            bytes.join(", "),
+            "abcdefghij0123456789"
+        );
+        assert_eq!(
+            log_line(&line),
+            format!("{MASKED} [{MASKED}] amqp://guest:{MASKED}@broker:5672/%2f {MASKED} end")
+        );
+        drop(secret);
+        assert_eq!(log_line("living-secret-of-no-shape"), "living-secret-of-no-shape");
     }
 }

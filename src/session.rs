@@ -11,7 +11,9 @@ use futures::future::try_join_all;
 use tokio_util::task::TaskTracker;
 
 use crate::agent::{self, AgentError, ProjectBrief, TurnLimits, TurnReport, prompt, sections};
-use crate::grant::{Grant, Identity, ProjectGrant};
+use crate::gateway::egress::Refusals;
+use crate::gateway::model::Meter;
+use crate::grant::{Egress, Grant, Identity, ProjectGrant};
 use crate::message::event::Stage;
 use crate::message::{AgentName, ConnectionName, EventBody, ProjectKey, ProjectOutcome, Reason, SessionOutcome, Task};
 use crate::progress::Progress;
@@ -20,10 +22,12 @@ use crate::tools::Wishes;
 
 pub mod admit;
 pub mod change_text;
+pub mod checks;
 mod connections;
 pub mod credential;
 mod expiry;
 pub mod failure;
+mod guard;
 pub mod identity;
 mod keep;
 mod live;
@@ -33,10 +37,15 @@ mod push_options;
 mod reach;
 pub mod rooms;
 mod routes;
+mod set_up;
+mod space;
 mod stage;
 pub mod steering;
+pub mod tenant;
 mod turn;
+mod usage;
 mod verdict;
+pub mod visibility;
 mod workspace;
 
 use admit::Admitted;
@@ -46,6 +55,7 @@ use orders::Open;
 use publish::{Left, Publishing, Words, Work};
 use rooms::HeldSandbox;
 pub use rooms::{Config, LiveSandboxes, Rooms};
+pub use set_up::SetUpSecrets;
 use stage::{no_trailers, stage_all};
 use steering::{Cause, Steering};
 use verdict::{bounded, fold};
@@ -92,6 +102,9 @@ async fn path(
     steering: &Steering,
 ) -> SessionOutcome {
     let began = Instant::now();
+    for secret in secrets.values().chain(&rooms.own_keys) {
+        open.known.add(secret);
+    }
     let mut session = Session {
         rooms,
         task,
@@ -100,6 +113,7 @@ async fn path(
         open,
         stage: None,
         live: Live::default(),
+        first: None,
         work: Vec::new(),
         report: TurnReport::default(),
     };
@@ -123,12 +137,17 @@ async fn path(
             (failure.reason, failure.message, projects)
         }
     };
-    let live = std::mem::take(&mut session.live);
+    let (first, live) = (session.first.take(), std::mem::take(&mut session.live));
     session.leave(Some(Stage::Cleanup));
     // A broker that is away may hold the event back, never the sandbox's end.
     tokio::join!(
         tell(progress, EventBody::Stage { stage: Stage::Cleanup }),
-        live.close(rooms, task.session),
+        async {
+            if let Some(first) = first {
+                first.close_sandbox(task.session).await;
+            }
+            live.close(rooms, task.session).await;
+        },
         said(&open.speaking)
     );
     session.leave(None);
@@ -155,6 +174,8 @@ struct Session<'a> {
     steering: &'a Steering,
     stage: Option<(Stage, Instant)>,
     live: Live,
+    /// The sandbox of the set-up, as long as it is there.
+    first: Option<Live>,
     open: &'a Open,
     work: Vec<Arc<Work>>,
     report: TurnReport,
@@ -168,8 +189,15 @@ impl<'a> Session<'a> {
         let agent_identity = identity::parse(&agent.co_author)
             .ok_or_else(|| Failure::new(Reason::Internal, "the agent's co_author is unreadable"))?;
 
+        let all = rooms.sandbox.runtime.as_deref();
+        let runtime = tenant::runtime(&rooms.tenants, task.tenant.as_ref(), agent.runtime.as_deref(), all)?;
+
         self.enter(Stage::Grant).await;
+        let egress = admit::egress(rooms, task)?;
         rooms.engine.require_image(&agent.image).await?;
+        if let Some(runtime) = runtime {
+            rooms.engine.require_runtime(runtime).await?;
+        }
         let admitted = self
             .early(admit::admit(
                 rooms,
@@ -179,13 +207,22 @@ impl<'a> Session<'a> {
                 self.progress,
             ))
             .await?;
-        let grant = self.mint(&admitted, &agent_identity);
+        let grant = self.mint(&admitted, &agent_identity, egress);
 
         // The engine needs its time, and so does the forge: both at once.
         self.enter(Stage::Mirror).await;
+        let plan = self.plan(&agent_name, &grant);
+        if let Some(plan) = &plan {
+            rooms.engine.require_image(plan.image).await?;
+            self.make_first()?;
+        }
+        let starting = match (&mut self.first, &plan) {
+            (Some(first), Some(plan)) => first.start(rooms, plan.image, runtime, self.progress),
+            (_, _) => self.live.start(rooms, &agent.image, runtime, self.progress),
+        };
         // What is started belongs to the session from its first moment: this may be dropped at any await.
         let (started, staged) = tokio::join!(
-            self.live.start(rooms, &agent.image),
+            starting,
             self.open
                 .undropped(stoppable(self.steering, stage_all(rooms, task, grant, admitted)))
         );
@@ -204,10 +241,13 @@ impl<'a> Session<'a> {
         }
         self.enter(Stage::Sandbox).await;
         started?;
-        let wishes = Wishes::default();
-        self.open_routes(&grant, agent, &wishes)?;
-
-        self.enter(Stage::Clone).await;
+        let (wishes, refusals) = (Wishes::default(), Refusals::default());
+        let proxy = self.egress(&grant, &refusals);
+        match plan {
+            Some(plan) => self.set_up(plan, &grant, &agent.image, runtime, &proxy).await?,
+            None => self.enter(Stage::Clone).await,
+        }
+        let meter = self.open_routes(&grant, agent, &wishes, proxy)?;
         let inside = self.live.inside()?;
         self.early(self.live.while_alive(async {
             workspace::prepare(&inside, &grant).await?;
@@ -216,7 +256,13 @@ impl<'a> Session<'a> {
                 let project = &work.admitted.grant;
                 let trailers = grant.trailers.get(&project.key).ok_or_else(no_trailers);
                 let (inside, progress) = (&inside, self.progress);
-                async move { workspace::clone(inside, project, trailers?, exists, progress).await }
+                async move {
+                    if plan.is_some() {
+                        workspace::adopt(inside, project, trailers?, exists).await
+                    } else {
+                        workspace::clone(inside, project, trailers?, exists, progress).await
+                    }
+                }
             }))
             .await
         }))
@@ -233,7 +279,7 @@ impl<'a> Session<'a> {
         }
 
         self.enter(Stage::Turn).await;
-        let turned = self.turn(&grant, agent).await;
+        let turned = self.turn(&grant, agent, meter.as_deref()).await;
         let stopped_to_publish = self.steering.cause() == Some(Cause::Publish);
         match turned {
             Ok(report) => self.report = report,
@@ -245,10 +291,20 @@ impl<'a> Session<'a> {
             return Err(stopped(self.steering));
         }
         let refused = self.live.while_alive(self.collect(&grant)).await?;
+        if !refused.is_empty()
+            && let Some(place) = self.live.full().await
+        {
+            let message = format!(
+                "{place} in the sandbox is full and not everything could be committed: ask for less at a time, or let the operator raise \
+                 sandbox.workspace_bytes"
+            );
+            return Err(Failure::new(Reason::DiskFull, message));
+        }
         Ok(Worked {
             agent: agent_name,
             grant,
             wishes,
+            refusals,
             refused,
         })
     }
@@ -260,7 +316,8 @@ impl<'a> Session<'a> {
             rooms: self.rooms,
             progress: self.progress,
             steering: self.steering,
-            words: self.words(&worked.agent, &worked.grant),
+            open: self.open,
+            words: self.words(&worked.agent, &worked.grant, &worked.refusals),
         };
         let left = |work: &Work| Left {
             wish: worked.wishes.get(&work.admitted.grant.key),
@@ -301,7 +358,7 @@ impl<'a> Session<'a> {
     }
 
     /// The authority of this session, from what the forges answered.
-    fn mint(&self, admitted: &[Admitted], agent: &Identity) -> Grant {
+    fn mint(&self, admitted: &[Admitted], agent: &Identity, egress: Egress) -> Grant {
         Grant {
             session: self.task.session,
             projects: admitted.iter().map(|one| one.grant.clone()).collect(),
@@ -309,12 +366,13 @@ impl<'a> Session<'a> {
             publish: self.task.publish,
             uncommitted: self.task.uncommitted,
             may_comment: self.task.comment,
+            egress,
             limits: admit::limits(self.rooms, self.task),
         }
     }
 
     /// One prompt and the agent's answer to it.
-    async fn turn(&self, grant: &Grant, config: &agent::Config) -> Result<TurnReport, Failure> {
+    async fn turn(&self, grant: &Grant, config: &agent::Config, meter: Option<&Meter>) -> Result<TurnReport, Failure> {
         let inside = self.live.inside()?;
         let directories: Vec<String> = grant.projects.iter().map(|project| project.directory.clone()).collect();
         let directory = turn::directory(&directories);
@@ -327,23 +385,23 @@ impl<'a> Session<'a> {
             grace: Duration::from_secs(self.rooms.config.grace_s),
         };
         self.progress.state(EventBody::TurnStarted { turn: 1 }).await;
-        let turned = self
-            .live
-            .while_alive(async {
-                let turned = started
-                    .agent
-                    .turn(&prompt, limits, self.progress, self.steering.token())
-                    .await;
-                turned.map_err(|error| {
-                    let ended = matches!(error, AgentError::Ended { .. } | AgentError::Answered { .. });
-                    let mut failure = Failure::from(error);
-                    if ended {
-                        turn::add_last_words(&mut failure, &started.last_words());
-                    }
-                    failure
-                })
+        let stop = self.steering.token().child_token();
+        let turning = self.live.while_alive(async {
+            let turned = started.agent.turn(&prompt, limits, self.progress, &stop).await;
+            if matches!(turned, Err(AgentError::Ended { .. })) {
+                started.settle().await;
+            }
+            turned.map_err(|error| {
+                let ended = matches!(error, AgentError::Ended { .. } | AgentError::Answered { .. });
+                let mut failure = Failure::from(error);
+                if ended {
+                    turn::add_last_words(&mut failure, &started.last_words());
+                }
+                failure
             })
-            .await;
+        });
+        let turned = usage::watched(meter, self.progress, &stop, self.steering.token(), turning).await;
+        agent::tell_dropped_errors(started.dropped_errors(), self.progress).await;
         let stop_reason = match &turned {
             Ok(report) => report.stop_reason.clone(),
             Err(failure) => failure.reason.as_str().to_owned(),
@@ -352,13 +410,14 @@ impl<'a> Session<'a> {
         turned
     }
 
-    fn words<'w>(&'w self, agent: &'w AgentName, grant: &'w Grant) -> Words<'w> {
+    fn words<'w>(&'w self, agent: &'w AgentName, grant: &'w Grant, refusals: &Refusals) -> Words<'w> {
         let user = self.task.user.as_ref().map(|user| user.name.as_str());
         Words {
             session: self.task.session,
             publish: self.task.publish,
             title: self.task.title.as_deref(),
             sections: sections::read(&self.report.answer),
+            unreached: refusals.counted(),
             agent: agent.as_str(),
             user: user
                 .or_else(|| grant.projects.first().map(|project| project.identity.name.as_str()))
@@ -413,6 +472,7 @@ struct Worked {
     agent: AgentName,
     grant: Arc<Grant>,
     wishes: Wishes,
+    refusals: Refusals,
     refused: BTreeMap<ProjectKey, String>,
 }
 

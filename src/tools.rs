@@ -22,6 +22,8 @@ mod comment;
 mod diff;
 mod discussions;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod issues;
 mod reach;
 mod session;
@@ -29,7 +31,7 @@ mod session;
 mod tests;
 mod wishes;
 
-pub use reach::{DiffRequest, Diffs, Find, ForgeProject, GitDiff, Reach, Tell};
+pub use reach::{DiffRequest, Diffs, Find, ForgeProject, GitDiff, Reach, Refuse, Tell};
 pub use wishes::{Wish, Wishes};
 
 /// Longest text of one argument, in bytes.

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::message::control::Control;
 use crate::message::event::Stage;
-use crate::message::{ControlKind, Event, EventBody, Reason, SessionId, SessionOutcome, Task};
+use crate::message::{ControlKind, Event, EventBody, ProjectKey, Reason, SessionId, SessionOutcome, Task};
 use crate::progress::Progress;
 use crate::queue::{Claim, Claimed, Delivery, Queue, Settle};
 use crate::secret::Mask;
@@ -26,6 +26,9 @@ pub mod reap;
 const TEARDOWN: Duration = Duration::from_secs(120);
 /// How often what nobody owns is looked for.
 const REAP_EVERY: Duration = Duration::from_secs(60);
+
+/// How often it is asked whether the disk has room for new work.
+const DISK_EVERY: Duration = Duration::from_secs(1);
 
 /// A worker.
 pub struct Worker {
@@ -71,6 +74,8 @@ impl Worker {
     pub async fn run(self: &Arc<Self>, stop: CancellationToken, drain: Duration) {
         let sessions = TaskTracker::new();
         let reaper = tokio::spawn(self.clone().reap_regularly());
+        self.look_at_disk().await;
+        let disk = tokio::spawn(self.clone().look_at_disk_regularly());
         loop {
             // The slot first: a delivery that cannot be worked on belongs to another worker.
             let slot = tokio::select! {
@@ -79,9 +84,16 @@ impl Worker {
                 slot = self.slots.clone().acquire_owned() => slot,
             };
             let Ok(slot) = slot else { break };
+            // What is not asked for stays with the broker, for this worker later or for another now.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = self.rooms.disk.until(false) => {}
+            }
             let delivery = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                () = self.rooms.disk.until(true) => continue,
                 delivery = self.queue.next_task() => delivery,
             };
             let Some(delivery) = delivery else { break };
@@ -101,6 +113,7 @@ impl Worker {
             }
         }
         reaper.abort();
+        disk.abort();
     }
 
     /// Ends every running session.
@@ -116,7 +129,8 @@ impl Worker {
             Ok(task) => task,
             Err(error) => {
                 let session = Task::session_of(&delivery.body).unwrap_or(SessionId(uuid::Uuid::nil()));
-                let (code, message) = (error.code().to_owned(), error.to_string());
+                // A sender may have put a token where none belongs, and the words repeat what stood there.
+                let (code, message) = (error.code().to_owned(), self.mask.apply(&error.to_string()));
                 tracing::warn!(%session, code, "a message was no task: {message}");
                 self.rooms.metrics.amqp_delivery("dead_lettered");
                 let body = EventBody::Rejected {
@@ -247,6 +261,20 @@ impl Worker {
         close(session, claim).await;
     }
 
+    async fn look_at_disk(&self) {
+        if let Some(free) = self.rooms.disk.sample().await {
+            self.rooms.metrics.disk(free.bytes, self.rooms.disk.is_low());
+        }
+    }
+
+    async fn look_at_disk_regularly(self: Arc<Self>) {
+        let mut clock = tokio::time::interval(DISK_EVERY);
+        loop {
+            clock.tick().await;
+            self.look_at_disk().await;
+        }
+    }
+
     async fn reap_regularly(self: Arc<Self>) {
         let mut clock = tokio::time::interval(REAP_EVERY);
         loop {
@@ -294,6 +322,14 @@ async fn apply(body: &[u8], steering: &Steering, progress: &Progress) {
                     order(&id, OrderKind::Credential { connection, credential })
                 }
                 ControlKind::Disconnect { connection } => order(&id, OrderKind::Disconnect { connection }),
+                ControlKind::Answer {
+                    connection,
+                    path,
+                    publish,
+                } => {
+                    let project = ProjectKey { connection, path };
+                    order(&id, OrderKind::Answer { project, publish })
+                }
             };
             (id, answer)
         }

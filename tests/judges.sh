@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# Lets strangers' clients judge the test forge: python-gitlab, gitbeaker, PyGithub, githubkit, octokit. They are installed from their
+# Lets strangers' clients judge the test forge (python-gitlab, gitbeaker, PyGithub, githubkit, octokit) and sealed tokens (pyrage, age). They are installed from their
 # registries by pip and npm as these are set up on the machine, into a directory that is removed at the end.
 #
 #   tests/judges.sh
@@ -63,7 +63,7 @@ python_clients() {
     quiet 'python: make a virtual environment' python3 -m venv "$scratch/python" || return
     quiet 'python: install clients' "$scratch/python/bin/pip" install --quiet --disable-pip-version-check \
         python-gitlab==8.6.0 PyGithub==2.10 githubkit==0.16.1 hishel==1.3.0 \
-        'githubkit-schemas[2022-11-28]==26.10.21'
+        'githubkit-schemas[2022-11-28]==26.10.21' pyrage==1.4.0
 }
 
 node_clients() {
@@ -123,6 +123,13 @@ if python_clients; then
     judge "$scratch/python/bin/python" -B tests/judges/python_gitlab.py "$gitlab"
     judge "$scratch/python/bin/python" -B tests/judges/pygithub.py "$github"
     judge "$scratch/python/bin/python" -B tests/judges/githubkit_models.py "$github"
+    # Other implementations of age, on what the worker opens and seals.
+    if "${CARGO:-cargo}" build --quiet --locked --bin cofferdam; then
+        target=$("${CARGO:-cargo}" metadata --locked --no-deps --format-version 1 | jq -r .target_directory)
+        judge tests/judges/seal.sh "$target/debug/cofferdam" "$scratch/python/bin/python"
+    else
+        failed=$((failed + 1))
+    fi
 else
     failed=$((failed + 1))
 fi

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 #
 # Sets up what the tests need and runs all of them: formatting, lints, unit and integration tests against a real RabbitMQ, a real
-# Docker engine and real git, strangers' clients at the test forge, documentation, the demo, the benchmark.
+# Docker engine and real git, strangers' clients at the test forge, documentation, the fuzzers, the demo, the benchmark.
 #
 #   tests/run.sh [--full]
 #
-#   --full   also the long forms: the benchmark with all its rounds
+#   --full   also the long forms: the benchmark with all its rounds, the fuzzers for a minute each, every integration test on gVisor
 #
 # Every section runs, whatever became of those before it; a table at the end says which failed, and the exit code is 1 if any did.
 # Root can run it on a bare machine: what is missing is installed from the distribution. Without root, Docker must answer already and the
@@ -76,6 +76,10 @@ record() {
 skip() {
     printf '\n==== %s\n---- skipped: %s\n' "$1" "$2"
     results+=("$(printf '%-44s %-12s         %s' "$1" skipped "$2")")
+}
+
+run_fuzz() {
+    if $full; then tests/fuzz/run.sh --seconds 60; else tests/fuzz/run.sh; fi
 }
 
 install_tools() {
@@ -153,6 +157,21 @@ run_tests() {
     "$CARGO" test --locked --workspace --no-fail-fast
 }
 
+# Whether a container starts on gVisor here; it is registered with the daemon where it is not. Says why not.
+prepare_runsc() {
+    deploy/docker.sh runsc && timeout 60 docker run --rm --network none --runtime runsc cofferdam/sandbox-base:12 true
+}
+
+# The integration tests with gVisor under every sandbox: the main job and the escape suite, or all of them.
+run_on_runsc() {
+    local selection=(main_job:: escape:: walls::)
+    # What these three say of memory and PID 1 is runc's; what gVisor does instead stands in the README, and the escape suite shows it.
+    if $full; then
+        selection=(--skip a_child_that_is_killed_for_memory --skip a_turn_that_fails_later --skip nothing_in_a_sandbox_can_look_into_its_pid_1)
+    fi
+    COFFERDAM_TEST_RUNTIME=runsc "$CARGO" test --locked --test path --no-fail-fast -- "${selection[@]}"
+}
+
 check_examples() {
     local cofferdam=${target_directory:?}/debug/cofferdam kind
     COFFERDAM_MODEL_KEY=x "$cofferdam" --config deploy/config.example.toml config check || return
@@ -194,15 +213,23 @@ section "Docker" deploy/docker.sh start
 section "RabbitMQ" start_broker
 section "scripts" check_scripts
 section "formatting" "$CARGO" fmt --all --check
+section "formatting of the fuzzers" "$CARGO" fmt --check --manifest-path tests/fuzz/Cargo.toml
 section "static inside" build_inside
 section "sandbox images: base and scripted agent" tests/support/image/build.sh
+section "sandbox images: escape suite" tests/escape/build.sh
 section "sandbox images: opencode" sandbox-images/build.sh opencode
 section "lints" "$CARGO" clippy --locked --workspace --all-targets -- -D warnings
 section "documentation" env RUSTDOCFLAGS="-D warnings" "$CARGO" doc --locked --no-deps --workspace
 if section "build" build_everything; then
     section "examples" check_examples
     section "tests" run_tests
+    if prepare_runsc </dev/null >"$scratch/runsc" 2>&1; then
+        section "tests on gVisor (runsc)" run_on_runsc
+    else
+        skip "tests on gVisor (runsc)" "no container starts on it here: $(tail -n 1 "$scratch/runsc" | cut -c 1-160)"
+    fi
     section "judges" tests/judges.sh
+    section "fuzz" run_fuzz
     section "demo" run_demo
     section "demo, a second time" run_demo
     if [ -x tests/bench/run.sh ]; then
@@ -211,7 +238,7 @@ if section "build" build_everything; then
         skip "benchmark" "there is none yet"
     fi
 else
-    for name in examples tests judges demo benchmark; do skip "$name" "nothing was built"; done
+    for name in examples tests "tests on gVisor (runsc)" judges fuzz demo benchmark; do skip "$name" "nothing was built"; done
 fi
 
 printf '\n==== summary, %d s\n' "$SECONDS"

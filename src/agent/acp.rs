@@ -22,8 +22,11 @@ use tokio_util::sync::CancellationToken;
 use super::{Agent, AgentError, Pipes, TurnLimits, TurnReport};
 use crate::progress::Progress;
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod lines;
 mod permission;
+mod tally;
 mod update;
 
 /// What an agent needs to know at its start.
@@ -70,6 +73,7 @@ impl Drop for AcpAgent {
 /// The agent does not come up in time, wants authentication, or answers with an error.
 pub async fn start(pipes: Pipes, start: Start, progress: Arc<Progress>) -> Result<AcpAgent, AgentError> {
     let said = lines::Said::default();
+    let tally = tally::Tally::default();
     let (heard_tx, heard) = watch::channel(Instant::now());
     // The crate reads from this pipe what the reader lets through.
     let (filtered_in, filtered_out) = tokio::io::duplex(64 * 1024);
@@ -78,7 +82,10 @@ pub async fn start(pipes: Pipes, start: Start, progress: Arc<Progress>) -> Resul
         filtered_in,
         said.clone(),
         heard_tx,
-        progress.clone(),
+        lines::Told {
+            progress: progress.clone(),
+            tally: tally.clone(),
+        },
     ));
 
     let (prompts, prompts_rx) = mpsc::channel::<Prompt>(1);
@@ -86,7 +93,8 @@ pub async fn start(pipes: Pipes, start: Start, progress: Arc<Progress>) -> Resul
     let (ready_tx, ready_rx) = oneshot::channel();
     let transport = ByteStreams::new(pipes.stdin.compat_write(), filtered_out.compat());
     let limit = start.timeout;
-    let connection = tokio::spawn(converse(transport, start, progress, prompts_rx, cancels_rx, ready_tx));
+    let told = lines::Told { progress, tally };
+    let connection = tokio::spawn(converse(transport, start, told, prompts_rx, cancels_rx, ready_tx));
     let agent = AcpAgent {
         prompts,
         cancels,
@@ -97,7 +105,7 @@ pub async fn start(pipes: Pipes, start: Start, progress: Arc<Progress>) -> Resul
     };
     match tokio::time::timeout(limit, ready_rx).await {
         Ok(Ok(Ok(()))) => Ok(agent),
-        Ok(Ok(Err(error))) => Err(told(&error)),
+        Ok(Ok(Err(error))) => Err(described(&error)),
         Ok(Err(_)) => Err(AgentError::Ended {
             detail: "before it opened a session".into(),
         }),
@@ -109,19 +117,21 @@ pub async fn start(pipes: Pipes, start: Start, progress: Arc<Progress>) -> Resul
 async fn converse(
     transport: ByteStreams<impl futures::AsyncWrite + Send + 'static, impl futures::AsyncRead + Send + 'static>,
     start: Start,
-    progress: Arc<Progress>,
+    told: lines::Told,
     mut prompts: mpsc::Receiver<Prompt>,
     mut cancels: mpsc::Receiver<()>,
     ready: oneshot::Sender<Result<(), Error>>,
 ) {
-    let permissions = progress.clone();
+    let permissions = told.clone();
     let ended = Client
         .v1()
         .name("cofferdam")
         .on_receive_request(
             async move |request: RequestPermissionRequest, responder, _connection| {
                 let (answer, event) = permission::decide(&request);
-                permissions.state(event).await;
+                if permissions.tally.permission() {
+                    permissions.progress.state(event).await;
+                }
                 responder.respond(answer)
             },
             agent_client_protocol::on_receive_request!(),
@@ -153,6 +163,7 @@ async fn converse(
                         }
                     }
                 };
+                told.tell().await;
                 let _ = prompt
                     .answer
                     .send(outcome.map(|response| stop_word(&response.stop_reason)));
@@ -213,7 +224,7 @@ impl Agent for AcpAgent {
                 outcome = &mut answer => {
                     return match outcome {
                         Ok(Ok(stop_reason)) => Ok(TurnReport { stop_reason, answer: self.said.take() }),
-                        Ok(Err(error)) => Err(told(&error)),
+                        Ok(Err(error)) => Err(described(&error)),
                         Err(_) => Err(gone()),
                     };
                 }
@@ -223,7 +234,7 @@ impl Agent for AcpAgent {
                         let last = tokio::time::timeout(Duration::from_secs(1), &mut answer).await;
                         return match last {
                             Ok(Ok(Ok(stop_reason))) => Ok(TurnReport { stop_reason, answer: self.said.take() }),
-                            Ok(Ok(Err(error))) if !error.message.is_empty() && i32::from(error.code) != -32603 => Err(told(&error)),
+                            Ok(Ok(Err(error))) if !error.message.is_empty() && i32::from(error.code) != -32603 => Err(described(&error)),
                             Ok(_) | Err(_) => Err(gone()),
                         };
                     }
@@ -241,7 +252,7 @@ impl Agent for AcpAgent {
 }
 
 /// An agent's error in our words. Its own words are bounded; they are masked where they become an event.
-fn told(error: &Error) -> AgentError {
+fn described(error: &Error) -> AgentError {
     let mut detail: String = error.message.chars().take(300).collect();
     if let Some(data) = &error.data {
         detail.push_str(&format!(

@@ -27,6 +27,8 @@ pub trait Run: Send {
     async fn stop(&mut self);
     /// The end of what it wrote to standard error.
     fn last_words(&self) -> String;
+    /// How much of what it wrote to standard error is not kept, in bytes.
+    fn dropped_errors(&self) -> u64;
 }
 
 /// Starts a process in the sandbox.
@@ -96,6 +98,7 @@ impl Agent for CommandAgent {
                 },
                 status = run.exit() => {
                     drain(&mut stdout, &mut answer, progress).await;
+                    super::tell_dropped_errors(run.dropped_errors(), progress).await;
                     return match status {
                         0 => Ok(TurnReport { stop_reason: "exit_0".into(), answer }),
                         other => Err(AgentError::Ended { detail: format!("exit status {other}: {}", run.last_words()) }),
@@ -108,6 +111,7 @@ impl Agent for CommandAgent {
         };
         run.stop().await;
         let _ = tokio::time::timeout(limits.grace, run.exit()).await;
+        super::tell_dropped_errors(run.dropped_errors(), progress).await;
         Err(stopped)
     }
 }

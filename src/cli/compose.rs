@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Exit, show};
+use super::{Exit, set_up, show};
 use crate::config::Config;
 use crate::forge::Clients;
 use crate::forge::CountRequests;
@@ -12,6 +12,7 @@ use crate::gateway::model::{CountModel, Endpoint};
 use crate::message::ForgeKind;
 use crate::metrics::Metrics;
 use crate::repository::Repositories;
+use crate::sandbox::disk::Disk;
 use crate::sandbox::docker::DockerEngine;
 use crate::sandbox::home;
 use crate::secret::{Mask, Secret};
@@ -56,32 +57,54 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
     let tools_directory =
         home::install_tools(&config.sandbox, &config.state_dir).map_err(|error| bad(error.to_string()))?;
     let counts = Arc::new(Counts(metrics.clone()));
-    let mut mask = Mask::default();
+    let mut mask = Mask::default().and_token_shapes();
+    let mut own_keys = Vec::new();
     let mut models = crate::gateway::model::Endpoints::new();
     for (name, model) in &config.models {
         let key = model_key(model).map_err(|message| bad(format!("models.{name}: {message}")))?;
         if let Some(key) = &key {
             mask.add(key);
+            own_keys.push(key.clone());
         }
         let endpoint =
             Endpoint::new(model, key, counts.clone()).map_err(|message| bad(format!("models.{name}: {message}")))?;
         models.insert(name.clone(), Arc::new(endpoint));
     }
+    let set_up_secrets = set_up::secrets(&config.agents).map_err(bad)?;
+    for (_, secret) in set_up_secrets.values().flatten() {
+        mask.add(secret);
+        own_keys.push(secret.clone());
+    }
     let connect = Clients::new(config.forge.clone(), counts).map_err(|error| bad(error.to_string()))?;
+    metrics.expect_egress(crate::grant::egress::Rule::ALL.iter().map(|rule| rule.as_str()));
+    let secret_rules = Arc::new(config.session.secret_scan.compile().map_err(bad)?);
     let credentials = config.credentials.clone();
+    // Read at each use, so that keys can be changed while the worker runs; looked at now, so that a mistake is told at the start.
+    credentials.recipients().map_err(|error| bad(error.to_string()))?;
+    let mut sandbox = config.sandbox.clone();
+    sandbox.images = config.images();
     let rooms = Rooms {
         worker,
         config: config.session.clone(),
-        sandbox: config.sandbox.clone(),
+        sandbox: sandbox.clone(),
         state_dir: config.state_dir.clone(),
+        disk: Arc::new(Disk::new(config.disk.clone(), config.state_dir.clone())),
         tools_directory,
         agents: config.agents.clone(),
+        tenants: config.tenants.clone(),
         default_agent: config.default_agent.clone(),
+        set_up_secrets,
         models,
-        credentials: Box::new(move |credential| credentials.resolve(credential, |name| std::env::var(name).ok())),
+        egress: Arc::new(config.egress.clone()),
+        resolver: Arc::new(crate::gateway::egress::SystemResolver::default()),
+        credentials: Box::new(move |credential, asked| {
+            credentials.resolve(credential, asked, |name| std::env::var(name).ok())
+        }),
         connect: Arc::new(connect),
         repositories,
-        engine: Arc::new(DockerEngine::new(config.sandbox.clone())),
+        engine: Arc::new(DockerEngine::new(sandbox)),
+        secret_rules,
+        own_keys,
         metrics,
         progress: config.progress.clone(),
         live_sandboxes: crate::session::LiveSandboxes::default(),
@@ -100,6 +123,23 @@ pub(super) fn check(config: &Config) -> Exit {
             show::complain(&format!("models.{name}: {message}"));
             return Exit::BadConfig;
         }
+    }
+    match config.credentials.recipients() {
+        Ok(recipients) => recipients
+            .iter()
+            .for_each(|one| show::line(&format!("credentials can be sealed to {one}"))),
+        Err(error) => {
+            show::complain(&error.to_string());
+            return Exit::BadConfig;
+        }
+    }
+    if let Err(message) = set_up::secrets(&config.agents) {
+        show::complain(&message);
+        return Exit::BadConfig;
+    }
+    if let Err(message) = config.session.secret_scan.compile() {
+        show::complain(&message);
+        return Exit::BadConfig;
     }
     show::line(&format!(
         "the configuration is good: worker {}, {} agents, {} slots",
@@ -152,6 +192,22 @@ impl CountRequests for Counts {
 impl CountModel for Counts {
     fn count(&self, status: u16) {
         self.0.model_request(answered(status));
+    }
+
+    fn bytes(&self, model: &str, sent: u64, received: u64) {
+        self.0.model_bytes(model, sent, received);
+    }
+
+    fn tokens(&self, model: &str, read: u64, written: u64) {
+        self.0.model_tokens(model, read, written);
+    }
+
+    fn retried(&self, model: &str) {
+        self.0.model_retry(model);
+    }
+
+    fn refused(&self) {
+        self.0.gateway_refusal();
     }
 }
 

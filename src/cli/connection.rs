@@ -14,20 +14,26 @@ use crate::config::Config;
 use crate::forge::inspect::PageRequest;
 use crate::forge::{Clients, ForgeError, check};
 use crate::message::task::ConnectionRequest;
-use crate::message::{ConnectionName, Task};
+use crate::message::{ConnectionName, SessionId, Task};
+use crate::session::credential::Asked;
 
 /// Rows that are asked for at a time.
 const PER_PAGE: u32 = 100;
 
+/// A connection, with the session of the task that it comes from.
+type Known = (ConnectionRequest, Option<SessionId>);
+
 /// The connections of the configuration, and of a task where one is given.
-fn connections(
-    config: &Config,
-    task: Option<&Path>,
-) -> Result<BTreeMap<ConnectionName, ConnectionRequest>, (Exit, String)> {
-    let mut all = config.connections.clone();
+fn connections(config: &Config, task: Option<&Path>) -> Result<BTreeMap<ConnectionName, Known>, (Exit, String)> {
+    let own = config.connections.iter();
+    let mut all: BTreeMap<_, _> = own
+        .map(|(name, request)| (name.clone(), (request.clone(), None)))
+        .collect();
     if let Some(path) = task {
         let parsed = read_task(path).and_then(|body| Task::parse(&body).map_err(|error| error.to_string()));
-        all.extend(parsed.map_err(|message| (Exit::BadTask, message))?.connections);
+        let task = parsed.map_err(|message| (Exit::BadTask, message))?;
+        let named = task.connections.into_iter();
+        all.extend(named.map(|(name, request)| (name, (request, Some(task.session)))));
     }
     if all.is_empty() {
         let message = "there is no connection to look at: add a [connections.NAME] section, or name a task with --task";
@@ -39,10 +45,13 @@ fn connections(
 async fn ask(
     config: &Config,
     request: &ConnectionRequest,
+    session: Option<SessionId>,
 ) -> Result<(Arc<dyn crate::forge::Forge>, check::Checked), String> {
     let secret = config
         .credentials
-        .resolve(&request.credential, |name| std::env::var(name).ok())
+        .resolve(&request.credential, &Asked::of(session, request), |name| {
+            std::env::var(name).ok()
+        })
         .map_err(|error| error.to_string())?;
     let asked = async {
         let clients = Clients::new(config.forge.clone(), Arc::new(Silent))?;
@@ -68,8 +77,8 @@ pub(super) async fn check_all(config: &Config, names: &[ConnectionName], task: O
         return Exit::BadConfig;
     }
     let mut exit = Exit::Success;
-    for (name, request) in all.iter().filter(|(name, _)| names.is_empty() || names.contains(name)) {
-        match ask(config, request).await {
+    for (name, (request, session)) in all.iter().filter(|(name, _)| names.is_empty() || names.contains(name)) {
+        match ask(config, request, *session).await {
             Ok((_, checked)) if json => {
                 show::line(&json!({"connection": name, "ok": true, "checked": checked}).to_string())
             }
@@ -115,7 +124,7 @@ fn table(name: &ConnectionName, checked: &check::Checked) -> String {
     text
 }
 
-fn listed(all: &BTreeMap<ConnectionName, ConnectionRequest>) -> String {
+fn listed(all: &BTreeMap<ConnectionName, Known>) -> String {
     all.keys().map(ConnectionName::to_string).collect::<Vec<_>>().join(", ")
 }
 
@@ -136,7 +145,7 @@ pub(super) async fn projects(config: &Config, wanted: Wanted<'_>, task: Option<&
             return exit;
         }
     };
-    let Some(request) = all.get(wanted.connection) else {
+    let Some((request, session)) = all.get(wanted.connection) else {
         show::complain(&format!(
             "there is no connection {}; there are: {}",
             wanted.connection,
@@ -145,7 +154,7 @@ pub(super) async fn projects(config: &Config, wanted: Wanted<'_>, task: Option<&
         return Exit::BadConfig;
     };
     let listing = async {
-        let (forge, checked) = ask(config, request).await?;
+        let (forge, checked) = ask(config, request, *session).await?;
         let mut page = PageRequest {
             page: 1,
             per_page: PER_PAGE,

@@ -7,14 +7,16 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::compose::{compose, read_task};
-use super::{Exit, run, show};
+use super::{Exit, log, show};
 use crate::config::Config;
 use crate::message::Task;
 use crate::queue::rabbitmq::RabbitMq;
+use crate::sandbox::disk;
 use crate::session::Rooms;
+use crate::session::credential::Asked;
 
-/// Below this much free space in the state directory a worker is in danger, in bytes.
-const LOW_DISK: u64 = 2 * 1024 * 1024 * 1024;
+mod engine;
+mod faults;
 
 /// One finding.
 #[derive(Debug, Serialize)]
@@ -40,12 +42,14 @@ enum State {
 
 /// Looks at everything.
 pub(super) async fn doctor(config: Config, json: bool, task: Option<&Path>) -> Exit {
-    run::log_to_standard_error();
+    log::to_standard_error();
     let mut findings = vec![disk(&config)];
+    findings.extend(keys(&config));
+    findings.extend(exposed(&config));
     match compose(&config).await {
         Ok(composed) => {
             findings.push(ok("git and state", format!("state in {}", config.state_dir.display())));
-            engine(&composed.rooms, &mut findings).await;
+            engine::engine(&config, &composed.rooms, &mut findings).await;
             if let Some(path) = task {
                 forges(&composed.rooms, path, &mut findings).await;
             }
@@ -106,75 +110,82 @@ fn problem(check: &str, found: String, remedy: &str) -> Finding {
     }
 }
 
+/// Which keys credentials can be sealed to.
+fn keys(config: &Config) -> Vec<Finding> {
+    match config.credentials.recipients() {
+        Ok(recipients) if recipients.is_empty() => vec![ok(
+            "sealed credentials",
+            "none can be opened: credentials.identities is empty".to_owned(),
+        )],
+        Ok(recipients) => {
+            let found = recipients.into_iter();
+            found
+                .map(|one| ok("sealed credentials", format!("seal to {one}")))
+                .collect()
+        }
+        Err(error) => vec![problem(
+            "sealed credentials",
+            error.to_string(),
+            "cofferdam keygen -o FILE, and name the file in credentials.identities; chmod 600 FILE",
+        )],
+    }
+}
+
+/// What others than this machine can reach of the worker, and what others than it hold of its users.
+fn exposed(config: &Config) -> Vec<Finding> {
+    let warning = |check: &str, found: String, remedy: &str| Finding {
+        check: check.to_owned(),
+        state: State::Warning,
+        found,
+        remedy: Some(remedy.to_owned()),
+    };
+    let open = config.admin.listen.filter(|address| !address.ip().is_loopback());
+    let admin = open.map(|address| {
+        warning(
+            "admin address",
+            format!("{address} can be reached from other machines, and asks for no password"),
+            "set admin.listen to 127.0.0.1:9464, or let a firewall or network policy admit only what scrapes it",
+        )
+    });
+    let plain = config.credentials.allow_plain.then(|| {
+        warning(
+            "plain credentials",
+            "tasks may carry tokens in clear: the broker, its disk and its administrators hold them".to_owned(),
+            "seal them (cofferdam seal), and set credentials.allow_plain to false",
+        )
+    });
+    admin.into_iter().chain(plain).collect()
+}
+
 fn disk(config: &Config) -> Finding {
-    // The directory may not be there yet: its nearest parent tells.
-    let existing = config
-        .state_dir
-        .ancestors()
-        .find(|path| path.exists())
-        .unwrap_or(Path::new("/"));
-    match nix::sys::statvfs::statvfs(existing) {
-        Ok(about) => {
-            let free = about.blocks_available().saturating_mul(about.fragment_size());
-            let found = format!("{} MiB free for {}", free / 1024 / 1024, config.state_dir.display());
-            if free < LOW_DISK {
-                let remedy = "free space, or move state_dir to a larger disk".to_owned();
-                Finding {
-                    check: "disk".into(),
-                    state: State::Warning,
-                    found,
-                    remedy: Some(remedy),
-                }
-            } else {
-                ok("disk", found)
+    match disk::free(&config.state_dir) {
+        Ok(free) => {
+            const MIB: u64 = 1024 * 1024;
+            let mark = config.disk.least_free_bytes;
+            let files = free
+                .files
+                .map(|files| format!(" and {files} files"))
+                .unwrap_or_default();
+            let found = format!(
+                "{} MiB{files} free for {}",
+                free.bytes / MIB,
+                config.state_dir.display()
+            );
+            if free.bytes >= mark {
+                return ok("disk", found);
+            }
+            Finding {
+                check: "disk".into(),
+                state: State::Problem,
+                found: format!("{found}; no task is taken below {} MiB", mark / MIB),
+                remedy: Some("free space, move state_dir to a larger disk, or lower disk.least_free_bytes".into()),
             }
         }
         Err(error) => problem(
             "disk",
-            format!("{}: {error}", existing.display()),
+            format!("{}: {error}", config.state_dir.display()),
             "set state_dir to a directory that can be used",
         ),
-    }
-}
-
-async fn engine(rooms: &Rooms, findings: &mut Vec<Finding>) {
-    match rooms.engine.check().await {
-        Ok(facts) => {
-            findings.push(ok(
-                "engine",
-                format!(
-                    "version {}, API {}, default runtime {}",
-                    facts.version, facts.api, facts.runtime
-                ),
-            ));
-        }
-        Err(error) => {
-            findings.push(problem(
-                "engine",
-                error.to_string(),
-                "systemctl start docker; or, without systemd, deploy/docker.sh",
-            ));
-            return;
-        }
-    }
-    if rooms.agents.is_empty() {
-        let remedy = "add an [agents.NAME] section, see the README".to_owned();
-        findings.push(Finding {
-            check: "agents".into(),
-            state: State::Warning,
-            found: "none configured".into(),
-            remedy: Some(remedy),
-        });
-    }
-    for (name, agent) in &rooms.agents {
-        findings.push(match rooms.engine.require_image(&agent.image).await {
-            Ok(()) => ok(&format!("image of agent {name}"), agent.image.clone()),
-            Err(error) => problem(
-                &format!("image of agent {name}"),
-                error.to_string(),
-                &format!("docker pull {0}; or sandbox-images/build.sh", agent.image),
-            ),
-        });
     }
 }
 
@@ -194,7 +205,7 @@ async fn forges(rooms: &Rooms, path: &Path, findings: &mut Vec<Finding>) {
     };
     for (name, connection) in &task.connections {
         let check = format!("connection {name}");
-        let secret = match (rooms.credentials)(&connection.credential) {
+        let secret = match (rooms.credentials)(&connection.credential, &Asked::of(Some(task.session), connection)) {
             Ok(secret) => secret,
             Err(error) => {
                 findings.push(problem(&check, error.to_string(), "see [credentials] in the README"));

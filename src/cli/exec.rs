@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::compose::{compose, read_task};
 use super::show::Show;
-use super::{Exit, run, show};
+use super::{Exit, log, run, show};
 use crate::config::Config;
 use crate::message::{EventBody, Task};
 use crate::queue::Queue as _;
@@ -16,7 +16,7 @@ use crate::worker::{Worker, reap};
 
 /// Runs one task to its end.
 pub(super) async fn exec(config: Config, task: &Path, json: bool) -> Exit {
-    run::log_to_standard_error();
+    log::to_standard_error();
     let body = match read_task(task) {
         Ok(body) => body,
         Err(message) => {

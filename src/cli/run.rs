@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use super::compose::compose;
-use super::{Exit, show};
+use super::{Exit, log, show};
 use crate::admin::{Admin, Readiness};
 use crate::config::Config;
 use crate::queue::Queue;
@@ -22,7 +21,7 @@ const ENGINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Runs until it is told to stop.
 pub(super) async fn run(config: Config) -> Exit {
-    log_as_json();
+    log::as_json();
     let composed = match compose(&config).await {
         Ok(composed) => composed,
         Err((exit, message)) => {
@@ -47,6 +46,10 @@ pub(super) async fn run(config: Config) -> Exit {
         let engine_answers = engine_answers.clone();
         move || engine_answers.load(Ordering::Relaxed)
     });
+    readiness.require("the disk is nearly full", {
+        let disk = composed.rooms.disk.clone();
+        move || !disk.is_low()
+    });
     let stop = CancellationToken::new();
     let admin = match Admin::start(&config.admin, composed.rooms.metrics.clone(), readiness.clone()).await {
         Ok(admin) => admin,
@@ -62,7 +65,12 @@ pub(super) async fn run(config: Config) -> Exit {
         "worker started"
     );
     reap::left_by_a_killed_worker(&composed.rooms).await;
-    let watching = tokio::spawn(watch(composed.rooms.clone(), queue.clone(), engine_answers));
+    let runtimes = config
+        .runtimes()
+        .into_iter()
+        .map(|(key, name)| (key, name.to_owned()))
+        .collect();
+    let watching = tokio::spawn(watch(composed.rooms.clone(), queue.clone(), engine_answers, runtimes));
 
     let worker = Worker::new(composed.rooms.clone(), queue, config.concurrency, composed.mask.clone());
     let drain = Duration::from_secs(config.drain_s);
@@ -89,7 +97,12 @@ pub(super) async fn run(config: Config) -> Exit {
 }
 
 /// Keeps readiness true: the broker's and the engine's state, and the daily work on mirrors.
-async fn watch(rooms: Arc<crate::session::Rooms>, queue: Arc<RabbitMq>, engine_answers: Arc<AtomicBool>) {
+async fn watch(
+    rooms: Arc<crate::session::Rooms>,
+    queue: Arc<RabbitMq>,
+    engine_answers: Arc<AtomicBool>,
+    runtimes: Vec<(String, String)>,
+) {
     let mut clock = tokio::time::interval(Duration::from_secs(1));
     let mut engine_due = tokio::time::Instant::now();
     let mut maintain_due = tokio::time::Instant::now() + Duration::from_secs(3600);
@@ -108,12 +121,21 @@ async fn watch(rooms: Arc<crate::session::Rooms>, queue: Arc<RabbitMq>, engine_a
             engine_answers.store(engine.is_ok(), Ordering::Relaxed);
             if engine_was.replace(engine.is_ok()) != Some(engine.is_ok()) {
                 match engine {
-                    Ok(facts) => tracing::info!(
-                        version = facts.version,
-                        api = facts.api,
-                        runtime = facts.runtime,
-                        "engine"
-                    ),
+                    Ok(facts) => {
+                        tracing::info!(
+                            version = facts.version,
+                            api = facts.api,
+                            runtime = facts.runtime,
+                            "engine"
+                        );
+                        for (key, runtime) in runtimes.iter().filter(|(_, name)| !facts.runtimes.contains(name)) {
+                            tracing::warn!(
+                                key,
+                                runtime,
+                                "the engine lacks this runtime: sessions that ask for it are refused"
+                            );
+                        }
+                    }
                     Err(error) => tracing::warn!(%error, "engine"),
                 }
             }
@@ -138,25 +160,4 @@ pub(super) async fn stop_signal() {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-}
-
-/// The daemon's log: JSON lines on standard error. lapin logs each channel that the broker closes, which is how a missing queue is told here.
-fn log_as_json() {
-    let filter = EnvFilter::try_from_env("COFFERDAM_LOG").unwrap_or_else(|_| EnvFilter::new("info,lapin=off"));
-    // Set once per process; a second time changes nothing.
-    let _ = tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .try_init();
-}
-
-/// The log of commands: only what is worth a person's attention.
-pub(super) fn log_to_standard_error() {
-    let filter = EnvFilter::try_from_env("COFFERDAM_LOG").unwrap_or_else(|_| EnvFilter::new("error,lapin=off"));
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .try_init();
 }

@@ -26,7 +26,7 @@ pub(super) fn line(text: &str) {
 
 /// One line on standard error.
 pub(super) fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "cofferdam: {text}");
+    let _ = writeln!(std::io::stderr().lock(), "cofferdam: {}", crate::secret::log_line(text));
 }
 
 /// Shows events.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::compose::read_task;
 use super::show::Show;
-use super::{Exit, run, show};
+use super::{Exit, log, show};
 use crate::config::Config;
 use crate::message::{Event, EventBody, Task};
 use crate::queue::Routed;
@@ -12,7 +12,7 @@ use crate::queue::rabbitmq;
 
 /// Sends a task.
 pub(super) async fn submit(config: &Config, path: &Path, follow: bool, json: bool) -> Exit {
-    run::log_to_standard_error();
+    log::to_standard_error();
     let body = match read_task(path) {
         Ok(body) => body,
         Err(message) => {

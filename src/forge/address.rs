@@ -157,11 +157,23 @@ pub(super) fn canonical(text: &str, allow_http: bool) -> Result<String, ForgeErr
     let Some(host) = url.host_str().filter(|host| !host.is_empty()) else {
         return Err(refused(text, "it must name a host"));
     };
-    let mut path = url.path().trim_end_matches('/');
-    for end in API_ENDS {
-        path = path.strip_suffix(end).unwrap_or(path);
+    // Addresses may hold quotes, '$' and more in a host's place; names of hosts do not.
+    let label = |label: &str| {
+        !label.is_empty()
+            && label
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+    };
+    if !host.starts_with('[') && !host.split('.').all(label) {
+        return Err(refused(
+            text,
+            "its host may hold only letters, digits, '-', '_' and single dots",
+        ));
     }
-    let path = path.trim_end_matches('/');
+    let mut path = url.path().trim_end_matches('/');
+    while let Some(shorter) = API_ENDS.iter().find_map(|end| path.strip_suffix(end)) {
+        path = shorter.trim_end_matches('/');
+    }
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~');
     if !path.is_empty()
         && !path[1..]
@@ -179,12 +191,15 @@ pub(super) fn canonical(text: &str, allow_http: bool) -> Result<String, ForgeErr
 
 /// The error, with the address stripped of all that could be a secret.
 fn refused(text: &str, rule: &str) -> ForgeError {
-    let shown = text.split(['?', '#']).next().unwrap_or_default();
-    let (scheme, rest) = shown.split_once("://").unwrap_or(("", shown));
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-    let separator = if scheme.is_empty() { "" } else { "://" };
+    // A password may hold any sign itself: of what may be one, only what comes after the last '@' is shown, and nothing where the address
+    // may have ended before.
+    let shown = match (text.split(['?', '#']).next().unwrap_or_default(), text.rfind('@')) {
+        (before, None) => before,
+        (before, Some(at)) if at < before.len() => &before[at + 1..],
+        (_, Some(_)) => "",
+    };
     ForgeError::Address {
-        url: format!("{scheme}{separator}{rest}").chars().take(200).collect(),
+        url: shown.chars().take(200).collect(),
         rule: rule.to_owned(),
     }
 }
@@ -216,6 +231,7 @@ mod tests {
             ("https://forge.example.com:443//", "https://forge.example.com"),
             ("https://forge.example.com/api/v4/", "https://forge.example.com"),
             ("forge.example.com/api/v3", "https://forge.example.com"),
+            ("forge.example.com/api/v4/api/v3", "https://forge.example.com"),
             ("forge.example.com:8443/sub/", "https://forge.example.com:8443/sub"),
             (
                 "https://forge.example.com/tools/code/api/v4",
@@ -239,9 +255,17 @@ mod tests {
             "very-secret@forge.example.com",
             "https://forge.example.com/?private_token=very-secret",
             "https://forge.example.com/#very-secret",
+            // Found by fuzzing: a password with a sign that ends an address.
+            "https://user:very-secret#1@forge.example.com",
+            "user:very-secret?@forge.example.com",
+            "user:very-secret://1@forge.example.com",
             "https://forge.example.com/a%2fb",
             "https://forge.example.com/a//b",
             "https://forge.example.com/a b",
+            // Found by fuzzing: signs that no host's name has.
+            "https://forge\".example.com",
+            "https://forge.example.com$(id)",
+            "https://forge.example.com.",
             "https://forge\n.example.com",
         ] {
             let error = canonical(bad, false).unwrap_err();
@@ -346,6 +370,22 @@ mod tests {
             "https://x.example/users/sign_in",
         ] {
             assert!(!covers(foreign), "{foreign}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_pasted_no_password_survives_and_what_is_canonical_stays(
+            scheme in "(https://|http://|ssh://|)", before in ".{0,8}", after in ".{0,8}", host in "[a-z.:0-9\\[\\]/?#]{0,20}"
+        ) {
+            let pasted = format!("{scheme}{before}very-secret{after}@{host}");
+            match canonical(&pasted, true) {
+                Ok(address) => proptest::prop_assert!(!address.contains("very-secret"), "{address}"),
+                Err(error) => proptest::prop_assert!(!error.to_string().contains("very-secret"), "{error}"),
+            }
+            if let Ok(address) = canonical(&host, true) {
+                proptest::prop_assert_eq!(canonical(&address, true).unwrap(), address);
+            }
         }
     }
 }

@@ -131,6 +131,23 @@ impl Clients {
     }
 }
 
+/// The canonical address of a connection's instance, to be compared with another; `None` where it is none.
+#[must_use]
+pub fn instance(kind: ForgeKind, url: Option<&str>) -> Option<String> {
+    let shape = match kind {
+        ForgeKind::Gitlab => gitlab::SHAPE,
+        ForgeKind::Github => github::SHAPE,
+    };
+    // Whether plain HTTP may be used is decided where the connection is made.
+    let config = Config {
+        allow_http: true,
+        ..Config::default()
+    };
+    Address::new(shape, url, &config, &[])
+        .ok()
+        .map(|address| address.instance)
+}
+
 impl Connect for Clients {
     fn connect(
         &self,

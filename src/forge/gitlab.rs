@@ -2,6 +2,8 @@
 //!
 //! Never infers a right that only the push can prove, and never opens a second merge request where an open one joins the same branches.
 
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod inspect;
 mod refused;
 mod scopes;

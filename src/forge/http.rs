@@ -4,7 +4,7 @@
 
 pub(super) mod cache;
 mod errors;
-mod link;
+pub(super) mod link;
 pub(super) mod pace;
 mod pages;
 pub(super) mod rate;

@@ -34,9 +34,9 @@ pub(super) fn one_line(text: &str, most: usize) -> String {
         }
         for character in word.chars() {
             if length >= most {
-                line.pop();
-                line.push('…');
-                return line;
+                // A space between words may stand beyond the bound already.
+                let kept: String = line.chars().take(most.saturating_sub(1)).collect();
+                return format!("{kept}…");
             }
             line.push(character);
             length += 1;
@@ -232,6 +232,9 @@ mod tests {
             clean("a\u{1b}[2J\r\nb\u{202e}c\0 glpat-0123456789", &mask),
             format!("a [2J b c {MASKED}")
         );
+        // Found by fuzzing: a space at the bound made it one too long.
+        assert_eq!(one_line("abc def", 3), "ab…");
+        assert_eq!(one_line("abc def", 4), "abc…");
         let nested = format!("{}1{}", "[".repeat(100), "]".repeat(100));
         assert_eq!(said(&nested), "");
         assert!(said(&"[".repeat(100_000)).chars().count() <= LONGEST_DETAIL);

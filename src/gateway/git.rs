@@ -1,7 +1,7 @@
 //! The git route: smart HTTP at `/git/<connection>/<path>.git/...`, answered by git's own programs over the session's staging.
 //!
 //! Only granted projects exist here. Never talks to a forge, never serves a file, never lets a client choose git's options. Every push is
-//! told to the session, accepted or refused.
+//! told to the session, accepted or refused; what a push begins with is read in `head`, what git answers in `report`.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -18,18 +18,21 @@ use axum::routing::any;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::ChildStdin;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_util::io::ReaderStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::message::{EventBody, ProjectKey};
-use crate::repository::{Protocol, Service, Serving, Staging, info_refs_prefix};
+use crate::repository::{Protocol, Service, Staging, info_refs_prefix};
+
+mod carry;
+mod head;
+mod report;
+
+use carry::{carry, carry_report, feed};
+use head::Head;
+use report::Report;
 
 /// Largest fetch request, after decompression, in bytes: a list of commit ids.
 const LARGEST_FETCH_REQUEST: usize = 16 * 1024 * 1024;
-/// How much of a push's answer is read for the words of a refusal, in bytes.
-const READ_OF_ANSWER: usize = 64 * 1024;
 /// Pushes of one project that run at a time. Two would race for the same branch anyway.
 const PUSHES_AT_A_TIME: usize = 1;
 
@@ -37,6 +40,9 @@ const PUSHES_AT_A_TIME: usize = 1;
 const READS_AT_A_TIME: usize = 16;
 /// How long the request of a fetch may take to arrive.
 const FETCH_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long the list of references in front of a push may take to arrive.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Tells the session what happened; the future ends when it is told.
 pub type Tell = Box<dyn Fn(EventBody) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -115,6 +121,11 @@ async fn answer(
     Query(query): Query<BTreeMap<String, String>>,
     request: Request,
 ) -> Response {
+    // Nothing that is served has a name that needs escapes; with them one project would have several addresses.
+    let path = request.uri().path();
+    if path.contains(['%', '\\']) || path.contains("//") || path.contains("..") {
+        return plain(StatusCode::NOT_FOUND, "this is no address of a git repository");
+    }
     let Some((place, act)) = rest
         .split_once(".git/")
         .map(|(place, act)| (format!("{place}.git"), act))
@@ -156,7 +167,7 @@ async fn advertise(routes: &GitRoutes, project: &Project, service: Service, prot
     };
     drop(serving.input.take());
     let prefix = futures::stream::once(async move { Ok(Bytes::from(info_refs_prefix(service, protocol))) });
-    let body = Body::from_stream(prefix.chain(carry(serving, |_| async move { drop(place) })));
+    let body = Body::from_stream(prefix.chain(carry(serving, || async move { drop(place) })));
     respond(body, format!("application/x-{}-advertisement", service.name()))
 }
 
@@ -191,11 +202,11 @@ async fn fetch(routes: &GitRoutes, project: &Project, protocol: Protocol, reques
     if let Some(mut input) = serving.input.take() {
         tokio::spawn(async move {
             // A program that ends early closes its input; its answer says why.
-            let _ = input.write_all(&body).await;
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut input, &body).await;
         });
     }
     respond(
-        Body::from_stream(carry(serving, |_| async move { drop(place) })),
+        Body::from_stream(carry(serving, || async move { drop(place) })),
         "application/x-git-upload-pack-result".to_owned(),
     )
 }
@@ -203,13 +214,20 @@ async fn fetch(routes: &GitRoutes, project: &Project, protocol: Protocol, reques
 async fn push(routes: &Arc<GitRoutes>, project: &Project, protocol: Protocol, request: Request) -> Response {
     // A compressed push would hide its size from git's own limit.
     if !matches!(encoding(request.headers()), None | Some("identity")) {
-        return plain(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "send the push without Content-Encoding",
-        );
+        let message = "send the push without Content-Encoding";
+        return turned_away(routes, project, StatusCode::UNSUPPORTED_MEDIA_TYPE, message).await;
     }
     let Ok(turn) = project.pushes.clone().acquire_owned().await else {
         return over();
+    };
+    let mut body = request.into_body().into_data_stream();
+    let (head, begun) = match tokio::time::timeout(HEAD_TIMEOUT, read_head(&mut body)).await {
+        Ok(Ok(read)) => read,
+        Ok(Err(bad)) => return turned_away(routes, project, StatusCode::BAD_REQUEST, &bad.to_string()).await,
+        Err(_) => {
+            let message = "the push did not begin in time: try again";
+            return turned_away(routes, project, StatusCode::REQUEST_TIMEOUT, message).await;
+        }
     };
     let before = project.staging.head().ok().flatten();
     let mut serving = match project.staging.receive_pack(protocol) {
@@ -217,14 +235,14 @@ async fn push(routes: &Arc<GitRoutes>, project: &Project, protocol: Protocol, re
         Err(error) => return failed(&error),
     };
     if let Some(input) = serving.input.take() {
-        tokio::spawn(feed(request.into_body().into_data_stream(), input));
+        tokio::spawn(feed(begun, body, input));
     }
     let (key, staging, routes) = (project.key.clone(), project.staging.clone(), Arc::clone(routes));
-    let body = carry(serving, move |answer| async move {
+    let body = carry_report(serving, move |report| async move {
         let after = staging.head().ok().flatten();
         let event = match after {
             Some(head) if before.as_ref() != Some(&head) => Some(EventBody::PushAccepted { project: key, head }),
-            _ => refusal(&answer).map(|message| EventBody::PushRefused { project: key, message }),
+            _ => told(&report, &head).map(|message| EventBody::PushRefused { project: key, message }),
         };
         if let Some(event) = event {
             (routes.tell)(event).await;
@@ -237,86 +255,38 @@ async fn push(routes: &Arc<GitRoutes>, project: &Project, protocol: Protocol, re
     )
 }
 
-/// From the request's body to git's input, piece by piece. When the client breaks off, git sees the end and refuses the rest.
-async fn feed(mut body: BodyDataStream, mut input: ChildStdin) {
-    while let Some(Ok(piece)) = body.next().await {
-        if input.write_all(&piece).await.is_err() {
-            // git has closed its input; what the client still sends is taken, so that it can read the answer.
-            while let Some(Ok(_)) = body.next().await {}
-            return;
-        }
-    }
+/// A push that does not reach git, with its event.
+async fn turned_away(routes: &GitRoutes, project: &Project, status: StatusCode, message: &str) -> Response {
+    let event = EventBody::PushRefused {
+        project: project.key.clone(),
+        message: message.to_owned(),
+    };
+    (routes.tell)(event).await;
+    plain(status, message)
 }
 
-/// git's answer as a stream; `after` is called with its beginning once git has ended.
-fn carry<F, After>(
-    mut serving: Serving,
-    after: F,
-) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send + use<F, After>
-where
-    F: FnOnce(Vec<u8>) -> After + Send + 'static,
-    After: Future<Output = ()> + Send + 'static,
-{
-    let (pieces, stream) = mpsc::channel::<std::io::Result<Bytes>>(4);
-    tokio::spawn(async move {
-        let mut beginning = Vec::new();
-        if let Some(output) = serving.output.take() {
-            let mut output = ReaderStream::with_capacity(output, 64 * 1024);
-            while let Some(piece) = output.next().await {
-                if let Ok(piece) = &piece {
-                    let room = READ_OF_ANSWER.saturating_sub(beginning.len());
-                    beginning.extend_from_slice(&piece[..piece.len().min(room)]);
-                }
-                if pieces.send(piece).await.is_err() {
-                    // The client is gone; a push may still be in git's hands, and its outcome must be known.
-                    break;
-                }
-            }
-        }
-        let ended = tokio::time::timeout(Duration::from_secs(60), serving.finish()).await;
-        if let Ok(Err(error)) = &ended {
-            tracing::debug!(%error, "a git program for a sandbox failed");
-        }
-        after(beginning).await;
-    });
-    tokio_stream::wrappers::ReceiverStream::new(stream)
+/// The words of a refusal. Of a client that wants no report only what it asked for is known.
+fn told(report: &Report, head: &Head) -> Option<String> {
+    let silent = || {
+        let message = format!("{} was not taken; the client asked for no report", head.shown());
+        (!head.report && !head.references.is_empty()).then_some(message)
+    };
+    report.refusal().or_else(silent)
 }
 
-/// The words of a refusal in the answer to a push: the text of the second side band, and git's own `ng` line.
-fn refusal(answer: &[u8]) -> Option<String> {
-    let mut words = String::new();
-    let mut refused = false;
-    let mut rest = answer;
-    while let Some((length, _)) = rest.split_at_checked(4) {
-        let length = std::str::from_utf8(length)
-            .ok()
-            .and_then(|text| usize::from_str_radix(text, 16).ok())?;
-        if length < 5 {
-            rest = rest.get(4..)?;
-            continue;
+/// Reads the list of references, and what came with it.
+async fn read_head(body: &mut BodyDataStream) -> Result<(Head, Vec<u8>), head::Bad> {
+    let mut begun = Vec::new();
+    loop {
+        if let Some(head) = head::read(&begun)? {
+            head::check_after(&head, &begun)?;
+            return Ok((head, begun));
         }
-        let Some(packet) = rest.get(4..length) else { break };
-        rest = &rest[length..];
-        match packet.split_first() {
-            Some((2, text)) => words.push_str(&String::from_utf8_lossy(text)),
-            Some((1, text)) => {
-                refused |= text.windows(3).any(|three| three == b"ng ")
-                    || text
-                        .windows(7)
-                        .any(|seven| seven == b"unpack " && !text.windows(9).any(|nine| nine == b"unpack ok"))
-            }
-            Some(_) | None => {}
+        match body.next().await {
+            Some(Ok(piece)) => begun.extend_from_slice(&piece),
+            Some(Err(_)) | None => return Err(head::Bad::BrokenOff),
         }
     }
-    refused.then(|| {
-        words
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
-            .chars()
-            .take(1000)
-            .collect()
-    })
 }
 
 fn encoding(headers: &HeaderMap) -> Option<&str> {
@@ -368,22 +338,28 @@ fn failed(error: &crate::repository::RepositoryError) -> Response {
     )
 }
 
+/// What the fuzzers reach of this file.
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing {
+    /// The words of a refusal in the answer to a push.
+    #[must_use]
+    pub fn refusal(answer: &[u8]) -> Option<String> {
+        let mut report = super::report::Report::default();
+        drop(report.piece(&bytes::Bytes::copy_from_slice(answer)));
+        drop(report.rest());
+        report.refusal()
+    }
+
+    /// A compressed request, unless it is too large.
+    #[must_use]
+    pub fn decompressed(body: &[u8]) -> Option<Vec<u8>> {
+        super::decompressed(body).map(Into::into)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_words_of_a_refusal_are_found_and_an_accepted_push_has_none() {
-        let packet = |band: u8, text: &str| format!("{:04x}{}{text}", text.len() + 5, char::from(band));
-        let refused = packet(2, "error: commit abc lacks\n")
-            + &packet(1, "0000unpack ok\n0000ng refs/heads/x pre-receive hook declined\n")
-            + "0000";
-        assert_eq!(refusal(refused.as_bytes()).unwrap(), "error: commit abc lacks");
-        let accepted = packet(1, "000eunpack ok\n0019ok refs/heads/x\n0000") + "0000";
-        assert_eq!(refusal(accepted.as_bytes()), None);
-        assert_eq!(refusal(b"zzzz"), None);
-        assert_eq!(refusal(b"ffff"), None);
-    }
 
     #[test]
     fn a_compressed_bomb_is_refused() {

@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How much of the error output's end is kept, in bytes.
 const KEPT_ERRORS: usize = 16 * 1024;
+/// How long the end of the error output may take after a process ended.
+const SETTLING: std::time::Duration = std::time::Duration::from_millis(500);
 /// Size of the pipe between the socket and the reader, in bytes.
 const PIPE: usize = 64 * 1024;
 
@@ -67,10 +69,11 @@ impl Process {
         tokio::spawn(async move {
             // The output's end is the end of both: until then the connection must not close, also when the input is long over.
             tokio::select! {
-                () = pump_output(read, stdout_end, kept) => {}
+                () = pump_output(read, stdout_end, kept.clone()) => {}
                 () = pump_input(stdin_end, write) => {}
                 () = gone.cancelled() => {}
             }
+            kept.ended.cancel();
         });
         Self {
             id,
@@ -101,6 +104,20 @@ impl Process {
     #[must_use]
     pub fn errors(&self) -> String {
         self.errors.text()
+    }
+
+    /// Waits, for a moment at most, until all that an ended process wrote to standard error is here: its end may be seen before.
+    pub fn settle(&self) -> impl Future<Output = ()> + Send + use<> {
+        let ended = self.errors.ended.clone();
+        async move {
+            let _ = tokio::time::timeout(SETTLING, ended.cancelled()).await;
+        }
+    }
+
+    /// How much of what it wrote to standard error is not kept, in bytes.
+    #[must_use]
+    pub fn dropped_errors(&self) -> u64 {
+        self.errors.dropped()
     }
 
     /// Waits for its exit; a connection that broke counts as status 255. Cancel-safe.
@@ -143,21 +160,38 @@ impl Process {
 
 /// The end of a stream of bytes.
 #[derive(Debug, Clone, Default)]
-pub struct Tail(Arc<Mutex<VecDeque<u8>>>);
+pub struct Tail {
+    kept: Arc<Mutex<Kept>>,
+    /// Nothing more comes.
+    ended: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    end: VecDeque<u8>,
+    dropped: u64,
+}
 
 impl Tail {
     fn push(&self, bytes: &[u8]) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.extend(&bytes[bytes.len().saturating_sub(KEPT_ERRORS)..]);
-        let excess = kept.len().saturating_sub(KEPT_ERRORS);
-        kept.drain(..excess);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let skipped = bytes.len().saturating_sub(KEPT_ERRORS);
+        kept.end.extend(&bytes[skipped..]);
+        let excess = kept.end.len().saturating_sub(KEPT_ERRORS);
+        kept.end.drain(..excess);
+        kept.dropped = kept.dropped.saturating_add((skipped + excess) as u64);
+    }
+
+    /// Bytes that are not kept.
+    fn dropped(&self) -> u64 {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).dropped
     }
 
     /// What is kept, as text.
     #[must_use]
     pub fn text(&self) -> String {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (front, back) = kept.as_slices();
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let (front, back) = kept.end.as_slices();
         String::from_utf8_lossy(&[front, back].concat()).into_owned()
     }
 }

@@ -9,10 +9,13 @@ use regex::{Captures, Regex};
 
 use crate::message::readable::readable;
 
+/// Most ticks of a fence.
+pub const LONGEST_FENCE: usize = 32;
+
 /// Breaks a token without changing how it looks.
 const BREAK: char = '\u{200b}';
 
-static MENTION: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"@(\S)").ok());
+static MENTION: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(@+)(\S)").ok());
 static REFERENCE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"([#!$&%~])(\d)").ok());
 static CLOSING: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(r"(?i)\b([cfri])(los(?:e[sd]?|ing)|ix(?:e[sd]|ing)?|esolv(?:e[sd]?|ing)|mplement(?:s|ed|ing)?)(\s*:?\s+(?:issues?\s+)?(?:[\w./-]*[#!]\d|https?://|gh-\d|[a-z][a-z0-9_]+-\d|\[))")
@@ -22,10 +25,9 @@ static TAG: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"<([A-Za-z/!?
 /// Entities are decoded before mentions and references are looked for; broken like the rest, since code spans would show an escape.
 static ENTITY: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"&(#?[A-Za-z0-9]+;)").ok());
 /// The address of an issue or a change request is a reference as much as its number.
-static ADDRESS: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"(?i)(https?:)(//[^\s()<>]*/(?:issues|merge_requests|pulls?|epics|work_items|discussions|commits?)/)")
-        .ok()
-});
+static ADDRESS: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"(?i)(https?:)(//)").ok());
+static REFERRED: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"(?i)/(?:issues|merge_requests|pulls?|epics|work_items|discussions|commits?)/").ok());
 /// `[issue:12]`, and what makes a forge skip its pipeline.
 static BRACKET: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r"(?i)\[([a-z_]+:|(?:skip|no) (?:ci|actions)\]|(?:ci|actions) skip\])").ok());
@@ -40,7 +42,7 @@ pub fn text(input: &str) -> String {
     let mut fence: Option<usize> = None;
     let mut out = String::with_capacity(input.len() + input.len() / 8);
     for line in visible(input).lines() {
-        let ticks = line.bytes().take_while(|byte| *byte == b'`').count();
+        let ticks = ticks_of(line);
         match fence {
             // A closing fence may stand up to three spaces in.
             Some(open) if closes(line, open) => {
@@ -48,7 +50,7 @@ pub fn text(input: &str) -> String {
                 out.push_str(line);
             }
             Some(_) => out.push_str(&in_fence(line)),
-            None if ticks >= 3 && !line[ticks..].contains('`') => {
+            None if opens(line, ticks) => {
                 fence = Some(ticks);
                 // The info string of a fence is shown nowhere, but some renderers interpret it.
                 out.push_str(&line[..ticks]);
@@ -124,6 +126,25 @@ pub fn address(input: &str) -> Option<String> {
     Some(address.to_string().replace(['(', ')', '<', '>', '`', '|'], ""))
 }
 
+/// How many ticks the fence has that a text of [`text`], cut at a line's end, leaves open.
+#[must_use]
+pub fn open_fence(kept: &str) -> Option<usize> {
+    kept.lines().fold(None, |fence, line| match fence {
+        Some(open) if closes(line, open) => None,
+        Some(open) => Some(open),
+        None => Some(ticks_of(line)).filter(|ticks| opens(line, *ticks)),
+    })
+}
+
+fn ticks_of(line: &str) -> usize {
+    line.bytes().take_while(|byte| *byte == b'`').count()
+}
+
+/// Whether a line that begins with that many ticks begins a fence. A very long one is none of ours, so that closing it costs little.
+fn opens(line: &str, ticks: usize) -> bool {
+    (3..=LONGEST_FENCE).contains(&ticks) && !line[ticks..].contains('`')
+}
+
 /// Whether a line ends the fence of that many ticks.
 fn closes(line: &str, open: usize) -> bool {
     let indent = line.bytes().take_while(|byte| *byte == b' ').count();
@@ -166,14 +187,33 @@ fn live(line: &str) -> String {
 
 /// What acts in titles too: mentions, references, closing words, words that skip pipelines.
 fn references(line: &str) -> String {
-    let mut line = replace(&MENTION, line, |found| format!("@{BREAK}{}", &found[1]));
+    let mut line = replace(&MENTION, line, |found| format!("{}{BREAK}{}", &found[1], &found[2]));
     line = replace(&BRACKET, &line, |found| format!("[{BREAK}{}", &found[1]));
     line = replace(&CLOSING, &line, |found| {
         format!("{}{BREAK}{}{}", &found[1], &found[2], &found[3])
     });
     line = replace(&REFERENCE, &line, |found| format!("{}{BREAK}{}", &found[1], &found[2]));
-    line = replace(&ADDRESS, &line, |found| format!("{}{BREAK}{}", &found[1], &found[2]));
+    line = addresses(&line);
     replace(&SHORT_REFERENCE, &line, |found| format!("GH-{BREAK}{}", &found[1]))
+}
+
+/// Each address by itself: one may begin within another. Each run of characters is looked through once, however many begin there.
+fn addresses(line: &str) -> String {
+    let ends = |c: char| c.is_whitespace() || matches!(c, '(' | ')' | '<' | '>');
+    let broken = line.split_inclusive(ends).map(|run| {
+        let last = match REFERRED.as_ref() {
+            Some(pattern) => pattern.find_iter(run).last().map(|found| found.start()),
+            None => Some(run.len()),
+        };
+        replace(&ADDRESS, run, |found| {
+            let end = found.get(0).map_or(0, |whole| whole.end());
+            let between = last
+                .filter(|last| *last >= end)
+                .map_or_else(String::new, |_| String::from(BREAK));
+            format!("{}{between}{}", &found[1], &found[2])
+        })
+    });
+    broken.collect()
 }
 
 /// A line in a fence: only what acts on raw text, before any rendering, is broken.
@@ -208,6 +248,7 @@ mod tests {
             &SHORT_REFERENCE,
             &ENTITY,
             &ADDRESS,
+            &REFERRED,
             &BRACKET,
             &TRAILER,
         ] {
@@ -221,6 +262,8 @@ mod tests {
         for live in ["@all", "@ada", "Closes", "#12", "fixes", "!4", "GH-5"] {
             assert!(!got.contains(live), "{live} in {got}");
         }
+        // Found by fuzzing: of two signs only the first was broken.
+        assert_eq!(text("@@all"), format!("@@{BREAK}all"));
         assert_eq!(
             got.replace(BREAK, ""),
             "cc @all and @ada. Closes #12, fixes: https://forge/x/issues/3, see !4 and GH-5"
@@ -257,6 +300,7 @@ mod tests {
             assert!(!text(doubtful).contains("@all"), "{doubtful}");
         }
         assert!(text("```\nleft open").ends_with("```"));
+        assert!(!text(&format!("{}\n@all", "`".repeat(5_000))).contains("@all"));
         // A closing fence must be as long as the opening one.
         assert!(!text("````\n```\n````\n@all").contains("@all"));
     }
@@ -305,6 +349,9 @@ mod tests {
             assert!(!got.contains(live), "{live} in {got}");
         }
         assert!(got.contains("https://docs/x"));
+        // Found by fuzzing: only the first of two addresses without a space between was broken.
+        let got = text("https://x*https://forge/a/b/pull/1");
+        assert!(!got.contains("https://"), "{got}");
     }
 
     #[test]
@@ -336,5 +383,19 @@ mod tests {
             "Fix the build, close the door"
         );
         assert!(!title("Fix group/project#4", 50).contains("Fix "));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_harmless_stays_as_it_is(pieces in proptest::collection::vec(
+            proptest::sample::select(vec![
+                "@", "@all", "\n", "\n", " ", "```", "````", "~~~", "> ", "- ", "   ", "/merge", "#1", "closes ", "<b", "&amp;", "![x](y)", "\u{200b}", "x", "\t",
+                "\r", "[skip ci]", "Signed-off-by: x", "GH-1", "https://h/a/issues/1", "`", "\\",
+            ]),
+            0..12,
+        )) {
+            let got = text(&pieces.concat());
+            proptest::prop_assert_eq!(text(&got), got);
+        }
     }
 }

@@ -78,15 +78,16 @@ fn trim_end(line: &[u8]) -> &[u8] {
     &line[..end]
 }
 
-/// Keys compare without case, values exactly.
+/// Keys compare without case, values exactly. White space before the colon is git's to allow: `inside` asks git what is there already.
 fn same_trailer(have: &[u8], want: &str) -> bool {
     let Some((key, value)) = want.split_once(": ") else {
         return have == want.as_bytes();
     };
-    have.len() > key.len()
-        && have[..key.len()].eq_ignore_ascii_case(key.as_bytes())
-        && have[key.len()] == b':'
-        && have[key.len() + 1..].trim_ascii() == value.trim().as_bytes()
+    let Some((start, rest)) = have.split_at_checked(key.len()) else {
+        return false;
+    };
+    start.eq_ignore_ascii_case(key.as_bytes())
+        && rest.trim_ascii_start().strip_prefix(b":").map(<[u8]>::trim_ascii) == Some(value.trim().as_bytes())
 }
 
 #[cfg(test)]
@@ -112,6 +113,12 @@ mod tests {
         assert_eq!(trailers.missing_from(message.as_bytes()), None);
         let lower = message.replace("Co-authored-by", "co-authored-by");
         assert_eq!(trailers.missing_from(lower.as_bytes()), None);
+        let spaced = message.replace("Co-authored-by:", "Co-authored-by :");
+        assert_eq!(
+            trailers.missing_from(spaced.as_bytes()),
+            None,
+            "git reads it as the same"
+        );
     }
 
     #[test]

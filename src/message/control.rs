@@ -5,7 +5,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::id::ConnectionName;
+use super::id::{ConnectionName, ProjectPath};
+use super::redact;
 use super::task::Credential;
 
 /// Largest control body that is read, in bytes.
@@ -41,6 +42,15 @@ pub enum ControlKind {
         /// The connection.
         connection: ConnectionName,
     },
+    /// Answer what a project waits for (`needs_attention` with the reason `review_needed`): publish its work, or keep it.
+    Answer {
+        /// The project's connection.
+        connection: ConnectionName,
+        /// Its path.
+        path: ProjectPath,
+        /// Whether its work is published.
+        publish: bool,
+    },
     /// End the session: publish what was accepted, or discard it.
     End {
         /// Whether accepted work is published first.
@@ -54,6 +64,7 @@ fn known(fields: &serde_json::Map<String, serde_json::Value>) -> &'static [&'sta
     match fields.get("kind").and_then(serde_json::Value::as_str) {
         Some("end") => &["version", "id", "kind", "publish"],
         Some("credential") => &["version", "id", "kind", "connection", "credential"],
+        Some("answer") => &["version", "id", "kind", "connection", "path", "publish"],
         Some("disconnect") => &["version", "id", "kind", "connection"],
         _ => &["version", "id", "kind"],
     }
@@ -96,7 +107,14 @@ impl Control {
                 unknown.chars().take(60).collect::<String>()
             )));
         }
-        let control: Self = serde_json::from_value(value).map_err(malformed)?;
+        let holds_credential = value.get("credential").is_some();
+        let control: Self = serde_json::from_value(value).map_err(|error| {
+            if holds_credential {
+                ControlError::Malformed(redact::CREDENTIAL.to_owned())
+            } else {
+                malformed(error)
+            }
+        })?;
         if control.version != 1 {
             return Err(ControlError::Malformed(format!(
                 "version {} is not known here",
@@ -130,9 +148,17 @@ mod tests {
         assert!(
             Control::parse(br#"{"version":1,"id":"a","kind":"disconnect","connection":"lab","publish":true}"#).is_err()
         );
+        let answer = br#"{"version":1,"id":"a","kind":"answer","connection":"lab","path":"a/b","publish":false}"#;
+        assert!(
+            matches!(Control::parse(answer).unwrap().kind, ControlKind::Answer { path, publish: false, .. } if path.as_str() == "a/b")
+        );
+        // Nothing is published by default.
+        assert!(Control::parse(br#"{"version":1,"id":"a","kind":"answer","connection":"lab","path":"a/b"}"#).is_err());
         let error = Control::parse(br#"{"version":1,"id":"a","kind":"dance"}"#).unwrap_err();
         assert!(error.to_string().contains("dance"), "{error}");
         assert!(Control::parse(br#"{"version":1,"id":"a","kind":"end","x":1}"#).is_err());
         assert!(Control::parse(br#"{"version":2,"id":"a","kind":"end"}"#).is_err());
+        let misplaced = br#"{"version":1,"id":"a","kind":"credential","connection":"lab","credential":"canary"}"#;
+        assert!(!Control::parse(misplaced).unwrap_err().to_string().contains("canary"));
     }
 }

@@ -316,6 +316,8 @@ pub enum Stage {
     Sandbox,
     /// Projects are cloned inside.
     Clone,
+    /// The set-up script runs, in a sandbox of its own.
+    SetUp,
     /// The agent works.
     Turn,
     /// Branches and change requests go to the forge.
@@ -326,11 +328,12 @@ pub enum Stage {
 
 impl Stage {
     /// All stages in order.
-    pub const ALL: [Stage; 7] = [
+    pub const ALL: [Stage; 8] = [
         Self::Grant,
         Self::Mirror,
         Self::Sandbox,
         Self::Clone,
+        Self::SetUp,
         Self::Turn,
         Self::Publish,
         Self::Cleanup,
@@ -344,6 +347,7 @@ impl Stage {
             Self::Mirror => "mirror",
             Self::Sandbox => "sandbox",
             Self::Clone => "clone",
+            Self::SetUp => "set_up",
             Self::Turn => "turn",
             Self::Publish => "publish",
             Self::Cleanup => "cleanup",

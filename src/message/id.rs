@@ -153,6 +153,18 @@ checked_text!(
 );
 
 checked_text!(
+    /// The name of a tenant: on whose behalf an orchestrator asks, where the operator tells those apart.
+    TenantName,
+    "tenant name",
+    "1 to 64 of a-z, 0-9, '-' and '_', beginning with a letter",
+    |text| {
+        text.len() <= 64
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+    }
+);
+
+checked_text!(
     /// A project's full path on its forge: `group/subgroup/project` or `owner/repository`.
     ProjectPath,
     "project path",

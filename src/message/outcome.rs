@@ -78,6 +78,7 @@ reasons! {
     PartlyPublished, "partly_published", Failure, "At least one project is published and at least one is not.";
     TaskRejected, "task_rejected", Failure, "The message was not a valid task.";
     UnknownAgent, "unknown_agent", Failure, "The task names an agent that this worker does not have.";
+    UnknownTenant, "unknown_tenant", Failure, "The task names a tenant that this worker does not have.";
     AddressRefused, "address_refused", Failure, "The forge's address is malformed, or not one that the operator allows.";
     CredentialMissing, "credential_missing", Failure, "The task's credential names nothing on this worker.";
     CredentialRefused, "credential_refused", Failure, "The task carries a plain token, or a name outside what the operator allows.";
@@ -112,7 +113,7 @@ reasons! {
     SessionTimeout, "session_timeout", Timeout, "The session reached its time limit.";
     PushRejected, "push_rejected", Failure, "The forge refused the branch.";
     SecretFound, "secret_found", Failure, "The work holds something that looks like a credential; it was not published.";
-    ReviewNeeded, "review_needed", Failure, "The work changes what runs on its own, such as CI files, and nobody released it.";
+    ReviewNeeded, "review_needed", Failure, "The work changes what runs on its own, such as CI files, or could not be searched for secrets whole, and nobody released it.";
     BranchMoved, "branch_moved", Failure, "Somebody else pushed to the session's branch.";
     ChangeRequestFailed, "change_request_failed", Failure, "The branch is on the forge, the change request could not be opened.";
     Disconnected, "disconnected", Cancellation, "A control message dropped the connection of the project.";

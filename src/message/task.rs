@@ -9,7 +9,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::id::{AgentName, BranchName, ConnectionName, ProjectKey, ProjectPath, SessionId};
+use super::egress::{EgressError, EgressRequest};
+use super::id::{AgentName, BranchName, ConnectionName, ProjectKey, ProjectPath, SessionId, TenantName};
+use super::redact;
 use crate::secret::Secret;
 
 /// Largest task body that is read, in bytes.
@@ -41,6 +43,10 @@ pub struct Task {
     /// Which configured agent; the configuration's default when absent.
     #[serde(default)]
     pub agent: Option<AgentName>,
+    /// On whose behalf. Chooses the walls that the operator set for that tenant, never weaker ones; refused where the operator lists tenants and
+    /// this is none of them.
+    #[serde(default)]
+    pub tenant: Option<TenantName>,
     /// A short title for branch and change request; made from the prompt when absent.
     #[serde(default)]
     pub title: Option<String>,
@@ -54,9 +60,15 @@ pub struct Task {
     /// is told as an event.
     #[serde(default)]
     pub comment: bool,
+    /// Whether public and other projects may be in this session together, where the operator lets tasks decide.
+    #[serde(default)]
+    pub mixed_visibility: bool,
     /// Limits below the operator's own.
     #[serde(default)]
     pub limits: Limits,
+    /// How far the sandbox reaches beyond the gateway's own routes; the operator's default when absent, and never more than the operator allows.
+    #[serde(default)]
+    pub egress: Option<EgressRequest>,
     /// Extra environment of the agent. Not for secrets: everything in the sandbox is readable by the agent.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
@@ -136,6 +148,9 @@ impl ForgeKind {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Credential {
+    /// The token encrypted to the worker's public key, in the age format: ASCII armor, or base64 of the binary form; at most 16 KiB. Sealed is
+    /// the token alone, or better a JSON object with `token`, `url` of the forge, and if wanted `session` and `not_after`.
+    Sealed(String),
     /// A file in the worker's credential directory, by its bare name.
     File(String),
     /// An environment variable of the worker; its name must begin with the operator's prefix.
@@ -180,7 +195,7 @@ pub enum Uncommitted {
     Discard,
 }
 
-/// Limits that a task may lower, never raise. Seconds.
+/// Limits that a task may lower, never raise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
@@ -193,6 +208,9 @@ pub struct Limits {
     /// Time without any sign of life from the agent, in seconds.
     #[serde(default)]
     pub idle_s: Option<u64>,
+    /// Tokens of the agent's model, read and written together.
+    #[serde(default)]
+    pub model_tokens: Option<u64>,
 }
 
 impl Limits {
@@ -256,6 +274,9 @@ pub enum TaskError {
         /// Which project.
         project: ProjectKey,
     },
+    /// The way out that is asked for contradicts itself.
+    #[error(transparent)]
+    Egress(#[from] EgressError),
     /// No prompt.
     #[error("the prompt is empty: say what the agent should do")]
     EmptyPrompt,
@@ -275,6 +296,7 @@ impl TaskError {
             Self::TooManyProjects { .. } => "too_many_projects",
             Self::DuplicateProject { .. } => "duplicate_project",
             Self::UnknownConnection { .. } => "unknown_connection",
+            Self::Egress(error) => error.code(),
             Self::EmptyPrompt => "empty_prompt",
         }
     }
@@ -311,9 +333,10 @@ impl Task {
         {
             return Err(TaskError::BadSession);
         }
-        let task: Self = serde_path_to_error::deserialize(value).map_err(|error| TaskError::BadField {
-            path: error.path().to_string(),
-            detail: error.inner().to_string().chars().take(300).collect(),
+        let task: Self = serde_path_to_error::deserialize(value).map_err(|error| {
+            let path = error.path().to_string();
+            let detail = redact::detail(&path, &error.inner().to_string());
+            TaskError::BadField { path, detail }
         })?;
         task.check()?;
         Ok(task)
@@ -371,6 +394,9 @@ impl Task {
             ca.is_some_and(|ca| ca.len() > LARGEST_CA || !ca.contains("-----BEGIN CERTIFICATE-----"))
         }) {
             return bad("connections.ca", "certificates in PEM, at most 64 KiB");
+        }
+        if let Some(egress) = &self.egress {
+            egress.check()?;
         }
         for (name, value) in &self.environment {
             let well_formed = !name.is_empty()
@@ -482,6 +508,22 @@ mod tests {
         task["connections"]["work"]["credential"] = json!({"plain": "glpat-canary-0001"});
         let parsed = Task::parse(task.to_string().as_bytes()).unwrap();
         assert!(!format!("{parsed:?}").contains("canary"));
+    }
+
+    #[test]
+    fn a_misplaced_token_is_not_repeated() {
+        for credential in [
+            json!("canary-0001"),
+            json!({"plian": "canary-0001"}),
+            json!({"canary-0001": "x"}),
+            json!({"file": {"canary-0001": 1}}),
+        ] {
+            let mut task = sample();
+            task["connections"]["work"]["credential"] = credential;
+            let error = Task::parse(task.to_string().as_bytes()).unwrap_err();
+            assert_eq!(error.code(), "bad_field");
+            assert!(!error.to_string().contains("canary"), "{error}");
+        }
     }
 
     #[test]

@@ -16,6 +16,9 @@ const NOTE_BYTES: usize = 256 * 1024;
 /// Notes that wait at most.
 const NOTES: usize = 512;
 
+/// Gaps in the progress that are told where they are; later ones are told together before the next state.
+const MOST_GAPS: u32 = 100;
+
 /// What is to be sent next.
 #[derive(Debug)]
 pub(super) enum Next {
@@ -60,10 +63,22 @@ pub(super) struct Outbox {
     note_bytes: usize,
     states: usize,
     dropped_bytes: u64,
+    gaps: u32,
+    /// Bytes of notes taken so far, and how many may be in all.
+    taken: u64,
+    most: Option<u64>,
     closed: bool,
 }
 
 impl Outbox {
+    /// One that takes so many bytes of notes in its life; states are not counted.
+    pub(super) fn bounded(most: u64) -> Self {
+        Self {
+            most: Some(most),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }
@@ -139,7 +154,7 @@ impl Outbox {
             self.drop_note(text.len(), mask);
             return;
         }
-        self.note_bytes += text.len();
+        self.take(text.len());
         if let Some(Entry::Stream {
             thought: known,
             text: waiting,
@@ -169,6 +184,7 @@ impl Outbox {
             && supersedes(&body, last)
         {
             self.note_bytes = self.note_bytes.saturating_sub(*known) + bytes;
+            self.taken = self.taken.saturating_add(bytes as u64);
             (*last, *known) = (body, bytes);
             return;
         }
@@ -177,12 +193,21 @@ impl Outbox {
             return;
         }
         self.end_stream();
-        self.note_bytes += bytes;
+        self.take(bytes);
         self.entries.push_back(Entry::Note { body, bytes });
     }
 
     fn has_room(&self, bytes: usize) -> bool {
-        self.note_bytes + bytes <= NOTE_BYTES && self.entries.len() - self.states < NOTES
+        self.note_bytes + bytes <= NOTE_BYTES
+            && self.entries.len() - self.states < NOTES
+            && self
+                .most
+                .is_none_or(|most| self.taken.saturating_add(bytes as u64) <= most)
+    }
+
+    fn take(&mut self, bytes: usize) {
+        self.note_bytes += bytes;
+        self.taken = self.taken.saturating_add(bytes as u64);
     }
 
     /// Counts what is lost. Text after a gap must not be read as the continuation of text before it.
@@ -219,14 +244,16 @@ impl Outbox {
             Some(Entry::Stream { text, ended: false, .. }) => cut(text, false, mask) > 0,
             Some(Entry::Stream { .. } | Entry::Note { .. } | Entry::State(_)) => true,
             // Worth telling even if nothing else follows.
-            None => self.dropped_bytes > 0 && !self.closed,
+            None => self.dropped_bytes > 0 && self.gaps < MOST_GAPS && !self.closed,
         };
         if sendable { Waiting::Notes } else { Waiting::Nothing }
     }
 
     /// The next event, if one can be sent now.
     pub(super) fn next(&mut self, mask: &Mask) -> Option<Next> {
-        if self.dropped_bytes > 0 && !self.closed_and_empty() {
+        let here = self.gaps < MOST_GAPS || matches!(self.entries.front(), Some(Entry::State(_)));
+        if self.dropped_bytes > 0 && here && !self.closed_and_empty() {
+            self.gaps = self.gaps.saturating_add(1);
             let bytes = std::mem::take(&mut self.dropped_bytes);
             let what = "progress".into();
             return Some(Next::State {
@@ -364,5 +391,50 @@ mod tests {
         let lost = (NOTE_BYTES + "glpat-01234".len()) as u64;
         assert!(matches!(body, EventBody::OutputDropped { bytes, .. } if bytes == lost));
         assert_eq!(drain(&mut outbox, &mask), "it is more");
+    }
+
+    #[test]
+    fn a_session_has_so_much_to_say_and_its_gaps_are_told_so_often() {
+        let mask = Mask::default();
+        let mut outbox = Outbox::bounded(10);
+        let say = |text: &str| EventBody::AgentMessage { text: text.into() };
+        outbox.push_note(say("12345"), &mask);
+        outbox.push_note(say("1234567"), &mask);
+        outbox.push_note(say("12345"), &mask);
+        let mut gaps = 0;
+        let mut texts = String::new();
+        for _ in 0..10 * MOST_GAPS {
+            match outbox.next(&mask) {
+                Some(Next::State {
+                    body: EventBody::OutputDropped { bytes, .. },
+                    ..
+                }) => {
+                    assert_eq!(bytes, 7);
+                    gaps += 1;
+                }
+                Some(Next::Note(EventBody::AgentMessage { text })) => texts.push_str(&text),
+                other => assert!(other.is_none(), "{other:?}"),
+            }
+            outbox.push_note(say("1234567"), &mask);
+        }
+        assert_eq!((gaps, texts.as_str()), (MOST_GAPS, "1234512345"));
+        assert_eq!(outbox.waiting(&mask), Waiting::Nothing);
+        // The rest is told before what must arrive, all of it at once.
+        outbox.push_state(EventBody::TurnStarted { turn: 1 }, None, None, &mask);
+        let Some(Next::State {
+            body: EventBody::OutputDropped { bytes, .. },
+            ..
+        }) = outbox.next(&mask)
+        else {
+            panic!("what was dropped is told first");
+        };
+        assert_eq!(bytes, 7 * u64::from(9 * MOST_GAPS + 1));
+        assert!(matches!(
+            outbox.next(&mask),
+            Some(Next::State {
+                body: EventBody::TurnStarted { .. },
+                ..
+            })
+        ));
     }
 }

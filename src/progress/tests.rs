@@ -115,7 +115,7 @@ async fn events_come_in_order_and_are_counted_from_one() {
     }
     assert_eq!(follower.message().await, "hello");
     let (last, body) = follower.next().await;
-    assert_eq!(last, 9);
+    assert_eq!(last, Stage::ALL.len() as u64 + 2);
     assert!(matches!(body, EventBody::TurnEnded { .. }));
 
     // Nothing follows the last event.

@@ -192,6 +192,12 @@ pub enum RepositoryError {
         /// The option, cut.
         option: String,
     },
+    /// What would be published could not be looked through whole.
+    #[error("the commits could not be searched for secrets: {text}")]
+    Scan {
+        /// What happened.
+        text: String,
+    },
     /// Nothing was staged, so there is nothing to keep.
     #[error("there is nothing to keep: no commit was staged")]
     NothingToKeep,
@@ -229,6 +235,7 @@ impl RepositoryError {
             | Self::Serve { .. }
             | Self::Inspect { .. }
             | Self::Diff { .. }
+            | Self::Scan { .. }
             | Self::PushRejected { .. }
             | Self::PushStale { .. }
             | Self::PushRewinds { .. }

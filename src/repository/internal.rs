@@ -1,4 +1,5 @@
-//! The worker's own child processes that read what an agent made: the check of a push, and the summary of what was staged.
+//! The worker's own child processes that read what an agent made: the check of a push, the summary of what was staged,
+//! and the new lines of its commits.
 //!
 //! They have no credential and a cleared or git-made environment, limit themselves before they read, and only ever answer on their output:
 //! a parser bug costs one push or one summary.
@@ -9,14 +10,22 @@ use std::process::ExitCode;
 
 use super::policy::{self, Policy};
 
+mod added;
 mod limits;
 mod pre_receive;
+mod script;
 mod survey;
+mod trees;
 
 /// The hook's subcommand.
 pub(super) const PRE_RECEIVE: &str = "pre-receive";
+/// The subcommand that prints a file of a branch.
+pub(super) const SCRIPT: &str = "script";
 /// The subcommand that sums up what was staged.
 pub(super) const INSPECT: &str = "inspect";
+
+/// The subcommand that hands over what the new commits add.
+pub(super) const ADDED: &str = "added";
 
 /// Runs one subcommand on this process's own streams. The process must do nothing else: it gets limits that cannot be lifted.
 pub fn run(arguments: impl IntoIterator<Item = String>) -> ExitCode {
@@ -40,8 +49,10 @@ pub fn run_on(
     let done = match words.as_slice() {
         [PRE_RECEIVE] => return pre_receive::run(input, &mut complaints),
         [INSPECT, directory, head, detail] => survey::run(Path::new(directory), head, detail, &mut output),
+        [SCRIPT, directory, reference, path] => script::run(Path::new(directory), reference, path, &mut output),
+        [ADDED, directory, head, most] => added::run(Path::new(directory), head, most, &mut output),
         _ => Err(format!(
-            "usage: {PRE_RECEIVE} | {INSPECT} DIRECTORY HEAD full|count; these are for the worker itself"
+            "usage: {PRE_RECEIVE} | {INSPECT} DIRECTORY HEAD full|count | {SCRIPT} DIRECTORY REF PATH | {ADDED} DIRECTORY HEAD BYTES; these are for the worker itself"
         )),
     };
     match done {

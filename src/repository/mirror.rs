@@ -91,6 +91,11 @@ impl Place {
         self.directory.join("refreshed")
     }
 
+    /// Stands there while references change.
+    fn fetching(&self) -> PathBuf {
+        self.directory.join("fetching")
+    }
+
     /// Its age tells since when there may be objects that no reference reaches.
     fn unreachable(&self) -> PathBuf {
         self.directory.join("unreachable")
@@ -113,6 +118,9 @@ pub(super) async fn refresh(
     let existed = repository.join("HEAD").exists();
     prepare(&repository, project).await?;
     let before = bare::read_refs(&repository)?;
+    if maintenance::begin(&place)? && existed && !place.unreachable().exists() {
+        bare::write_whole(&place.unreachable(), b"")?;
+    }
     let fetched = fetch(shared, &repository, project, access, &lock).await;
     // What the forge does not explain may be damage of the mirror itself; git heals some of it, with complaints. Looked into once, and not
     // for a mirror that was just made.
@@ -140,6 +148,7 @@ pub(super) async fn refresh(
     pack_refs(shared, &repository, &lock).await?;
     let refs = bare::read_refs(&repository)?;
     maintenance::note_unreachable(shared, &place, &before, &refs, &lock).await?;
+    maintenance::noted(&place)?;
     maintenance::when_urgent(shared, &place, &lock).await?;
     let base = base_of(&refs, project)?;
     bare::write_whole(&place.refreshed(), b"")?;

@@ -33,12 +33,21 @@ pub(super) struct Policy {
     /// Author and committer of every new commit.
     pub(super) email: String,
     pub(super) most_commits: u32,
+    #[serde(default = "unlimited")]
+    pub(super) most_objects: u64,
+    #[serde(default = "unlimited")]
+    pub(super) most_files: u64,
     pub(super) largest_object: u64,
     /// All that was pushed together.
     pub(super) largest_staging: u64,
     /// Limits of the process that reads what was pushed.
     pub(super) memory: u64,
     pub(super) processor_s: u64,
+}
+
+/// What an older program did not write.
+fn unlimited() -> u64 {
+    u64::MAX
 }
 
 impl Policy {

@@ -4,9 +4,12 @@
 
 use crate::grant::Trailers;
 use crate::message::CommitId;
+use crate::message::readable::is_shown;
 
+mod entries;
 mod refusal;
 
+pub use entries::{check_link, check_modules, is_special};
 pub use refusal::{Person, Refusal};
 
 /// The command with which `inside` gives commits what they lack.
@@ -142,7 +145,7 @@ pub fn check_commit(commit: &NewCommit<'_>, rules: &Rules) -> Result<(), Refusal
 fn shown(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes)
         .chars()
-        .filter(|character| !character.is_control())
+        .filter(|character| !character.is_control() && is_shown(*character))
         .take(200)
         .collect()
 }
@@ -237,7 +240,8 @@ mod tests {
         ));
         let author = check_commit(
             &NewCommit {
-                author: b"eve@example.org\x1b[2J",
+                // Found by fuzzing: what turns the reading direction went through.
+                author: "eve@example.org\x1b[2J\u{202e}".as_bytes(),
                 ..good
             },
             &rules,

@@ -51,6 +51,8 @@ impl Staging {
             trailers: trailers.lines().to_vec(),
             email: project.identity.email.clone(),
             most_commits: shared.config.most_commits,
+            most_objects: shared.config.most_objects,
+            most_files: shared.config.most_files,
             largest_object: shared.config.largest_object,
             largest_staging: shared.config.largest_staging,
             memory: shared.config.git_memory,
@@ -114,7 +116,28 @@ impl Staging {
     }
 }
 
-/// What git itself shall refuse, before and after our hook. A message that goes on behind a NUL could hide its trailers.
+/// What git's own check of objects shall refuse, whatever its version takes for a mere warning: names by which a clone's `.git` is reached on
+/// some file system, and submodules that make a clone run something. A message that goes on behind a NUL could hide its trailers.
+const FLAWS: &[&str] = &[
+    "nulInCommit",
+    "hasDot",
+    "hasDotdot",
+    "hasDotgit",
+    "fullPathname",
+    "emptyName",
+    "duplicateEntries",
+    "treeNotSorted",
+    "gitmodulesSymlink",
+    "gitmodulesUrl",
+    "gitmodulesPath",
+    "gitmodulesName",
+    "gitmodulesUpdate",
+    "gitmodulesLarge",
+    "gitmodulesBlob",
+    "gitmodulesMissing",
+];
+
+/// What git itself shall refuse, before and after our hook.
 fn settings(shared: &Shared) -> Result<String, RepositoryError> {
     let hooks = shared.config.hooks();
     let hooks = hooks
@@ -123,10 +146,11 @@ fn settings(shared: &Shared) -> Result<String, RepositoryError> {
         .ok_or_else(|| {
             RepositoryError::state("use the unusual name of", &hooks)(std::io::ErrorKind::InvalidInput.into())
         })?;
+    let flaws: String = FLAWS.iter().map(|flaw| format!("\t{flaw} = error\n")).collect();
     Ok(format!(
         "[core]\n\thooksPath = \"{hooks}\"\n\talternateRefsCommand = true\n[transfer]\n\tfsckObjects = true\n\tunpackLimit = 1\n\
          [receive]\n\tfsckObjects = true\n\tunpackLimit = 1\n\tmaxInputSize = {}\n\tdenyDeletes = true\n\tdenyNonFastForwards = true\n\
-         \tadvertisePushOptions = false\n\tshallowUpdate = false\n\tautogc = false\n[receive \"fsck\"]\n\tnulInCommit = error\n\
+         \tadvertisePushOptions = false\n\tshallowUpdate = false\n\tautogc = false\n[receive \"fsck\"]\n{flaws}\
          [uploadpack]\n\tallowFilter = true\n\tadvertiseBundleURIs = false\n",
         shared.config.largest_push
     ))

@@ -2,12 +2,16 @@
 //!
 //! Loopback only; every wait has an end.
 
+mod agreement;
 mod diffs;
 mod forge;
+mod isolation;
 mod mirror;
 mod publish;
 mod push;
 mod sandbox;
+mod script;
+mod search;
 mod secrecy;
 
 use std::path::PathBuf;
@@ -41,7 +45,7 @@ fn internal_command() -> Vec<String> {
 }
 
 /// All files below a directory.
-fn files_below(directory: &std::path::Path) -> Vec<PathBuf> {
+pub(super) fn files_below(directory: &std::path::Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();

@@ -11,15 +11,20 @@ use async_trait::async_trait;
 use bollard::Docker;
 use bollard::errors::Error;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
 };
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
+use tokio::sync::watch;
 
-use super::{Config, Ended, Engine, EngineFacts, Sandbox, SandboxError, SandboxSpec};
+use super::{Config, Ended, Engine, EngineFacts, Sandbox, SandboxError, SandboxSpec, Survey};
 use crate::message::SandboxId;
 
+mod image;
+mod memory;
+mod seccomp;
 mod spec;
+mod survey;
 
 /// A pull may take long; everything else may not.
 const PULL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
@@ -74,6 +79,22 @@ impl DockerEngine {
         Ok(slot.insert(agreed).clone())
     }
 
+    /// An image that may be used and is there.
+    async fn image(&self, image: &str) -> Result<image::Image, SandboxError> {
+        let client = self.client().await?;
+        let images = image::Images {
+            client: &client,
+            rules: &self.config.images,
+            pull: self.config.pull,
+            timeout: self.timeout(),
+        };
+        let found = images.require(image).await;
+        if matches!(found, Err(SandboxError::Connect { .. })) {
+            self.forget().await;
+        }
+        found
+    }
+
     /// Forgets the connection, so that the next call agrees anew: the engine may have been replaced by another version.
     async fn forget(&self) {
         *self.client.lock().await = None;
@@ -89,6 +110,7 @@ impl Engine for DockerEngine {
                 version: info.server_version.unwrap_or_default(),
                 api: client.client_version().to_string(),
                 runtime: info.default_runtime.unwrap_or_default(),
+                runtimes: survey::names(info.runtimes),
             }),
             Err(error) => {
                 self.forget().await;
@@ -99,44 +121,39 @@ impl Engine for DockerEngine {
         }
     }
 
-    async fn require_image(&self, image: &str) -> Result<(), SandboxError> {
+    async fn survey(&self) -> Result<Survey, SandboxError> {
         let client = self.client().await?;
-        match within(self.timeout(), client.inspect_image(image)).await {
-            Ok(_) => return Ok(()),
-            Err(Error::DockerResponseServerError { status_code: 404, .. }) => {}
-            Err(error) => {
-                self.forget().await;
-                return Err(SandboxError::Connect {
-                    detail: sentence(&error),
-                });
-            }
+        survey::survey(&client, self.timeout()).await
+    }
+
+    async fn require_image(&self, image: &str) -> Result<(), SandboxError> {
+        self.image(image).await.map(drop)
+    }
+
+    async fn require_runtime(&self, runtime: &str) -> Result<(), SandboxError> {
+        let known = self.check().await?.runtimes;
+        if known.iter().any(|name| name == runtime) {
+            return Ok(());
         }
-        if !self.config.pull {
-            return Err(SandboxError::ImageMissing {
-                image: image.to_owned(),
-            });
-        }
-        let options = CreateImageOptionsBuilder::default().from_image(image).build();
-        let pulled = client
-            .create_image(Some(options), None, None)
-            .try_for_each(|_| async { Ok(()) });
-        within(PULL_TIMEOUT, pulled)
-            .await
-            .map_err(|error| SandboxError::PullImage {
-                image: image.to_owned(),
-                detail: sentence(&error),
-            })
+        Err(SandboxError::RuntimeMissing {
+            runtime: runtime.to_owned(),
+            known: known.join(", "),
+        })
     }
 
     async fn start(&self, spec: &SandboxSpec) -> Result<Arc<dyn Sandbox>, SandboxError> {
         let client = self.client().await?;
         let name = spec::container_name(spec.id);
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
-        let body = spec::create_body(&self.config, spec);
-        let sandbox = DockerSandbox {
+        // By its id: between this look and the start nobody can put another image under the name.
+        let image = self.image(&spec.image).await?;
+        let profile = seccomp::profile(&self.config.seccomp)?;
+        let body = spec::create_body(&self.config, spec, &image, profile.as_deref());
+        let mut sandbox = DockerSandbox {
             client: client.clone(),
             name: name.clone(),
             timeout: self.timeout(),
+            memory: None,
         };
         let created = within(self.timeout(), client.create_container(Some(options), body)).await;
         if let Err(error) = created {
@@ -147,10 +164,17 @@ impl Engine for DockerEngine {
                     image: spec.image.clone(),
                 });
             }
+            // The engine refuses a runtime that it does not have, in words of its own.
+            if let (Some(runtime), Error::DockerResponseServerError { status_code: 400, .. }) = (&spec.runtime, &error)
+            {
+                self.require_runtime(runtime).await?;
+            }
             return Err(SandboxError::Create {
                 detail: sentence(&error),
             });
         }
+        // Before the start: nothing that is killed is missed.
+        sandbox.memory = Some(memory::MemoryWatch::start(client.clone(), name.clone()));
         if let Err(error) = within(
             self.timeout(),
             client.start_container(&name, None::<StartContainerOptions>),
@@ -195,6 +219,7 @@ impl Engine for DockerEngine {
                 client: client.clone(),
                 name,
                 timeout: self.timeout(),
+                memory: None,
             };
             // One that cannot be removed does not keep the others.
             match sandbox.remove().await {
@@ -211,6 +236,8 @@ struct DockerSandbox {
     client: Docker,
     name: String,
     timeout: Duration,
+    /// Of one that was started here.
+    memory: Option<memory::MemoryWatch>,
 }
 
 #[async_trait]
@@ -236,6 +263,12 @@ impl Sandbox for DockerSandbox {
             Err(_) => false,
         };
         Ok(Ended { status, out_of_memory })
+    }
+
+    fn memory_kills(&self) -> watch::Receiver<u64> {
+        self.memory
+            .as_ref()
+            .map_or_else(|| watch::Sender::new(0).subscribe(), memory::MemoryWatch::kills)
     }
 
     async fn remove(&self) -> Result<(), SandboxError> {

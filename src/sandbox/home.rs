@@ -18,6 +18,7 @@ const LONGEST_SOCKET_PATH: usize = 107;
 /// The parent shuts out other users of the machine; the leaf lets the sandbox's user pass, because it alone is mounted.
 #[derive(Debug)]
 pub struct SandboxHome {
+    id: SandboxId,
     root: PathBuf,
 }
 
@@ -28,7 +29,7 @@ impl SandboxHome {
     /// The state directory's path is too long for a socket, or the directories cannot be made.
     pub fn create(state: &Path, id: SandboxId) -> Result<Self, SandboxError> {
         let root = state.join("sandboxes").join(id.to_string());
-        let home = Self { root };
+        let home = Self { id, root };
         let socket = home.socket();
         if socket.as_os_str().len() > LONGEST_SOCKET_PATH {
             return Err(SandboxError::Prepare {
@@ -41,6 +42,12 @@ impl SandboxHome {
         make_directory(&home.root, 0o700)?;
         make_directory(&home.socket_directory(), 0o711)?;
         Ok(home)
+    }
+
+    /// The sandbox's identity.
+    #[must_use]
+    pub fn id(&self) -> SandboxId {
+        self.id
     }
 
     /// The directory that is mounted.
@@ -73,11 +80,20 @@ impl SandboxHome {
     /// # Errors
     /// It cannot be removed.
     pub async fn remove(&self) -> Result<(), SandboxError> {
-        match tokio::fs::remove_dir_all(&self.root).await {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(prepare(&self.root, &error)),
-        }
+        remove_tree(&self.root).await
+    }
+}
+
+/// Removes directories of sandboxes with all that sandboxes left in them.
+///
+/// # Errors
+/// They cannot be removed.
+pub async fn remove_tree(root: &Path) -> Result<(), SandboxError> {
+    let path = root.to_owned();
+    match tokio::task::spawn_blocking(move || super::disk::remove::remove(&path)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(prepare(root, &error)),
+        Err(error) => Err(prepare(root, &error)),
     }
 }
 

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use futures::future::try_join_all;
 
 use super::connections::{Connected, Connection, Connections};
+use super::credential::Asked;
 use super::failure::Failure;
-use super::{Rooms, expiry, identity};
-use crate::forge::ProjectFacts;
-use crate::grant::{Identity, ProjectGrant, SessionLimits, Trailers, branch};
+use super::{Rooms, expiry, identity, visibility};
+use crate::forge::{ProjectFacts, Visibility};
+use crate::grant::{Egress, Identity, ProjectGrant, SessionLimits, Trailers, branch};
 use crate::message::task::{Limits, ProjectRequest};
 use crate::message::{
     BranchName, Capabilities, ConnectionName, EventBody, ForgeKind, ProjectKey, Publish, Reason, Right, Task,
@@ -37,7 +38,10 @@ pub(super) struct Admitted {
 pub fn credentials(rooms: &Rooms, task: &Task) -> Result<BTreeMap<ConnectionName, Secret>, Failure> {
     task.connections
         .iter()
-        .map(|(name, connection)| Ok((name.clone(), (rooms.credentials)(&connection.credential)?)))
+        .map(|(name, connection)| {
+            let asked = Asked::of(Some(task.session), connection);
+            Ok((name.clone(), (rooms.credentials)(&connection.credential, &asked)?))
+        })
         .collect()
 }
 
@@ -83,11 +87,28 @@ pub(super) async fn admit(
             project(rooms, task, request, directory, connection).await
         });
     let admitted = try_join_all(looked_up).await?;
+    refuse_mix(rooms, task, &admitted, progress).await?;
     for message in admitted.iter().filter_map(|one| one.cannot_push.clone()) {
         let code = Reason::ScopeMissing.as_str().to_owned();
         progress.state(EventBody::Warning { code, message }).await;
     }
     Ok(admitted)
+}
+
+/// A session over a public and another project could carry what it reads in the one into the other.
+async fn refuse_mix(rooms: &Rooms, task: &Task, admitted: &[Admitted], progress: &Progress) -> Result<(), Failure> {
+    let seen: Vec<_> = admitted
+        .iter()
+        .map(|one| (&one.grant.key, one.facts.visibility))
+        .collect();
+    let Some(mix) = visibility::mix(&seen) else {
+        return Ok(());
+    };
+    visibility::allow(rooms.config.mixed_visibility, task.mixed_visibility, &mix)
+        .map_err(|sentence| Failure::new(Reason::MixedVisibility, sentence))?;
+    let code = Reason::MixedVisibility.as_str().to_owned();
+    progress.state(EventBody::Warning { code, message: mix }).await;
+    Ok(())
 }
 
 /// Looks one project up and says what the session may do there.
@@ -168,6 +189,8 @@ async fn by_git(rooms: &Rooms, request: &ProjectRequest, connected: &Connected) 
         web_url,
         may_push: true,
         archived: false,
+        // git does not tell.
+        visibility: Visibility::Private,
     })
 }
 
@@ -237,6 +260,12 @@ pub(super) fn limits(rooms: &Rooms, task: &Task) -> SessionLimits {
         turn: Limits::lower(rooms.config.turn_limit(), task.limits.turn_s),
         idle: Limits::lower(rooms.config.idle_limit(), task.limits.idle_s),
     }
+}
+
+/// The way out that the task asks for, where the operator allows it.
+pub(super) fn egress(rooms: &Rooms, task: &Task) -> Result<Egress, Failure> {
+    let granted = rooms.egress.grant(task.egress.as_ref());
+    granted.map_err(|error| Failure::new(Reason::EgressRefused, error.to_string()))
 }
 
 /// Where each project is cloned: by its own name, with its connection and path where names collide.

@@ -3,6 +3,7 @@
 //! All that a model wrote goes through [`crate::grant::neutral`]. No section is ever empty: what the agent did not say is written from the branch.
 
 use crate::agent::sections::Sections;
+use crate::gateway::egress::Counted;
 use crate::grant::neutral;
 use crate::message::{ProjectKey, SessionId};
 
@@ -24,6 +25,8 @@ pub struct Branch {
     pub files: Vec<(String, u64, u64)>,
     /// Whether there is more than is listed.
     pub truncated: bool,
+    /// What a reviewer is to look at first, one sentence each, harmless already.
+    pub warnings: Vec<String>,
 }
 
 /// A change request of the same session on another project.
@@ -52,6 +55,8 @@ pub struct Parts<'a> {
     pub user: &'a str,
     /// The other change requests of the session.
     pub sisters: &'a [Sister],
+    /// The ways out that were refused, and how many more there were.
+    pub unreached: &'a (Vec<Counted>, u64),
 }
 
 /// The title.
@@ -88,6 +93,13 @@ pub fn description(parts: &Parts<'_>) -> String {
     let mut section = |name: &str, body: String| {
         text.push_str(&format!("## {name}\n\n{}\n\n", body.trim_end()));
     };
+    if !branch.warnings.is_empty() {
+        let list: Vec<String> = branch.warnings.iter().map(|warning| format!("- {warning}")).collect();
+        section(
+            "Look at this before you merge",
+            bounded(&list.join("\n"), LONGEST_SECTION),
+        );
+    }
     section("Changes", said(&sections.changes, changes_from(branch)));
     section("Approach", said(&sections.approach, approach_from(branch)));
     section("Trade-offs", said(&sections.trade_offs, trade_offs_from(branch)));
@@ -109,6 +121,9 @@ pub fn description(parts: &Parts<'_>) -> String {
             .collect();
         section("Belongs together with", list.join("\n"));
     }
+    if !parts.unreached.0.is_empty() {
+        section("Refused network access", unreached(parts.unreached));
+    }
     let closing = format!(
         "---\nWritten by {} for {} in a cofferdam session. The agent's text above was not edited by a person.\nCofferdam-Session: {}\n",
         neutral::line(parts.agent, 80),
@@ -118,6 +133,34 @@ pub fn description(parts: &Parts<'_>) -> String {
     format!("{}\n\n{closing}", bounded(text.trim_end(), LONGEST - closing.len() - 2))
 }
 
+/// What the agent tried to reach: a reviewer should know, and may wonder why.
+fn unreached((each, beyond): &(Vec<Counted>, u64)) -> String {
+    let mut lines = vec!["The sandbox asked for these hosts and did not reach them:".to_owned()];
+    for one in each.iter().take(MOST_LISTED) {
+        let times = if one.times == 1 {
+            "once".to_owned()
+        } else {
+            format!("{} times", one.times)
+        };
+        let port = if one.port == 0 {
+            String::new()
+        } else {
+            format!(" port {}", one.port)
+        };
+        lines.push(format!(
+            "- {}{port}, {times} ({})",
+            neutral::code(&one.host),
+            one.rule.as_str()
+        ));
+    }
+    let unlisted: u64 = each.iter().skip(MOST_LISTED).map(|one| one.times).sum();
+    let more = beyond.saturating_add(unlisted);
+    if more > 0 {
+        lines.push(format!("- and {more} more"));
+    }
+    lines.join("\n")
+}
+
 fn changes_from(branch: &Branch) -> String {
     let mut lines: Vec<String> = branch
         .commits
@@ -125,10 +168,9 @@ fn changes_from(branch: &Branch) -> String {
         .take(MOST_LISTED)
         .map(|(subject, _)| format!("- {}", neutral::line(subject, 200)))
         .collect();
-    let (added, deleted) = branch
-        .files
-        .iter()
-        .fold((0, 0), |(a, d), (_, added, deleted)| (a + added, d + deleted));
+    let (added, deleted) = branch.files.iter().fold((0_u64, 0_u64), |(a, d), (_, added, deleted)| {
+        (a.saturating_add(*added), d.saturating_add(*deleted))
+    });
     lines.push(format!(
         "\n{} changed, {added} lines added, {deleted} deleted:",
         count(branch.files.len(), "file")
@@ -148,7 +190,8 @@ fn approach_from(branch: &Branch) -> String {
         .iter()
         .filter(|(_, body)| !body.trim().is_empty())
         .take(MOST_LISTED)
-        .map(|(subject, body)| format!("{}: {}", neutral::line(subject, 200), neutral::text(body)))
+        // Apart: behind a subject a fence would be none, and what it holds would be live; and "Closes" would meet what it closes.
+        .map(|(subject, body)| format!("{}:\n\n{}", neutral::line(subject, 200), neutral::text(body)))
         .collect();
     if bodies.is_empty() {
         format!(
@@ -171,11 +214,15 @@ fn trade_offs_from(branch: &Branch) -> String {
     } else {
         "- no test is among the changed files".to_owned()
     });
-    if let Some((path, added, deleted)) = branch.files.iter().max_by_key(|(_, added, deleted)| added + deleted) {
+    if let Some((path, added, deleted)) = branch
+        .files
+        .iter()
+        .max_by_key(|(_, added, deleted)| added.saturating_add(*deleted))
+    {
         lines.push(format!(
             "- most of the change is in {} ({} lines)",
             neutral::code(path),
-            added + deleted
+            added.saturating_add(*deleted)
         ));
     }
     lines.join("\n")
@@ -191,15 +238,15 @@ fn bounded(text: &str, longest: usize) -> String {
         return text.to_owned();
     }
     let note = "\n\n(cut: the text was longer)";
-    let mut end = longest.saturating_sub(note.len());
+    let mut end = longest.saturating_sub(note.len() + neutral::LONGEST_FENCE + 1);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
     let end = text[..end].rfind('\n').unwrap_or(end);
     let kept = &text[..end];
     // A fence that the cut left open would swallow what follows.
-    let open = kept.lines().filter(|line| line.starts_with("```")).count() % 2 == 1;
-    format!("{kept}{}{note}", if open { "\n```" } else { "" })
+    let closing = neutral::open_fence(kept).map_or_else(String::new, |ticks| format!("\n{}", "`".repeat(ticks)));
+    format!("{kept}{closing}{note}")
 }
 
 #[cfg(test)]
@@ -214,6 +261,7 @@ mod tests {
             agent: "opencode",
             user: "Ada Example",
             sisters,
+            unreached: const { &(Vec::new(), 0) },
         }
     }
 
@@ -222,6 +270,7 @@ mod tests {
             commits: vec![("Add greeting".into(), "It was missing.".into())],
             files: vec![("src/hello.rs".into(), 3, 1)],
             truncated: false,
+            warnings: Vec::new(),
         }
     }
 
@@ -280,7 +329,9 @@ mod tests {
 
         ## Approach
 
-        Add greeting: It was missing.
+        Add greeting:
+
+        It was missing.
 
         ## Trade-offs
 
@@ -299,6 +350,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_reviewer_must_know_comes_first() {
+        let mut branch = branch();
+        branch.warnings = vec!["It changes `x`.".into(), "It changes `y`.".into()];
+        let text = description(&parts(&Sections::default(), &branch, &[]));
+        assert!(
+            text.starts_with(
+                "## Look at this before you merge\n\n- It changes `x`.\n- It changes `y`.\n\n## Changes\n"
+            ),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn a_long_text_is_cut_and_still_names_the_session() {
         let long = Sections {
             changes: "word @all\n".repeat(40_000),
@@ -308,6 +372,50 @@ mod tests {
         assert!(text.encode_utf16().count() <= 65_536 && text.len() <= LONGEST);
         assert!(text.contains("(cut: the text was longer)") && text.contains("Cofferdam-Session: 0190c2f0"));
         assert!(text.contains("## Trade-offs") && !text.contains("@all"));
+    }
+
+    /// Found by fuzzing.
+    #[test]
+    fn a_cut_closes_the_fence_that_is_open_and_a_body_s_fence_stands_at_the_margin() {
+        let long = Sections {
+            changes: format!("````\n```\n{}", "word\n".repeat(4_000)),
+            ..Sections::default()
+        };
+        let text = description(&parts(&long, &branch(), &[]));
+        assert!(text.contains("word\n````\n\n(cut: the text was longer)"), "{text:.100}");
+        let branch = Branch {
+            commits: vec![("Add it".into(), "```\n\n@all\n```".into())],
+            files: vec![("a".into(), u64::MAX, u64::MAX)],
+            truncated: false,
+            ..Branch::default()
+        };
+        let text = description(&parts(&Sections::default(), &branch, &[]));
+        assert!(text.contains("Add it:\n\n```\n\n@all\n```"), "{text}");
+    }
+
+    #[test]
+    fn refused_hosts_are_listed_as_harmless_text() {
+        let one = |host: &str, times| Counted {
+            host: host.to_owned(),
+            port: 443,
+            rule: crate::grant::egress::Rule::Host,
+            times,
+        };
+        let mut each = vec![one("pkgs.example", 3), one("a`b@all[x](http://y)\n# z", 1)];
+        each.extend((0..40).map(|n| one(&format!("h{n}.example"), 2)));
+        let sections = Sections::default();
+        let branch = branch();
+        let text = description(&Parts {
+            unreached: &(each, 5),
+            ..parts(&sections, &branch, &[])
+        });
+        assert!(text.contains("## Refused network access"), "{text}");
+        assert!(text.contains("- `pkgs.example` port 443, 3 times (host)"), "{text}");
+        assert!(
+            text.contains("- and 29 more") && text.lines().all(|line| line != "# z"),
+            "{text}"
+        );
+        assert!(!description(&parts(&sections, &branch, &[])).contains("Refused network"));
     }
 
     #[test]

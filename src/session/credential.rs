@@ -1,14 +1,18 @@
 //! Looks up the credentials that tasks name, inside what the operator allows.
 //!
 //! A task comes from the queue and is not trusted with the worker's files or environment: a file is a bare name in one directory, a
-//! variable's name has a prefix. Never logs a value.
+//! variable's name has a prefix, and a sealed token goes only where it was sealed for. Never logs a value.
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::message::Credential;
+use crate::message::task::ConnectionRequest;
+use crate::message::{Credential, ForgeKind, SessionId};
 use crate::secret::Secret;
+
+mod identities;
+mod sealed;
 
 /// Largest credential file that is read, in bytes.
 const LARGEST_FILE: u64 = 64 * 1024;
@@ -21,6 +25,12 @@ pub struct Config {
     pub directory: Option<PathBuf>,
     /// What a variable's name must begin with.
     pub env_prefix: String,
+    /// Files with the worker's own keys (`cofferdam keygen`), by which `{"sealed": ...}` is opened: tried in order, so that a new key goes in
+    /// front and the old one stays until no task is sealed to it. Readable by the worker's user alone. Read anew at each use.
+    pub identities: Vec<PathBuf>,
+    /// Whether a sealed token must name the address that it may be sent to. Otherwise whoever can put messages into the queue can make the
+    /// worker show a token that names none to a forge of his choice, unless `forge.allowed_urls` forbids it.
+    pub require_bound: bool,
     /// Whether tasks may carry tokens in clear. The broker, its disk and its administrators then see them.
     pub allow_plain: bool,
 }
@@ -30,6 +40,8 @@ impl Default for Config {
         Self {
             directory: None,
             env_prefix: "COFFERDAM_TOKEN_".to_owned(),
+            identities: Vec::new(),
+            require_bound: false,
             allow_plain: false,
         }
     }
@@ -46,6 +58,20 @@ pub enum CredentialError {
         /// What would be accepted.
         rule: String,
     },
+    /// A sealed credential that cannot be opened, or not for this use.
+    #[error("the sealed credential cannot be used: {rule}")]
+    Sealed {
+        /// Why, and what to do.
+        rule: String,
+    },
+    /// A key of the worker cannot be used.
+    #[error("the worker's identity file {} cannot be used: {detail}", path.display())]
+    Identity {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// The name is allowed, and there is nothing.
     #[error("the credential {name:?} names nothing on this worker: {remedy}")]
     Missing {
@@ -56,23 +82,57 @@ pub enum CredentialError {
     },
 }
 
+/// What a credential is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The session; `None` outside of any.
+    pub session: Option<SessionId>,
+    /// The forge that will be shown it.
+    pub forge: ForgeKind,
+    /// That forge's address, as it was given.
+    pub url: Option<&'a str>,
+}
+
+impl<'a> Asked<'a> {
+    /// For a connection of a session.
+    #[must_use]
+    pub fn of(session: Option<SessionId>, connection: &'a ConnectionRequest) -> Self {
+        Self {
+            session,
+            forge: connection.forge,
+            url: connection.url.as_deref(),
+        }
+    }
+}
+
 impl Config {
+    /// The public keys that credentials can be sealed to, the first to be tried first.
+    ///
+    /// # Errors
+    /// A file cannot be read, is readable by others, or holds no key.
+    pub fn recipients(&self) -> Result<Vec<String>, CredentialError> {
+        let all = identities::read(&self.identities)?;
+        Ok(all.iter().map(crate::secret::seal::Identity::recipient).collect())
+    }
+
     /// Reads the credential that a task names.
     ///
     /// # Errors
-    /// The name is not allowed, or names nothing.
+    /// The name is not allowed, or names nothing; a sealed one is for another key, another use, or damaged.
     pub fn resolve(
         &self,
         credential: &Credential,
+        asked: &Asked<'_>,
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Secret, CredentialError> {
         match credential {
+            Credential::Sealed(text) => sealed::open(self, text, asked),
             Credential::Env(name) => self.read_variable(name, environment),
             Credential::File(name) => self.read_file(name),
             Credential::Plain(secret) if self.allow_plain => Ok(secret.clone()),
             Credential::Plain(_) => Err(CredentialError::Refused {
                 name: "plain".into(),
-                rule: "this worker takes no token in clear; name a file or a variable instead, or let the operator set credentials.allow_plain".into(),
+                rule: "this worker takes no token in clear; seal it, or name a file or a variable instead, or let the operator set credentials.allow_plain".into(),
             }),
         }
     }
@@ -145,8 +205,13 @@ mod tests {
             directory: Some(directory.path().to_owned()),
             ..Config::default()
         };
+        let asked = Asked {
+            session: None,
+            forge: ForgeKind::Gitlab,
+            url: None,
+        };
         let read = |credential: Credential| {
-            config.resolve(&credential, |name| {
+            config.resolve(&credential, &asked, |name| {
                 (name == "COFFERDAM_TOKEN_A" || name == "PATH").then(|| "value".into())
             })
         };

@@ -31,7 +31,9 @@ impl Failure {
 impl From<CredentialError> for Failure {
     fn from(error: CredentialError) -> Self {
         let reason = match &error {
-            CredentialError::Refused { .. } => Reason::CredentialRefused,
+            CredentialError::Refused { .. } | CredentialError::Sealed { .. } | CredentialError::Identity { .. } => {
+                Reason::CredentialRefused
+            }
             CredentialError::Missing { .. } => Reason::CredentialMissing,
         };
         Self::new(reason, error.to_string())
@@ -61,6 +63,8 @@ impl From<SandboxError> for Failure {
         let reason = match &error {
             SandboxError::Connect { .. } => Reason::SandboxUnavailable,
             SandboxError::ImageMissing { .. } | SandboxError::PullImage { .. } => Reason::ImageMissing,
+            SandboxError::ImageRefused { .. } => Reason::ImageRefused,
+            SandboxError::RuntimeMissing { .. } => Reason::RuntimeMissing,
             SandboxError::Create { .. }
             | SandboxError::Start { .. }
             | SandboxError::Wait { .. }
@@ -126,6 +130,7 @@ impl From<RepositoryError> for Failure {
             | RepositoryError::PushOption { .. }
             | RepositoryError::NothingToKeep
             | RepositoryError::Keep { .. } => Reason::Internal,
+            RepositoryError::Scan { .. } => Reason::ReviewNeeded,
             RepositoryError::MirrorBusy { .. }
             | RepositoryError::Answer { .. }
             | RepositoryError::TooLarge { .. }

@@ -12,7 +12,7 @@ use super::steering::Cause;
 use super::verdict::commit_message;
 use super::{Session, admit, tell, workspace};
 use crate::grant::Grant;
-use crate::message::{EventBody, ProjectKey, ProjectOutcome};
+use crate::message::{EventBody, ProjectKey, ProjectOutcome, Reason, Uncommitted};
 
 /// How long a sandbox may take to hand over its commits after a failure.
 const KEEPING: Duration = Duration::from_secs(45);
@@ -57,19 +57,20 @@ impl Session<'_> {
             Some(Cause::Discard | Cause::OwnershipLost) => return Vec::new(),
             Some(Cause::Publish | Cause::WorkerStopped) | None => {}
         }
+        // What filled the workspace is not to be committed on top.
+        let uncommitted = if failure.reason == Reason::DiskFull {
+            Uncommitted::Discard
+        } else {
+            self.task.uncommitted
+        };
         if let Ok(inside) = self.live.inside() {
-            let taking =
-                join_all(
-                    self.work.iter().filter(|work| work.ended.get().is_none()).map(|work| {
-                        let message = commit_message(&admit::title(self.task), "");
-                        let inside = inside.clone();
-                        async move {
-                            workspace::collect(&inside, &work.admitted.grant, self.task.uncommitted, &message).await
-                        }
-                    }),
-                );
+            let taking = join_all(self.work.iter().filter(|work| work.ended.get().is_none()).map(|work| {
+                let message = commit_message(&admit::title(self.task), "");
+                let inside = inside.clone();
+                async move { workspace::collect(&inside, &work.admitted.grant, uncommitted, &message).await }
+            }));
             // The sandbox may hang or be gone; what is in staging already is safe either way.
-            let taking = self.live.while_alive(async {
+            let taking = self.live.while_keeping(async {
                 workspace::quiet(&inside).await;
                 Ok(taking.await)
             });

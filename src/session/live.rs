@@ -2,22 +2,25 @@
 //!
 //! Lives in the worker's scope: the session's deadline and cancellation do not reach it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
 use super::failure::Failure;
-use super::{HeldSandbox, Rooms};
-use crate::gateway::{Gateway, Inside};
+use super::guard::{Guard, Watched};
+use super::{HeldSandbox, Rooms, space};
+use crate::gateway::{Gateway, Inside, egress};
 use crate::message::{Reason, SandboxId, SessionId};
+use crate::progress::Progress;
 use crate::sandbox::home::SandboxHome;
 use crate::sandbox::{Sandbox, SandboxError, SandboxSpec, Workspace};
 
 /// How long `inside` may take to report after the container started.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long after a failure inside the end of the whole sandbox may still show.
-const AFTERMATH: Duration = Duration::from_millis(300);
+/// How long after a failure inside its cause may still show: the end of the whole sandbox, or a word of the engine about memory.
+const AFTERMATH: Duration = Duration::from_millis(700);
 
 /// The sandbox of a session and what belongs to it.
 #[derive(Default)]
@@ -29,27 +32,54 @@ pub(super) struct Live {
     /// The start goes on when the session is cut in the middle of it, so that there is something to remove.
     starting: Option<JoinHandle<Result<Arc<dyn Sandbox>, SandboxError>>>,
     sandbox: Option<Arc<dyn Sandbox>>,
+    /// The workspace on disk; another sandbox's where that one came before.
+    workspace: Option<PathBuf>,
+    guard: Option<Guard>,
 }
 
 impl Live {
-    /// Starts a sandbox and waits for `inside`.
-    pub(super) async fn start(&mut self, rooms: &Rooms, image: &str) -> Result<(), Failure> {
-        let id = SandboxId::random();
-        let home = SandboxHome::create(&rooms.state_dir, id)?;
-        let workspace_directory = match rooms.sandbox.workspace {
-            Workspace::Tmpfs => None,
-            Workspace::Directory => Some(home.create_workspace(rooms.sandbox.uid)?),
+    /// Makes the workspace on disk before anything is started, so that another sandbox may work in it first.
+    pub(super) fn make_workspace(&mut self, rooms: &Rooms) -> Result<PathBuf, Failure> {
+        let home = SandboxHome::create(&rooms.state_dir, SandboxId::random())?;
+        let path = self.home.insert(home).create_workspace(rooms.sandbox.uid)?;
+        Ok(self.workspace.insert(path).clone())
+    }
+
+    /// What will work in the workspace of another.
+    pub(super) fn in_workspace(path: PathBuf) -> Self {
+        Self {
+            workspace: Some(path),
+            ..Self::default()
+        }
+    }
+
+    /// Starts a sandbox and waits for `inside`. Without a runtime it is the engine's default one.
+    pub(super) async fn start(
+        &mut self,
+        rooms: &Rooms,
+        image: &str,
+        runtime: Option<&str>,
+        progress: &Arc<Progress>,
+    ) -> Result<(), Failure> {
+        if self.workspace.is_none() && rooms.sandbox.workspace == Workspace::Directory {
+            self.make_workspace(rooms)?;
+        }
+        let home = match self.home.take() {
+            Some(home) => home,
+            None => SandboxHome::create(&rooms.state_dir, SandboxId::random())?,
         };
+        let home = self.home.insert(home);
+        let id = home.id();
         let gateway = Gateway::open(&home.socket())?;
         let spec = SandboxSpec {
             id,
             image: image.to_owned(),
+            runtime: runtime.map(str::to_owned),
             worker: rooms.owner(),
             socket_directory: home.socket_directory(),
             tools_directory: rooms.tools_directory.clone(),
-            workspace_directory,
+            workspace_directory: self.workspace.clone(),
         };
-        self.home = Some(home);
         let gateway = self.gateway.insert(gateway);
         let engine = rooms.engine.clone();
         self.held = Some(rooms.live_sandboxes.hold(id));
@@ -72,6 +102,17 @@ impl Live {
             }
         };
         self.sandbox = Some(sandbox.clone());
+        let workspace = self.workspace.clone().map(|path| (path, rooms.sandbox.workspace_bytes));
+        self.guard = Some(Guard::start(
+            Watched {
+                id,
+                workspace,
+                disk: rooms.disk.clone(),
+                metrics: rooms.metrics.clone(),
+                progress: progress.clone(),
+            },
+            sandbox.as_ref(),
+        ));
         let inside = tokio::select! {
             inside = gateway.inside(HELLO_TIMEOUT) => inside?,
             ended = sandbox.wait() => return Err(sandbox_ended(ended)),
@@ -80,9 +121,11 @@ impl Live {
         Ok(())
     }
 
-    /// Sets the gateway's routes.
-    pub(super) fn serve(&self, router: axum::Router) -> Result<(), Failure> {
-        self.gateway.as_ref().ok_or_else(not_started)?.serve(router);
+    /// Sets the gateway's routes and opens the way out.
+    pub(super) fn serve(&self, router: axum::Router, egress: Arc<egress::Proxy>) -> Result<(), Failure> {
+        let gateway = self.gateway.as_ref().ok_or_else(not_started)?;
+        gateway.serve(router);
+        gateway.serve_egress(egress);
         Ok(())
     }
 
@@ -91,29 +134,67 @@ impl Live {
         self.inside.clone().ok_or_else(not_started)
     }
 
-    /// Goes on with something for as long as the sandbox lives.
+    /// Goes on with something for as long as the sandbox lives and keeps its limits.
     pub(super) async fn while_alive<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        let (Some(sandbox), Some(inside)) = (&self.sandbox, &self.inside) else {
+        self.guarded(false, work).await
+    }
+
+    /// The same after a failure, for what takes the committed work: a workspace that is a little over its limit does not end it.
+    pub(super) async fn while_keeping<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        self.guarded(true, work).await
+    }
+
+    async fn guarded<T>(
+        &self,
+        while_keeping: bool,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let (Some(sandbox), Some(inside), Some(guard)) = (&self.sandbox, &self.inside, &self.guard) else {
             return Err(not_started());
         };
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
             done = work => match done {
-                Err(failure) => Err(first_cause(failure, sandbox.as_ref(), inside).await),
-                done => done,
+                Err(failure) => Err(first_cause(failure, sandbox.as_ref(), inside, guard).await),
+                Ok(done) => return Ok(done),
             },
+            failure = guard.full(while_keeping) => Err(failure),
             ended = sandbox.wait() => Err(sandbox_ended(ended)),
             () = inside.gone() => Err(connection_ended(sandbox.as_ref()).await),
-        }
+        };
+        ended.map_err(|mut failure| {
+            guard.add_kills(&mut failure);
+            failure
+        })
+    }
+
+    /// Where the workspace is on disk, if it is there.
+    pub(super) fn workspace(&self) -> Option<PathBuf> {
+        self.workspace.clone()
+    }
+
+    /// What the sandbox itself says is full, where it can still be asked.
+    pub(super) async fn full(&self) -> Option<String> {
+        space::full(self.inside.as_ref()?).await
     }
 
     /// Removes everything. Called once, at the end of every session; says what could not be removed.
-    pub(super) async fn close(mut self, rooms: &Rooms, session: SessionId) {
+    pub(super) async fn close(self, rooms: &Rooms, session: SessionId) {
+        self.close_sandbox(session).await;
+        if let Err(error) = rooms.repositories.remove_session(session).await {
+            tracing::error!(%session, %error, "a session's repositories were not removed");
+        }
+    }
+
+    /// Removes the sandbox and its directories; says what could not be removed, and whether nothing of it runs any more.
+    pub(super) async fn close_sandbox(mut self, session: SessionId) -> bool {
+        let mut gone = true;
         if let Some(starting) = self.starting.take()
             && let Ok(Ok(sandbox)) = starting.await
         {
             self.sandbox = Some(sandbox);
         }
+        drop(self.guard.take());
         // The connections go first: what still runs in the sandbox can then do no more.
         drop(self.inside.take());
         drop(self.gateway.take());
@@ -121,6 +202,7 @@ impl Live {
             && let Err(error) = sandbox.remove().await
         {
             tracing::error!(%session, %error, "a sandbox was not removed; the reaper will try again");
+            gone = false;
         }
         drop(self.held.take());
         if let Some(home) = self.home.take()
@@ -128,9 +210,7 @@ impl Live {
         {
             tracing::error!(%session, %error, "a sandbox's directory was not removed");
         }
-        if let Err(error) = rooms.repositories.remove_session(session).await {
-            tracing::error!(%session, %error, "a session's repositories were not removed");
-        }
+        gone
     }
 }
 
@@ -138,16 +218,38 @@ fn not_started() -> Failure {
     Failure::new(Reason::Internal, "the sandbox is not started")
 }
 
-/// The end of a sandbox ends what runs in it, and is often seen there first: an agent that was killed with its sandbox did not fail by itself.
-async fn first_cause(failure: Failure, sandbox: &dyn Sandbox, inside: &Inside) -> Failure {
+/// The end of a sandbox ends what runs in it, and is often seen there first: an agent that was killed with its sandbox, or for memory, did
+/// not fail by itself. Neither did one that had no room to write.
+async fn first_cause(failure: Failure, sandbox: &dyn Sandbox, inside: &Inside, guard: &Guard) -> Failure {
     let may_follow = matches!(
         failure.reason,
-        Reason::AgentFailed | Reason::CloneFailed | Reason::SandboxFailed
+        Reason::AgentFailed | Reason::CloneFailed | Reason::SandboxFailed | Reason::SetUpFailed
     );
-    if may_follow && tokio::time::timeout(AFTERMATH, inside.gone()).await.is_ok() {
-        connection_ended(sandbox).await
-    } else {
-        failure
+    if !may_follow {
+        return failure;
+    }
+    tokio::select! {
+        biased;
+        () = inside.gone() => return connection_ended(sandbox).await,
+        () = guard.starved() => {
+            let message = format!(
+                "the sandbox ran out of memory, a process in it was killed, and then {}: ask for less at a time, or let the operator raise \
+                 sandbox.memory_bytes",
+                failure.message
+            );
+            return Failure::new(Reason::OutOfMemory, message);
+        }
+        () = tokio::time::sleep(AFTERMATH) => {}
+    }
+    match space::full(inside).await {
+        Some(place) => Failure::new(
+            Reason::DiskFull,
+            format!(
+                "{place} in the sandbox is full: ask for less at a time, or let the operator raise sandbox.workspace_bytes ({})",
+                failure.message
+            ),
+        ),
+        None => failure,
     }
 }
 

@@ -1,4 +1,5 @@
-//! What control messages ask of a running session besides stopping it: a fresh credential, a connection to drop. Each is answered by an event.
+//! What control messages ask of a running session besides stopping it: a fresh credential, a connection to drop, an
+//! answer that a project waits for. Each is answered by an event.
 //!
 //! Runs beside the path for as long as the session lives, so that publishing can wait for what arrives here.
 
@@ -11,7 +12,9 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use super::checks::{Answers, Known};
 use super::connections::{Connected, Connections};
+use super::credential::Asked;
 use super::failure::Failure;
 use super::publish::Work;
 use super::steering::{Cause, Order, OrderKind, Steering};
@@ -19,7 +22,7 @@ use super::{Rooms, workspace};
 use crate::forge::TokenKind;
 use crate::gateway::Inside;
 use crate::gateway::git::GitRoutes;
-use crate::message::{ConnectionName, Credential, EventBody, Reason, Task, Uncommitted};
+use crate::message::{ConnectionName, Credential, EventBody, ProjectKey, Reason, Task, Uncommitted};
 use crate::progress::Progress;
 
 /// How long the sandbox may take to hand over what is committed when a connection is dropped.
@@ -34,6 +37,10 @@ pub(super) struct Open {
     pub(super) connections: Connections,
     /// What tools say on the forges at this moment.
     pub(super) speaking: TaskTracker,
+    /// The credentials that this session knows, to be looked for in what leaves.
+    pub(super) known: Known,
+    /// What projects wait to be told.
+    pub(super) answers: Answers,
     work: Arc<Mutex<Vec<Arc<Work>>>>,
     inside: Arc<OnceLock<Arc<Inside>>>,
     git: Arc<OnceLock<Arc<GitRoutes>>>,
@@ -117,6 +124,7 @@ async fn obey_one(
             replace(rooms, task, open, progress, &connection, &credential).await
         }
         OrderKind::Disconnect { connection } => disconnect(open, progress, steering, &connection).await,
+        OrderKind::Answer { project, publish } => answer(open, &project, publish),
     };
     let (applied, message) = match done {
         Ok(said) => (true, said),
@@ -165,8 +173,9 @@ async fn replace(
         return refused(format!("this session has no connection {name} yet"));
     };
     let before = connection.current()?;
-    let secret = (rooms.credentials)(credential)?;
+    let secret = (rooms.credentials)(credential, &Asked::of(Some(task.session), request))?;
     progress.mask_also(&secret);
+    open.known.add(&secret);
     let fresh = Connected::ask(rooms, task, request, &secret).await?;
     // Commits bear the first token's user, and the rights were looked up for that one.
     match before.is_same_user(&fresh) {
@@ -210,6 +219,20 @@ async fn same_installation(
     let message =
         format!("nobody can tell whether the credential is of the same user as that of {name}: it is not taken");
     Err(Failure::new(Reason::CredentialRefused, message))
+}
+
+/// Hands an answer to the project that waits for it.
+fn answer(open: &Open, project: &ProjectKey, publish: bool) -> Result<String, Failure> {
+    let work = open.work();
+    let refused = |message: String| Err(Failure::new(Reason::ReviewNeeded, message));
+    if !work.iter().any(|work| work.admitted.grant.key == *project) {
+        return refused(format!("this session has no project {project}"));
+    }
+    match open.answers.give(project, publish) {
+        Ok(()) if publish => Ok(format!("the work in {project} is published")),
+        Ok(()) => Ok(format!("the work in {project} is kept")),
+        Err(message) => refused(message),
+    }
 }
 
 /// Drops a connection: first the credential, then what was worked on with it.

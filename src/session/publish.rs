@@ -13,9 +13,11 @@ use super::Rooms;
 use super::admit::Admitted;
 use super::change_text::{self, Branch, Parts, Sister};
 use super::failure::Failure;
+use super::orders::Open;
 use super::steering::Steering;
 use crate::agent::sections::Sections;
 use crate::forge::{ChangeRequest, ChangeRequestText, ForgeError, Opened};
+use crate::gateway::egress::Counted;
 use crate::message::outcome::ChangeRequestRef;
 use crate::message::{CommitId, EventBody, ProjectOutcome, Publish, Reason, Right, SessionId};
 use crate::progress::Progress;
@@ -59,6 +61,8 @@ pub(super) struct Publishing<'a> {
     pub(super) progress: &'a Progress,
     /// When it is stopped, the session shall not wait for anybody.
     pub(super) steering: &'a Steering,
+    /// What the session knows and waits for.
+    pub(super) open: &'a Open,
     pub(super) words: Words<'a>,
 }
 
@@ -68,6 +72,8 @@ pub(super) struct Words<'a> {
     pub(super) publish: Publish,
     pub(super) title: Option<&'a str>,
     pub(super) sections: Sections,
+    /// What the sandbox asked for and did not reach, and how many more.
+    pub(super) unreached: (Vec<Counted>, u64),
     pub(super) agent: &'a str,
     pub(super) user: &'a str,
 }
@@ -146,12 +152,26 @@ impl Publishing<'_> {
             let message = "the commits are kept on the worker, as the task asked";
             return Published::ended(work.kept(Reason::Kept, message).await);
         }
+        let sections = sections(words, left.wish.as_ref());
+        let checked = match self.check_work(work, &head, &sections, left.wish.as_ref()).await {
+            Ok(checked) => checked,
+            Err(failure) => return Published::ended(work.kept(failure.reason, &failure.message).await),
+        };
         if let Some(missing) = &work.admitted.cannot_push {
             return Published::ended(work.offered(missing).await);
         }
-        let branch = branch_of(work, &head).await;
-        let sections = sections(words, left.wish.as_ref());
+        let warnings = match self.review(work, checked).await {
+            Ok(warnings) => warnings,
+            Err(failure) => return Published::ended(work.kept(failure.reason, &failure.message).await),
+        };
+        let branch = Branch {
+            warnings,
+            ..branch_of(work, &head).await
+        };
         let text = self.text(&branch, &sections, left.wish.as_ref(), sisters);
+        if let Err(failure) = self.check_text(work, &text).await {
+            return Published::ended(work.kept(failure.reason, &failure.message).await);
+        }
         match self.publish(work, &head, &text).await {
             Ok((mut outcome, opened)) => {
                 let open = opened.map(|opened| {
@@ -334,6 +354,7 @@ fn describe(words: &Words<'_>, sections: &Sections, branch: &Branch, sisters: &[
         agent: words.agent,
         user: words.user,
         sisters,
+        unreached: &words.unreached,
     })
 }
 
@@ -392,6 +413,7 @@ fn from_inspection(inspection: Inspection) -> Branch {
         commits,
         files,
         truncated: inspection.truncated,
+        warnings: Vec::new(),
     }
 }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio_util::task::TaskTracker;
 
-use super::Rooms;
+use super::orders::Open;
 use super::publish::Work;
 use super::steering::Steering;
+use super::{Rooms, checks};
 use crate::forge::inspect::FileDiff;
 use crate::message::ProjectKey;
 use crate::progress::Progress;
@@ -27,7 +27,7 @@ pub(super) fn of(
     work: &[Arc<Work>],
     progress: &Arc<Progress>,
     steering: &Steering,
-    speaking: &TaskTracker,
+    open: &Open,
 ) -> Reach {
     let readers = work.iter().map(|work| {
         let grant = &work.admitted.grant;
@@ -46,7 +46,14 @@ pub(super) fn of(
         }),
         diffs: Arc::new(Readers(readers.collect())),
         may_act: Arc::new(move || steering.is_owned()),
-        speaking: speaking.clone(),
+        speaking: open.speaking.clone(),
+        refuse: {
+            let (known, rules) = (open.known.clone(), checks::rules(rooms));
+            Arc::new(move |text| {
+                let found = known.wanted(rules.clone()).in_text("", text);
+                found.into_iter().next().map(|found| found.says)
+            })
+        },
         tell: Arc::new(move |event| {
             let progress = progress.clone();
             Box::pin(async move { progress.state(event).await })

@@ -1,6 +1,6 @@
 //! What the sessions of one worker share, and their settings. Values only: nothing here runs.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,13 +8,17 @@ use std::time::Duration;
 use serde::Deserialize;
 use sha2::Digest as _;
 
+use super::checks::CiFiles;
 use super::credential;
+use super::visibility::MixedVisibility;
 use crate::agent::Agents;
 use crate::forge::Connect;
+use crate::gateway::egress;
 use crate::gateway::model;
 use crate::message::{AgentName, Credential, SandboxId};
 use crate::metrics::Metrics;
-use crate::repository::Repositories;
+use crate::repository::{Repositories, scan};
+use crate::sandbox::disk::Disk;
 use crate::sandbox::{self, Engine};
 use crate::secret::Secret;
 
@@ -36,6 +40,14 @@ pub struct Config {
     pub credential_wait_s: u64,
     /// How often a session whose worker died is begun again before its task is dead-lettered.
     pub most_takeovers: u32,
+    /// How long work that needs somebody's word waits for the control message `answer`, in seconds; then it is kept and not published.
+    pub answer_wait_s: u64,
+    /// What follows when the work changes files that run on their own: CI files, hooks of common tools.
+    pub ci_files: CiFiles,
+    /// Whether a session may be over public and other projects together.
+    pub mixed_visibility: MixedVisibility,
+    /// The search for credentials in what is published.
+    pub secret_scan: scan::Config,
 }
 
 impl Default for Config {
@@ -48,6 +60,10 @@ impl Default for Config {
             grace_s: 10,
             credential_wait_s: 15 * 60,
             most_takeovers: 2,
+            answer_wait_s: 15 * 60,
+            ci_files: CiFiles::Flag,
+            mixed_visibility: MixedVisibility::Ask,
+            secret_scan: scan::Config::default(),
         }
     }
 }
@@ -67,7 +83,8 @@ impl Config {
 }
 
 /// Looks up a credential that a task names.
-pub type Credentials = dyn Fn(&Credential) -> Result<Secret, credential::CredentialError> + Send + Sync;
+pub type Credentials =
+    dyn Fn(&Credential, &credential::Asked<'_>) -> Result<Secret, credential::CredentialError> + Send + Sync;
 
 /// What all sessions of a worker share.
 pub struct Rooms {
@@ -79,20 +96,34 @@ pub struct Rooms {
     pub sandbox: sandbox::Config,
     /// Where the worker's state lives.
     pub state_dir: PathBuf,
+    /// The disk on which it is.
+    pub disk: Arc<Disk>,
     /// The directory with `inside` and the hooks.
     pub tools_directory: PathBuf,
     /// The configured agents.
     pub agents: Agents,
+    /// The configured tenants.
+    pub tenants: super::tenant::Tenants,
     /// The agent of tasks that name none.
     pub default_agent: Option<AgentName>,
+    /// The secrets of agents' set-ups.
+    pub set_up_secrets: BTreeMap<AgentName, super::SetUpSecrets>,
     /// The configured model endpoints.
     pub models: model::Endpoints,
+    /// What the operator says of the way out.
+    pub egress: Arc<egress::Config>,
+    /// Finds the addresses of hosts that sandboxes may reach.
+    pub resolver: Arc<dyn egress::Resolve>,
     /// Looks credentials up.
     pub credentials: Box<Credentials>,
     /// Makes forge clients.
     pub connect: Arc<dyn Connect>,
     /// Mirrors and staging.
     pub repositories: Repositories,
+    /// What credentials look like.
+    pub secret_rules: Arc<scan::Rules>,
+    /// The worker's own keys that a session's work may not hold: those of models.
+    pub own_keys: Vec<Secret>,
     /// The container engine.
     pub engine: Arc<dyn Engine>,
     /// What operators see.
@@ -104,6 +135,14 @@ pub struct Rooms {
 }
 
 impl Rooms {
+    /// Removes the directories of sandboxes that a killed worker left. Only at the start, while nobody holds one.
+    ///
+    /// # Errors
+    /// They cannot be removed.
+    pub async fn remove_left_homes(&self) -> Result<(), sandbox::SandboxError> {
+        sandbox::home::remove_tree(&self.state_dir.join("sandboxes")).await
+    }
+
     /// By what this worker's sandboxes are known on an engine that others use too: two workers of one host and name differ in their state.
     #[must_use]
     pub fn owner(&self) -> String {

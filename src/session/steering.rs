@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::message::{ConnectionName, Credential};
+use crate::message::{ConnectionName, Credential, ProjectKey};
 
 /// Why a session shall stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,13 @@ pub enum OrderKind {
     Disconnect {
         /// The connection.
         connection: ConnectionName,
+    },
+    /// Answer what a project waits for.
+    Answer {
+        /// The project.
+        project: ProjectKey,
+        /// Whether its work is published.
+        publish: bool,
     },
 }
 

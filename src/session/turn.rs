@@ -24,6 +24,21 @@ impl Started {
     pub(super) fn last_words(&self) -> String {
         self.process.as_ref().map(Process::errors).unwrap_or_default()
     }
+
+    /// Waits until the last words of an agent that ended are here.
+    pub(super) fn settle(&self) -> impl Future<Output = ()> + Send + use<> {
+        let settling = self.process.as_ref().map(Process::settle);
+        async move {
+            if let Some(settling) = settling {
+                settling.await;
+            }
+        }
+    }
+
+    /// How much more it wrote there, in bytes.
+    pub(super) fn dropped_errors(&self) -> u64 {
+        self.process.as_ref().map(Process::dropped_errors).unwrap_or_default()
+    }
 }
 
 /// Seeds the agent's files and starts it.
@@ -166,6 +181,10 @@ impl command::Run for Running {
 
     async fn stop(&mut self) {
         let _ = self.inside.signal(self.process.id(), 15).await;
+    }
+
+    fn dropped_errors(&self) -> u64 {
+        self.process.dropped_errors()
     }
 
     fn last_words(&self) -> String {

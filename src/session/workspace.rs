@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::failure::Failure;
 use crate::gateway::inside::Command;
-use crate::gateway::{HTTP_PORT, Inside};
+use crate::gateway::{HTTP_PORT, Inside, PROXY_PORT};
 use crate::grant::{Grant, ProjectGrant, Trailers};
 use crate::message::{EventBody, Reason, Uncommitted};
 use crate::progress::Progress;
@@ -32,9 +32,18 @@ pub(super) fn remote(project: &ProjectGrant) -> String {
     )
 }
 
-/// The environment of every process in the sandbox.
+/// The environment of every process in the sandbox. The way out is named at every level: a proxy's refusal says more than a dead network.
 pub(super) fn base_environment() -> Vec<(String, String)> {
-    [
+    let proxy = format!("http://127.0.0.1:{PROXY_PORT}");
+    let proxies = [
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+    ];
+    let plain = [
         ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
         ("HOME", HOME),
         ("USER", "agent"),
@@ -43,14 +52,17 @@ pub(super) fn base_environment() -> Vec<(String, String)> {
         ("GIT_CONFIG_SYSTEM", GIT_CONFIG),
         ("GIT_TERMINAL_PROMPT", "0"),
         ("COFFERDAM_TRAILERS", TRAILERS),
-        ("NO_PROXY", "127.0.0.1,localhost"),
-        ("no_proxy", "127.0.0.1,localhost"),
+        ("NO_PROXY", "127.0.0.1,::1,localhost"),
+        ("no_proxy", "127.0.0.1,::1,localhost"),
     ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .to_vec()
+    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    plain
+        .into_iter()
+        .chain(proxies.map(|name| (name.to_owned(), proxy.clone())))
+        .collect()
 }
 
-/// Opens the gateway's port and writes git's settings and the trailers.
+/// Opens the gateway's ports and writes git's settings and the trailers.
 pub(super) async fn prepare(inside: &Inside, grant: &Grant) -> Result<(), Failure> {
     // For repositories that are not our clones; those have trailers of their own.
     let trailers = grant
@@ -62,6 +74,7 @@ pub(super) async fn prepare(inside: &Inside, grant: &Grant) -> Result<(), Failur
     let git_config = git_config(grant);
     tokio::try_join!(
         inside.listen(HTTP_PORT),
+        inside.listen(PROXY_PORT),
         inside.write_file(GIT_CONFIG, 0o644, &git_config),
         inside.write_file(TRAILERS, 0o644, &trailers),
     )?;
@@ -199,6 +212,59 @@ pub(super) async fn clone(
     Err(Failure::new(Reason::CloneFailed, message))
 }
 
+/// Takes over a project that the set-up cloned: the session's branch is checked out, now that no secret is in reach. What the set-up left in
+/// the tree stays, unless the branch has something else there.
+pub(super) async fn adopt(
+    inside: &Inside,
+    project: &ProjectGrant,
+    trailers: &Trailers,
+    branch_exists: bool,
+) -> Result<(), Failure> {
+    let (start, track) = if branch_exists {
+        (&project.branch, "--track")
+    } else {
+        (&project.base, "--no-track")
+    };
+    let script = "cd \"$1\" && dir=$(git rev-parse --git-dir) && printf '%s\\n' \"$5\" > \"$dir/cofferdam-trailers\" && \
+                  { git checkout -q \"$4\" -B \"$3\" \"origin/$2\" 2>/dev/null || git checkout -q -f \"$4\" -B \"$3\" \"origin/$2\"; } && \
+                  git symbolic-ref -q HEAD >/dev/null";
+    let process = inside
+        .spawn(Command {
+            argv: [
+                "sh",
+                "-c",
+                script,
+                "adopt",
+                &project.directory,
+                start.as_str(),
+                project.branch.as_str(),
+                track,
+                &trailers.lines().join("\n"),
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            env: base_environment(),
+            directory: WORKSPACE.to_owned(),
+        })
+        .await?;
+    let (exit, _, errors) = process.finish(0).await;
+    if exit.is_success() {
+        return Ok(());
+    }
+    let said: String = errors
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .chars()
+        .take(600)
+        .collect();
+    let message = format!(
+        "the branch {start} of {} could not be checked out after the set-up (status {}): {said}",
+        project.key, exit.status
+    );
+    Err(Failure::new(Reason::CloneFailed, message))
+}
+
 /// "Receiving objects:  42% (…)" as phase and percentage.
 fn clone_progress(line: &str) -> Option<(String, u8)> {
     let (phase, rest) = line.trim_start_matches("remote: ").split_once(':')?;
@@ -264,7 +330,8 @@ pub(super) async fn collect(
     let script = "exec 2>&1; hooks=$6; ours() { git -c core.hooksPath=\"$hooks\" \"$@\"; }; cd \"$1\" || exit 90; left=0; \
         dir=$(git rev-parse --git-dir) || exit 94; rm -f \"$dir/index.lock\" \"$dir/HEAD.lock\"; \
         find \"$dir/refs\" -name '*.lock' -type f -delete; \
-        if [ \"$2\" = yes ] && [ -n \"$(git status --porcelain)\" ]; then git add -A && ours commit -q --no-verify -m \"$3\" || left=91; fi; \
+        if [ \"$2\" = yes ]; then changes=$(git --no-optional-locks status --porcelain) || left=95; \
+        [ -z \"$changes\" ] || { git add -A && ours commit -q --no-verify -m \"$3\"; } || left=91; fi; \
         new=$(git rev-list --count HEAD --not --remotes=origin) || exit 92; \
         [ \"$new\" = 0 ] && exit $left; \
         ours push -q origin \"HEAD:refs/heads/$4\" && exit $left; \

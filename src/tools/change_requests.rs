@@ -112,6 +112,7 @@ impl Tools {
             if text.len() > LONGEST_ARGUMENT {
                 return refused(argument, "may have at most 32 KiB: shorten it".to_owned());
             }
+            self.without_secrets(argument, text)?;
         }
         let wish = Wish {
             title: wanted.title,

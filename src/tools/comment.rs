@@ -53,12 +53,15 @@ impl Tools {
         self.reach(named, Act::Comment)
     }
 
-    /// The text without its teeth: what a model wrote mentions nobody, closes nothing and commands nothing.
-    pub(super) fn comment_body(said: &str) -> Result<String, ToolError> {
+    /// The text without its teeth: what a model wrote mentions nobody, closes nothing and commands nothing. One with a credential is refused.
+    pub(super) fn comment_body(&self, said: &str) -> Result<String, ToolError> {
         if said.len() > LONGEST_ARGUMENT {
             return refused("body", "may have at most 32 KiB: shorten it".to_owned());
         }
+        self.without_secrets("body", said)?;
         let body = neutral::text(said);
+        // What was hidden between its characters is gone now.
+        self.without_secrets("body", &body)?;
         if body.trim().is_empty() {
             return refused("body", "must say something".to_owned());
         }

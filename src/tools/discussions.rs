@@ -103,7 +103,7 @@ impl Tools {
         let (project, at) = self.may_comment(wanted.project.as_deref())?;
         let number = number(wanted.number)?;
         let discussion = filter("discussion", wanted.discussion)?;
-        let body = Self::comment_body(&wanted.body)?;
+        let body = self.comment_body(&wanted.body)?;
         let _place = self.budget.call()?;
         // Looked at first, so that nothing is said where nobody reads it, and the user is told the address.
         let details = at.forge.change_request_details(&at.facts, number).await?;

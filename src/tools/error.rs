@@ -38,6 +38,14 @@ pub(super) enum ToolError {
         /// What would be accepted.
         rule: String,
     },
+    /// Words that would be shown to others hold a credential.
+    #[error("{argument} holds {holds}: nothing was sent; take it out, and say where it stands instead of what it is")]
+    HoldsSecret {
+        /// The argument.
+        argument: &'static str,
+        /// What it is, in words, never the value.
+        holds: String,
+    },
     /// The user's token may not do this.
     #[error("the user's token for {project} may not {act}: it needs {needs}; only the user can give another token")]
     ScopeMissing {

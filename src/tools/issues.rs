@@ -196,7 +196,7 @@ impl Tools {
     ) -> Result<Json<Posted>, ToolError> {
         let (project, at) = self.may_comment(wanted.project.as_deref())?;
         let number = number(wanted.number)?;
-        let body = Self::comment_body(&wanted.body)?;
+        let body = self.comment_body(&wanted.body)?;
         let _place = self.budget.call()?;
         // Looked at first, so that a number of the other kind is refused, and the user is told the address.
         let details = at.forge.issue(&at.facts, number).await?;

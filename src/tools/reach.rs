@@ -18,6 +18,9 @@ use crate::message::{EventBody, ForgeKind, ProjectKey, Right};
 /// Tells the session what happened; the future ends when it is told.
 pub type Tell = Arc<dyn Fn(EventBody) -> BoxFuture<'static, ()> + Send + Sync>;
 
+/// Says what a text holds that must not leave.
+pub type Refuse = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// Finds the forge of a project with the credential of this moment.
 pub type Find = Arc<dyn Fn(&ProjectKey) -> Option<ForgeProject> + Send + Sync>;
 
@@ -35,6 +38,8 @@ pub struct Reach {
     pub tell: Tell,
     /// Whether the session may leave a trace on a forge at this moment: not while another worker may be taking it over.
     pub may_act: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Why a text may not leave: the credential that it holds, in words.
+    pub refuse: Refuse,
     /// What is being said right now, even if the agent hung up: the session waits for it.
     pub speaking: TaskTracker,
 }
@@ -155,6 +160,14 @@ impl Act {
 }
 
 impl Tools {
+    /// Refuses words that hold a credential: what a tool is given here is shown to others, or to strangers.
+    pub(super) fn without_secrets(&self, argument: &'static str, text: &str) -> Result<(), ToolError> {
+        match (self.reach.refuse)(text) {
+            Some(holds) => Err(ToolError::HoldsSecret { argument, holds }),
+            None => Ok(()),
+        }
+    }
+
     /// The project that an argument names, or the only one.
     pub(super) fn choose(&self, named: Option<&str>) -> Result<&ProjectGrant, ToolError> {
         let projects = &self.grant.projects;

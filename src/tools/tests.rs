@@ -68,6 +68,7 @@ impl World {
             },
             diffs: Arc::clone(&self.diffs),
             may_act: Arc::new(|| true),
+            refuse: Arc::new(|text| text.contains("hush").then(|| "what looks like a token".to_owned())),
             speaking: tokio_util::task::TaskTracker::new(),
             tell: Arc::new(move |event| {
                 told.lock().unwrap().push(event);
@@ -155,6 +156,7 @@ fn grant() -> Grant {
         publish: Publish::ChangeRequest,
         uncommitted: Uncommitted::Commit,
         may_comment: false,
+        egress: crate::grant::Egress::default(),
         limits: SessionLimits {
             session: second,
             turn: second,

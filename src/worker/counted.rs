@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::message::{Event, SessionId};
+use crate::message::{Event, EventBody, SessionId};
 use crate::metrics::Metrics;
 use crate::queue::{Again, Claimed, Delivery, Queue, QueueError};
 
@@ -33,6 +33,11 @@ impl Queue for Counted {
     async fn publish(&self, event: &Event) -> Result<(), QueueError> {
         let published = self.queue.publish(event).await;
         self.metrics.amqp_publish(published.is_ok());
+        if let EventBody::OutputDropped { bytes, .. } = &event.data.body
+            && published.is_ok()
+        {
+            self.metrics.output_dropped(*bytes);
+        }
         published
     }
 

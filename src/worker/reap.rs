@@ -18,11 +18,8 @@ pub async fn sandboxes(rooms: &Rooms) {
 /// At the start, before any session: what a killed worker left in the state directory.
 pub async fn left_by_a_killed_worker(rooms: &Rooms) {
     sandboxes(rooms).await;
-    let directory = rooms.state_dir.join("sandboxes");
-    if let Err(error) = tokio::fs::remove_dir_all(&directory).await
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!(%error, directory = %directory.display(), "directories of former sandboxes could not be removed");
+    if let Err(error) = rooms.remove_left_homes().await {
+        tracing::warn!(%error, "directories of former sandboxes could not be removed");
     }
     let sessions = match rooms.repositories.sessions() {
         Ok(sessions) => sessions,

@@ -21,11 +21,14 @@ from datetime import datetime
 from pathlib import Path
 
 import amqp
+import gateway
 
 IMAGE = "cofferdam/sandbox-scripted:test"
 PROMPTED_GOAL = 1.6  # times docker run
 API_GOAL = 3
 MEMORY_GOAL = 60.0  # MB with IDLE sessions
+REQUEST_GOAL = 1.0  # ms that the gateway adds to a request to a model
+CLONE_GOAL = 1.2  # times a clone from the mirror
 IDLE = 10
 STEPS = ["claimed", "grant", "connected", "mirror", "granted", "sandbox", "clone", "cloned", "turn", "turn_started"]
 
@@ -112,6 +115,8 @@ class Worker:
 
     def __init__(self, processes, options, directory, forge, broker):
         self.prefix = f"bench-{os.getpid()}"
+        self.state = directory / "state"
+        self.model_port = gateway.serve_model()
         self.forge = forge
         self.name = self.prefix
         config = directory / "worker.toml"
@@ -120,7 +125,8 @@ class Worker:
             f'[sandbox]\ninside = "{options.inside}"\n[forge]\nallow_http = true\n[credentials]\nenv_prefix = "COFFERDAM_TOKEN_"\n'
             f'[queue]\nurl = "{broker}"\nprefix = "{self.prefix}"\n[admin]\nlisten = ""\n'
             f'[agents.scripted]\nimage = "{IMAGE}"\ncommand = ["scripted-agent", "acp"]\n'
-            'co_author = "Scripted Agent <scripted@agents.example>"\n'
+            'co_author = "Scripted Agent <scripted@agents.example>"\nmodel = "bench"\n'
+            f'[models.bench]\nurl = "http://127.0.0.1:{self.model_port}"\n'
         )
         environment = {**os.environ, "COFFERDAM_TOKEN_LAB": "bench-token-value"}
         self.log = directory / "worker.log"
@@ -165,6 +171,19 @@ class Worker:
                 sys.exit(f"bench: an idle session ended with {event['data']['outcome']}")
             if not wanted:
                 return
+
+    def containers(self):
+        # A worker's label is its name and something of its state directory.
+        shown = '{{.ID}} {{.Label "dev.cofferdam.worker"}}'
+        command = ["docker", "ps", "--filter", "label=dev.cofferdam.worker", "--format", shown]
+        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()
+        return [line.split()[0] for line in listed if line.split()[1].startswith(f"{self.prefix}-")]
+
+    def is_of(self, container, path):
+        shown = "{{range .Mounts}}{{.Source}}\n{{end}}"
+        command = ["docker", "inspect", "--format", shown, container]
+        mounts = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split()
+        return str(path.parent) in mounts or str(path) in mounts
 
     def memory(self):
         """Megabytes (10^6) of resident memory, and of the share that it does not have in common with others."""
@@ -263,7 +282,37 @@ def measure(options, directory, processes, broker):
         resident, share = worker.memory()
         print(f"worker with {IDLE} idle sessions: {resident:.1f} MB resident (VmRSS), {share:.1f} MB proportional (Pss)")
         good &= verdict(f"worker memory with {IDLE} idle sessions", resident, MEMORY_GOAL, " MB", allowed)
+    good &= measure_gateway(worker, options, allowed)
     return good
+
+
+def measure_gateway(worker, options, allowed):
+    """In the sandbox of a session that does nothing."""
+    if not worker.containers():
+        worker.idle_sessions(1)
+    container = worker.containers()[0]
+    count, rounds = (100, 3) if options.quick else (300, 5)
+    straight, through = gateway.requests(container, worker.model_port, count, rounds)
+    added = statistics.median(through) - statistics.median(straight)
+    print(f"\nthe gateway, in a live session's sandbox; {len(through)} requests, {rounds * 3} clones, alternating")
+    print(f"{'':<52}{'median ms':>9}{'spread':>16}{'ratio':>9}")
+    fine_row("request straight to a server on loopback", straight, straight)
+    fine_row("the same through inside, socket, gateway", through, straight)
+    socket = next(path for path in worker.state.glob("sandboxes/**/*") if path.is_socket() and worker.is_of(container, path))
+    files, mirror, cloned = gateway.clones(worker.state, socket, "lab/bench/project", rounds * 3)
+    fine_row("git clone --bare from the mirror over HTTP", mirror, mirror)
+    ratio = fine_row("git clone --bare through the gateway", cloned, mirror)
+    fine_row("git clone --bare from the mirror as a directory", files, mirror)
+    good = verdict("what the gateway adds to a request, median", added, REQUEST_GOAL, " ms", allowed)
+    good &= verdict("git clone through the gateway, in clones from the mirror", ratio, CLONE_GOAL, "", allowed)
+    return good
+
+
+def fine_row(name, values, base):
+    ratio = statistics.median(values) / statistics.median(base)
+    spread = f"{min(values):.2f} - {max(values):.1f}"
+    print(f"{name:<52}{statistics.median(values):>9.2f}{spread:>16}{ratio:>9.2f}")
+    return ratio
 
 
 def remove_queues(broker, prefix):
@@ -288,7 +337,6 @@ def main():
         processes.end()
         remove_queues(broker, f"bench-{os.getpid()}")
         prefix = f"bench-{os.getpid()}"
-        # A worker's label is its name and something of its state directory.
         shown = '{{.ID}} {{.Label "dev.cofferdam.worker"}}'
         listed = subprocess.run(
             ["docker", "ps", "-a", "--filter", "label=dev.cofferdam.worker", "--format", shown], capture_output=True, text=True, check=False

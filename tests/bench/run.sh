@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 #
-# Measures what a session costs against `docker run`, and what a worker with idle sessions weighs. Sets everything up by itself.
+# Measures what a session costs against `docker run`, what a worker with idle sessions weighs, and what the gateway adds to a request and to
+# a clone. Sets everything up by itself.
 #
 #   tests/bench/run.sh              10 rounds; fails where a goal is missed
 #   tests/bench/run.sh --quick      5 rounds; fails where a goal is missed by more than half

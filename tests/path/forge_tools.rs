@@ -290,6 +290,7 @@ async fn serve(world: &World, told: &Arc<Mutex<Vec<EventBody>>>) -> String {
         publish: Publish::ChangeRequest,
         uncommitted: Uncommitted::Commit,
         may_comment: true,
+        egress: cofferdam::grant::Egress::default(),
         limits: SessionLimits {
             session: second,
             turn: second,
@@ -299,6 +300,7 @@ async fn serve(world: &World, told: &Arc<Mutex<Vec<EventBody>>>) -> String {
     let told = Arc::clone(told);
     let reach = Reach {
         may_act: Arc::new(|| true),
+        refuse: Arc::new(|_| None),
         speaking: tokio_util::task::TaskTracker::new(),
         project: Arc::new(move |key| projects.get(key).cloned()),
         diffs: Arc::new(Readers(readers)),

@@ -65,13 +65,20 @@ pub(crate) fn support(name: &str) -> PathBuf {
 }
 
 /// The static `inside`.
-fn inside() -> PathBuf {
+pub(crate) fn inside() -> PathBuf {
     let path = std::env::var_os("COFFERDAM_TEST_INSIDE").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/static/x86_64-unknown-linux-gnu/release/inside"),
         PathBuf::from,
     );
     assert!(path.exists(), "{} is missing: see tests/run.sh", path.display());
     path
+}
+
+/// The runtime that the tests are run on; the engine's default when absent.
+pub(crate) fn runtime() -> Option<String> {
+    std::env::var("COFFERDAM_TEST_RUNTIME")
+        .ok()
+        .filter(|name| !name.is_empty())
 }
 
 pub(crate) struct World {
@@ -135,8 +142,9 @@ impl World {
         self.directory.path().join("s")
     }
 
-    /// The configuration's text; `more` is appended.
+    /// The configuration's text; `more` is appended. Sandboxes run on `COFFERDAM_TEST_RUNTIME`, where that is set.
     pub(crate) fn config(&self, more: &str) -> PathBuf {
+        let runtime = runtime().map_or(String::new(), |name| format!("runtime = \"{name}\""));
         let text = format!(
             r#"
 worker = "{worker}"
@@ -145,6 +153,7 @@ default_agent = "scripted"
 [sandbox]
 inside = "{inside}"
 workspace_bytes = 268435456
+{runtime}
 [forge]
 allow_http = true
 [agents.scripted]

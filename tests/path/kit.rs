@@ -44,23 +44,27 @@ impl Daemon {
     }
 
     pub(crate) fn begin(world: &World, url: &str, prefix: &str, more: &str) -> Self {
+        Self::begin_logging(world, url, prefix, more, "info,lapin=off")
+    }
+
+    pub(crate) fn begin_logging(world: &World, url: &str, prefix: &str, more: &str, level: &str) -> Self {
         // The worker picks its port and logs it: a port picked here could be somebody else's by the time it listens.
         let config = world.config(&format!(
             "{more}\n[queue]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nheartbeat_s = 3\nticket_s = 2\n[admin]\nlisten = \"127.0.0.1:0\"\n"
         ));
-        Self::run(world, config, prefix, None)
+        Self::run(world, config, prefix, None, level)
     }
 
     /// Another worker of the same installation, with a state directory of its own.
     pub(crate) fn beside(&self, world: &World, name: &str) -> Self {
-        let other = Self::run(world, self.config.clone(), &self.prefix, Some(name));
+        let other = Self::run(world, self.config.clone(), &self.prefix, Some(name), "info,lapin=off");
         until(Duration::from_secs(30), "readiness", || {
             (other.status("/readyz") == 200).then_some(())
         });
         other
     }
 
-    fn run(world: &World, config: PathBuf, prefix: &str, beside: Option<&str>) -> Self {
+    fn run(world: &World, config: PathBuf, prefix: &str, beside: Option<&str>, level: &str) -> Self {
         let log = world
             .directory
             .path()
@@ -73,7 +77,7 @@ impl Daemon {
                 .env("COFFERDAM__WORKER", format!("{}-{name}", world.worker));
         }
         command
-            .env("COFFERDAM_LOG", "info,lapin=off")
+            .env("COFFERDAM_LOG", level)
             .arg("run")
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap());

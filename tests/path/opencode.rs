@@ -8,17 +8,17 @@ use serde_json::{Value, json};
 
 use crate::harness::{LAB, Process, World, support, until};
 
-const KEY: &str = "sk-canary-of-the-model-1234";
+pub(crate) const KEY: &str = "sk-canary-of-the-model-1234";
 
 /// A scripted model on loopback; its log tells what it saw.
-struct Model {
-    url: String,
-    log: std::path::PathBuf,
+pub(crate) struct Model {
+    pub(crate) url: String,
+    pub(crate) log: std::path::PathBuf,
     _process: Process,
 }
 
 impl Model {
-    fn start(world: &World) -> Self {
+    pub(crate) fn start(world: &World) -> Self {
         let (ready, log) = (
             world.directory.path().join("model.json"),
             world.directory.path().join("model.log"),

@@ -6,6 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::harness::{LAB, World};
 
+mod canaries;
+mod hunt;
+mod memory;
+mod rooms;
+mod sealed;
+
 const GITLAB_CANARY: &str = "glpat-canary-7f3a91c2d4";
 const GITHUB_CANARY: &str = "ghp_canary9e8d7c6b5a4f";
 const MODEL_CANARY: &str = "sk-canary-0a1b2c3d4e5f";
@@ -128,6 +134,8 @@ fn the_search_for_canaries_finds_what_is_there() {
             let prompt = format!("!shell printf %s%s glpat- canary-7f-control > /home/agent/left\n{SEARCH}");
             task["prompt"] = prompt.into();
         }
+        // Otherwise the branch would be named after the prompt, look like a token, and be masked in the outcome.
+        task["title"] = "Search".into();
         let ran = world.exec(&task);
         assert_eq!(ran.reason(), "published", "{}", ran.stderr);
         let branch = ran.of_project(LAB)["branch"].as_str().unwrap();

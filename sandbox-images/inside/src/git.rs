@@ -17,6 +17,9 @@ const MAX_TRAILERS_BYTES: u64 = 64 * 1024;
 const MAX_TRAILERS: usize = 64;
 const MAX_TRAILER_BYTES: usize = 1000;
 
+/// Makes git take every line for text: no message has this sign.
+pub(crate) const COMMENTS_ARE_TEXT: &str = "core.commentChar=\u{1}";
+
 /// Why git's part could not be done.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GitError {
@@ -135,7 +138,7 @@ fn is_word(argument: &OsStr) -> bool {
 pub(crate) fn add_arguments(trailers: &[OsString], comments: Comments) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = ["-c", "trailer.separators=:"].map(OsString::from).into();
     if comments == Comments::AreText {
-        arguments.extend(["-c", "core.commentChar=\u{1}"].map(OsString::from));
+        arguments.extend(["-c", COMMENTS_ARE_TEXT].map(OsString::from));
     }
     // `---` is a line like any other in a commit message.
     let fixed = [

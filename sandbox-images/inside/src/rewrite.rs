@@ -10,7 +10,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use crate::git::{Comments, Git, GitError, add_arguments, session_trailers};
+use crate::git::{COMMENTS_ARE_TEXT, Comments, Git, GitError, add_arguments, session_trailers};
 use commit::Commit;
 
 /// More new commits than this are no work of one session.
@@ -240,6 +240,8 @@ impl Rewriter {
         let arguments = [
             "-c",
             "trailer.separators=:",
+            "-c",
+            COMMENTS_ARE_TEXT,
             "interpret-trailers",
             "--parse",
             "--no-divider",
@@ -255,12 +257,7 @@ impl Rewriter {
     }
 
     fn with_trailers(&self, message: &[u8]) -> Result<Vec<u8>, RewriteError> {
-        let text = self.git.run(&["stripspace", "--strip-comments"], message)?;
-        let comments = if text.is_empty() && !message.is_empty() {
-            Comments::AreText
-        } else {
-            Comments::AreComments
-        };
+        // A commit's message has no comments any more, and no scissors: above a line that looks like them the trailers would not be last.
         // Exactly one newline at the end: without it git takes the last line and the trailers for one paragraph, and
         // empty lines would come after them.
         let mut message = message.to_vec();
@@ -268,7 +265,9 @@ impl Rewriter {
             message.pop();
         }
         message.push(b'\n');
-        Ok(self.git.run(&add_arguments(&self.trailers, comments), &message)?)
+        Ok(self
+            .git
+            .run(&add_arguments(&self.trailers, Comments::AreText), &message)?)
     }
 }
 

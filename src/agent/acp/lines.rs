@@ -9,6 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _,
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::tally::Tally;
 use super::update::{self, Update};
 use crate::agent::push_bounded;
 use crate::message::EventBody;
@@ -16,8 +17,24 @@ use crate::progress::Progress;
 
 /// Longest line that is read; a longer one is dropped and counted.
 const LONGEST_LINE: usize = 8 * 1024 * 1024;
-/// Most requests of an agent to us in its life. A well-behaved agent asks a few hundred times.
-const MOST_REQUESTS: u32 = 100_000;
+/// Most requests and answers of an agent to us in its life. A well-behaved agent sends a few hundred.
+const MOST_PASSED: u32 = 100_000;
+
+/// Where what an agent does is told.
+#[derive(Debug, Clone)]
+pub(super) struct Told {
+    pub(super) progress: Arc<Progress>,
+    pub(super) tally: Tally,
+}
+
+impl Told {
+    /// Tells what was only counted so far.
+    pub(super) async fn tell(&self) {
+        for event in self.tally.take() {
+            self.progress.state(event).await;
+        }
+    }
+}
 
 /// What the agent said in the running turn.
 #[derive(Debug, Clone, Default)]
@@ -43,17 +60,17 @@ pub(super) async fn filter(
     mut onward: impl AsyncWrite + Send + Unpin,
     said: Said,
     heard: watch::Sender<Instant>,
-    progress: Arc<Progress>,
+    told: Told,
 ) {
+    let Told { progress, tally } = &told;
     let mut reader = BufReader::with_capacity(64 * 1024, output);
     let mut calls = update::Calls::default();
-    let mut requests = 0_u32;
-    let mut dropped = 0_u64;
+    let mut count = 0_u32;
     loop {
         let line = match next_line(&mut reader).await {
             Ok(Some(Line::Whole(line))) => line,
             Ok(Some(Line::TooLong(bytes))) => {
-                dropped += bytes;
+                tally.dropped(bytes);
                 continue;
             }
             Ok(None) | Err(_) => break,
@@ -63,7 +80,7 @@ pub(super) async fn filter(
             continue;
         }
         let Ok(message) = serde_json::from_slice::<serde_json::Value>(&line) else {
-            dropped += line.len() as u64;
+            tally.dropped(line.len() as u64);
             continue;
         };
         if message.get("method").and_then(serde_json::Value::as_str) == Some("session/update") {
@@ -79,14 +96,12 @@ pub(super) async fn filter(
             continue;
         }
         if let Some(usage) = update::usage(&message) {
-            progress.state(usage).await;
+            tally.usage(usage);
         }
-        if message.get("method").is_some() {
-            requests += 1;
-            if requests > MOST_REQUESTS {
-                tracing::warn!("an agent made more requests than any agent needs; its connection is closed");
-                break;
-            }
+        count += 1;
+        if count > MOST_PASSED {
+            tracing::warn!("an agent sent more requests than any agent needs; its connection is closed");
+            break;
         }
         let passed = async {
             onward.write_all(&line).await?;
@@ -96,23 +111,16 @@ pub(super) async fn filter(
             break;
         }
     }
-    if dropped > 0 {
-        progress
-            .state(EventBody::OutputDropped {
-                what: "agent output that is no message".into(),
-                bytes: dropped,
-            })
-            .await;
-    }
+    told.tell().await;
 }
 
-enum Line {
+pub(super) enum Line {
     Whole(Vec<u8>),
     TooLong(u64),
 }
 
 /// The next line without its newline; never holds more than `LONGEST_LINE`.
-async fn next_line(reader: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> std::io::Result<Option<Line>> {
+pub(super) async fn next_line(reader: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> std::io::Result<Option<Line>> {
     let mut line = Vec::new();
     let mut skipped = 0_u64;
     loop {

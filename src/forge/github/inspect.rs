@@ -4,6 +4,8 @@
 
 mod checks;
 mod diff;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod search;
 mod talk;
 mod wire;

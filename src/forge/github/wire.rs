@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::forge::lenient::nullable;
 use crate::forge::text::{email, person, web_address};
-use crate::forge::{ChangeRequest, ProjectFacts};
+use crate::forge::{ChangeRequest, ProjectFacts, Visibility};
 use crate::message::{BranchName, CommitId, ProjectPath};
 
 /// Longest title that GitHub stores.
@@ -65,6 +65,11 @@ pub(super) struct Repository {
     /// In kilobytes; 0 is an empty one, or a very small one.
     #[serde(default)]
     pub(super) size: Option<u64>,
+    /// Not every route and server tells it; `private` is older.
+    #[serde(default)]
+    visibility: Option<String>,
+    #[serde(default)]
+    private: Option<bool>,
     #[serde(default)]
     permissions: Option<Permissions>,
 }
@@ -91,6 +96,15 @@ impl Repository {
             // Where the answer says nothing, the push decides.
             may_push: self.permissions.is_none_or(|permissions| permissions.push),
             archived: self.archived,
+            visibility: match (self.visibility.as_deref(), self.private) {
+                // What is private by either word is private.
+                (_, Some(true)) | (None, None) => match Visibility::of(self.visibility.as_deref()) {
+                    Visibility::Internal => Visibility::Internal,
+                    Visibility::Public | Visibility::Private => Visibility::Private,
+                },
+                (None, Some(false)) => Visibility::Public,
+                (word, _) => Visibility::of(word),
+            },
             path,
         })
     }
@@ -230,6 +244,23 @@ mod tests {
             user(r#"{"id":42,"login":"app[bot]"}"#).address("h"),
             "42+app[bot]@users.noreply.h"
         );
+    }
+
+    #[test]
+    fn who_may_see_it_is_private_unless_github_says_otherwise() {
+        for (fields, seen) in [
+            (r#","private":false"#, Visibility::Public),
+            (r#","private":true"#, Visibility::Private),
+            (r#","private":false,"visibility":"public""#, Visibility::Public),
+            (r#","private":true,"visibility":"internal""#, Visibility::Internal),
+            (r#","private":false,"visibility":"internal""#, Visibility::Internal),
+            (r#","private":true,"visibility":"public""#, Visibility::Private),
+            (r#","private":false,"visibility":"new word""#, Visibility::Private),
+            ("", Visibility::Private),
+        ] {
+            let text = format!(r#"{{"id":7,"full_name":"o/r"{fields}}}"#);
+            assert_eq!(repository(&text).unwrap().visibility, seen, "{fields}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Never trusts that a filter was applied: each row is looked at again. Never sends a line that GitLab would take for a command.
 
 mod diff;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod wire;
 
 use async_trait::async_trait;

@@ -28,6 +28,7 @@ fn facts() -> ProjectFacts {
         web_url: String::new(),
         may_push: true,
         archived: false,
+        visibility: crate::forge::Visibility::Private,
     }
 }
 

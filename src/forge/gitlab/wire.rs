@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::forge::lenient::nullable;
 use crate::forge::text::{email, one_line, person, web_address};
-use crate::forge::{ChangeRequest, ProjectFacts};
+use crate::forge::{ChangeRequest, ProjectFacts, Visibility};
 use crate::message::{BranchName, CommitId, ProjectPath};
 
 /// Longest title that GitLab stores.
@@ -88,6 +88,8 @@ pub(super) struct Project {
     #[serde(default, deserialize_with = "nullable")]
     archived: bool,
     #[serde(default)]
+    visibility: Option<String>,
+    #[serde(default)]
     permissions: Option<Permissions>,
 }
 
@@ -142,6 +144,7 @@ impl Project {
                 .unwrap_or_else(|| format!("{instance}/{path}")),
             may_push,
             archived: self.archived,
+            visibility: Visibility::of(self.visibility.as_deref()),
             path,
         })
     }
@@ -342,6 +345,25 @@ mod tests {
         }
         assert!(serde_json::from_str::<Branch>(r#"{"name":"x","commit":{"id":"HEAD"}}"#).is_err());
         assert!(serde_json::from_str::<Project>(r#"{"id":-1,"path_with_namespace":"a/b"}"#).is_err());
+    }
+
+    #[test]
+    fn who_may_see_it_is_private_unless_gitlab_says_otherwise() {
+        for (field, seen) in [
+            (r#","visibility":"public""#, Visibility::Public),
+            (r#","visibility":"internal""#, Visibility::Internal),
+            (r#","visibility":"private""#, Visibility::Private),
+            (r#","visibility":"new word""#, Visibility::Private),
+            (r#","visibility":null"#, Visibility::Private),
+            ("", Visibility::Private),
+        ] {
+            let text = format!(r#"{{"id":1,"path_with_namespace":"a/b"{field}}}"#);
+            assert_eq!(
+                project(&text).facts("https://h", true).unwrap().visibility,
+                seen,
+                "{field}"
+            );
+        }
     }
 
     #[test]

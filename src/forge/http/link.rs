@@ -17,7 +17,11 @@ const LONGEST: usize = 8192;
 ///
 /// # Errors
 /// The link leads outside the API; the sentence says where.
-pub(super) fn next_page(headers: &HeaderMap, current: &Url, address: &Address) -> Result<Option<Url>, String> {
+pub(in crate::forge) fn next_page(
+    headers: &HeaderMap,
+    current: &Url,
+    address: &Address,
+) -> Result<Option<Url>, String> {
     let Some(link) = headers
         .get_all(LINK)
         .iter()
@@ -29,7 +33,8 @@ pub(super) fn next_page(headers: &HeaderMap, current: &Url, address: &Address) -
     let Ok(url) = current.join(link) else {
         return Err(format!(
             "its link to the next page is no address: {}",
-            one_line(link, 100)
+            // A query could hold anything.
+            one_line(link.split(['?', '#']).next().unwrap_or_default(), 100)
         ));
     };
     if address.covers(&url) {
@@ -79,7 +84,7 @@ fn rebased(url: &Url, address: &Address) -> Option<Url> {
 ///
 /// # Errors
 /// It leads outside the API; the sentence says where.
-pub(super) fn redirect(headers: &HeaderMap, current: &Url, address: &Address) -> Result<Url, String> {
+pub(in crate::forge) fn redirect(headers: &HeaderMap, current: &Url, address: &Address) -> Result<Url, String> {
     let Some(location) = headers.get(LOCATION).and_then(|value| value.to_str().ok()) else {
         return Err("it redirects without saying where".to_owned());
     };
@@ -158,6 +163,12 @@ mod tests {
                 .contains("evil.example/steal")
         );
         assert!(next(&own, "<https://evil.example/api/v4/../../x>; rel=next").is_err());
+        // Found by fuzzing: what is no address was repeated whole.
+        let no_address = next(&own, "<https://forge.example:x/y?private_token=secret>; rel=next").unwrap_err();
+        assert!(
+            no_address.contains("no address") && !no_address.contains("secret"),
+            "{no_address}"
+        );
         let public = address("hub.example");
         assert!(next(&public, "<https://evil.example/api/v4/x>; rel=next").is_err());
         assert_eq!(

@@ -14,7 +14,7 @@ pub(in crate::forge) struct Rate(Mutex<Option<(Instant, u8)>>);
 
 impl Rate {
     /// Notes what an answer says. Limits of their own, such as that of GitHub's search, are not the token's.
-    pub(super) fn note(&self, headers: &HeaderMap, now: Instant) {
+    pub(in crate::forge) fn note(&self, headers: &HeaderMap, now: Instant) {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         if text("x-ratelimit-resource").is_some_and(|resource| resource != "core") {
             return;

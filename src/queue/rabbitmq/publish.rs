@@ -14,7 +14,7 @@ use super::super::{QueueError, Routed};
 use super::address::Settings;
 use super::connection::{Failure, Link, Live, limited};
 use super::topology::text;
-use crate::message::Event;
+use crate::message::{Event, redact};
 
 /// `delivery_mode` of a message that a broker keeps on disk, and of one that it does not.
 const PERSISTENT: u8 = 2;
@@ -114,7 +114,7 @@ impl Publisher {
         self.send(outgoing).await.map(drop).map_err(failed)
     }
 
-    /// Moves what is not a task to the dead-letter queue, with the reason.
+    /// Moves what is not a task to the dead-letter queue, with the reason, and without the tokens that its sender put into it.
     pub(super) async fn dead_letter(
         &self,
         body: &[u8],
@@ -141,7 +141,7 @@ impl Publisher {
             properties = properties.with_content_type(content_type.clone());
         }
         let queue = &self.settings.names.dead;
-        self.put(queue, body, properties).await.map_err(failed)
+        self.put(queue, &redact::body(body), properties).await.map_err(failed)
     }
 
     /// Puts a message into a queue by its name. An error when there is none.

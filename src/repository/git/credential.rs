@@ -1,12 +1,13 @@
-//! Hands a credential to git without writing it anywhere: a file that exists only in memory, inherited as an open descriptor.
+//! Hands a credential to git without writing it anywhere: a pipe that is read once, inherited as an open descriptor.
 //!
-//! git's credential protocol is line based, so a credential that holds a line break could say more than a password; it is refused.
+//! git gives every process that it starts its open descriptors, also those that read what an agent made (`pack-objects`, `index-pack`). Who asks
+//! first is the one that talks to the forge, before any of those is started; behind it the pipe is empty. git's credential protocol is line
+//! based, so a credential that holds a line break could say more than a password; it is refused.
 
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -15,11 +16,13 @@ use crate::repository::remote::Access;
 
 /// Where the helper finds the credential.
 pub(super) const CREDENTIAL_FD: i32 = 3;
+/// Longest user name and token together, in bytes: what a pipe holds without a reader, on every system. Tokens are far shorter.
+const LONGEST: usize = 4096;
 
-/// A credential for one origin, readable through an inherited descriptor only.
+/// A credential for one origin, readable once, through an inherited descriptor only.
 #[derive(Debug)]
 pub(crate) struct Credential {
-    file: File,
+    reader: OwnedFd,
     origin: String,
 }
 
@@ -29,28 +32,33 @@ impl Credential {
         if unusable(access.token.expose()) || unusable(&access.basic_user) {
             return Err(RepositoryError::Credential);
         }
-        let failed = |source| RepositoryError::State {
-            act: "make a file in memory for",
-            path: "credential".into(),
-            source,
-        };
-        let descriptor =
-            memfd_create(c"credential", MFdFlags::MFD_CLOEXEC).map_err(|error| failed(std::io::Error::from(error)))?;
-        let mut file = File::from(descriptor);
         let text = Zeroizing::new(format!(
             "username={}\npassword={}\n",
             access.basic_user,
             access.token.expose()
         ));
-        file.write_all(text.as_bytes()).map_err(failed)?;
+        if text.len() > LONGEST {
+            return Err(RepositoryError::Credential);
+        }
+        let failed = |source| RepositoryError::State {
+            act: "make a pipe for",
+            path: "credential".into(),
+            source,
+        };
+        // Both ends close on exec; the reading one is given a number of its own in git alone.
+        let (reader, writer) = std::io::pipe().map_err(failed)?;
+        // Closed right after: whoever reads next finds the end.
+        File::from(OwnedFd::from(writer))
+            .write_all(text.as_bytes())
+            .map_err(failed)?;
         Ok(Self {
-            file,
+            reader: reader.into(),
             origin: address.origin().ascii_serialization(),
         })
     }
 
     pub(super) fn into_descriptor(self) -> OwnedFd {
-        OwnedFd::from(self.file)
+        self.reader
     }
 
     /// The helper is asked for this origin only: scheme, host and port.
@@ -58,8 +66,8 @@ impl Credential {
         format!("credential.{}.helper", self.origin)
     }
 
-    /// Reads the file anew at every call (an inherited descriptor shares its offset), and stores or erases nothing.
+    /// Empties the pipe, and stores or erases nothing.
     pub(super) fn helper(&self) -> String {
-        format!("!f() {{ test \"$1\" = get && cat /proc/self/fd/{CREDENTIAL_FD}; }}; f")
+        format!("!f() {{ test \"$1\" = get && cat <&{CREDENTIAL_FD}; }}; f")
     }
 }

@@ -7,19 +7,34 @@ use std::path::{Path, PathBuf};
 
 use git2::{ObjectType, Odb, Oid, Repository};
 
+use super::trees::Trees;
 use crate::grant::Trailers;
 use crate::message::CommitId;
 use crate::repository::policy::{self, Policy};
 use crate::repository::push_check::{self, LONGEST_LIST, NewCommit, Refusal, Rules};
 
+/// Longest tree object, in bytes: a directory of some 200,000 files. Trees are held in memory whole.
+const LARGEST_TREE: u64 = 8 * 1024 * 1024;
 /// Longest commit object: no message needs more, and all of it is held in memory.
 const LARGEST_COMMIT: u64 = 1024 * 1024;
 
 pub(super) fn run(input: impl BufRead, complaints: &mut impl Write) -> u8 {
     let verdict = read(input).and_then(|(policy, directory, list)| {
+        let reference = policy.reference();
         decide(&policy, &directory, &list).map_err(|refused| match refused {
-            Failure::Refused(refusal) => refusal.to_string(),
-            Failure::Reading(error) => format!("what was pushed could not be read: {}", error.message()),
+            // Whoever reads it finds rule, reference and remedy in it.
+            Failure::Refused(refusal) => {
+                let text = refusal.to_string();
+                let named = text.contains(&reference);
+                if named { text } else { format!("{reference}: {text}") }
+            }
+            Failure::Reading(error) if error.code() == git2::ErrorCode::NotFound => {
+                Refusal::Incomplete { name: reference }.to_string()
+            }
+            Failure::Reading(error) => format!(
+                "{reference}: what was pushed could not be read: {}. Look at the clone with `git fsck`, then `git push` again.",
+                error.message()
+            ),
         })
     });
     match verdict {
@@ -45,7 +60,7 @@ fn read(input: impl BufRead) -> Result<(Policy, PathBuf, Vec<u8>), String> {
     Ok((policy, directory, list))
 }
 
-enum Failure {
+pub(super) enum Failure {
     Refused(Refusal),
     Reading(git2::Error),
 }
@@ -76,7 +91,8 @@ fn decide(policy: &Policy, directory: &Path, list: &[u8]) -> Result<(), Failure>
     let (old_id, new_id) = (old.as_ref().map(oid).transpose()?, oid(&new)?);
     // A branch points at a commit, not at a tag of one.
     if repository.odb()?.read_header(new_id)?.1 != ObjectType::Commit {
-        return Err(git2::Error::from_str("the branch would not point at a commit").into());
+        let name = policy.reference();
+        return Err(Refusal::NotCommit { name }.into());
     }
     if let (Some(old), Some(old_id)) = (old, old_id)
         && old_id != new_id
@@ -134,9 +150,16 @@ fn check_sizes(policy: &Policy, directory: &Path, quarantine: &str) -> Result<()
             .ok_or_else(|| git2::Error::from_str("the store's path is not text"))?,
     )?;
     let mut found: Result<(), Failure> = Ok(());
+    let mut count = 0_u64;
     pushed
         .foreach(|id| {
-            found = check_size(policy, &pushed, &known, *id);
+            count += 1;
+            found = if count > policy.most_objects {
+                let most = policy.most_objects;
+                Err(Refusal::TooManyObjects { most }.into())
+            } else {
+                check_size(policy, &pushed, &known, *id)
+            };
             found.is_ok()
         })
         // Stopping early is reported as an error, too: the one found comes first.
@@ -148,9 +171,18 @@ fn check_size(policy: &Policy, pushed: &Odb<'_>, known: &Odb<'_>, id: Oid) -> Re
     let (size, kind) = pushed.read_header(id)?;
     let largest = match kind {
         ObjectType::Commit | ObjectType::Tag => LARGEST_COMMIT.min(policy.largest_object),
-        ObjectType::Tree | ObjectType::Blob | ObjectType::Any => policy.largest_object,
+        ObjectType::Tree => LARGEST_TREE.min(policy.largest_object),
+        ObjectType::Blob | ObjectType::Any => policy.largest_object,
     };
     if size as u64 > largest && !known.exists(id) {
+        if kind == ObjectType::Tree {
+            return Err(Refusal::LargeDirectory {
+                id: id.to_string(),
+                size: size as u64,
+                largest,
+            }
+            .into());
+        }
         return Err(Refusal::LargeObject {
             id: id.to_string(),
             size: size as u64,
@@ -171,6 +203,7 @@ fn check_commits(
         trailers: Trailers::from_lines(policy.trailers.clone()),
         email: policy.email.clone(),
     };
+    let mut trees = Trees::new(repository, policy.most_files);
     let mut walk = repository.revwalk()?;
     walk.push(new)?;
     for id in known {
@@ -199,6 +232,7 @@ fn check_commits(
             },
             &rules,
         )?;
+        trees.check(&commit, &id)?;
     }
     Ok(())
 }

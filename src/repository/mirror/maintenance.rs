@@ -26,13 +26,11 @@ const IDLE: Patience = Patience {
     packs: 6,
     unreachable: HOUR,
 };
-/// Before a session: only what must not wait any longer.
-const URGENT: Patience = Patience {
-    packs: 50,
-    unreachable: Duration::from_secs(20 * 60 * 60),
-};
+/// Packs that a session is still given unrepacked.
+const MOST_PACKS: usize = 50;
 
-/// Notes the time when something was deleted or rewritten, unless that is noted already: what it held is dropped within a day.
+/// Notes the time when something was deleted or rewritten, unless that is noted already: what it held is dropped before the next session gets
+/// the objects, or as long after as the operator allows.
 pub(super) async fn note_unreachable(
     shared: &Shared,
     place: &Place,
@@ -73,9 +71,27 @@ pub(super) async fn note_unreachable(
     }
 }
 
-/// Before a session, and only what cannot wait.
+/// Before a session, and only what cannot wait: whoever knows an object's id can have it from a repository that holds it, so a session must
+/// not be given what its token is no longer shown.
 pub(super) async fn when_urgent(shared: &Shared, place: &Place, held: &fs::File) -> Result<(), RepositoryError> {
-    repack(shared, place, URGENT, held).await.map(|_| ())
+    let patience = Patience {
+        packs: MOST_PACKS,
+        unreachable: Duration::from_secs(shared.config.unreachable_s),
+    };
+    repack(shared, place, patience, held).await.map(|_| ())
+}
+
+/// A refresh begins. Says whether the one before it never came to its notes: then nobody knows what it pruned.
+pub(super) fn begin(place: &Place) -> Result<bool, RepositoryError> {
+    let interrupted = place.fetching().exists();
+    bare::write_whole(&place.fetching(), b"")?;
+    Ok(interrupted)
+}
+
+/// What was pruned is noted.
+pub(super) fn noted(place: &Place) -> Result<(), RepositoryError> {
+    let mark = place.fetching();
+    fs::remove_file(&mark).map_err(RepositoryError::state("remove", &mark))
 }
 
 /// Goes through all mirrors once; those in use are left for the next time. Says how many were repacked or removed.

@@ -40,6 +40,16 @@ pub enum Refusal {
         /// The branch.
         name: String,
     },
+    /// The session's branch would point at something else than a commit.
+    NotCommit {
+        /// The branch.
+        name: String,
+    },
+    /// Objects that the branch needs are not there.
+    Incomplete {
+        /// The branch.
+        name: String,
+    },
     /// The session's branch would lose commits.
     Rewinds {
         /// The branch.
@@ -82,6 +92,52 @@ pub enum Refusal {
         /// The limit in bytes.
         largest: u64,
     },
+    /// The push brings too many objects.
+    TooManyObjects {
+        /// The limit.
+        most: u64,
+    },
+    /// A commit's tree comes to too many files, some of them perhaps the same again and again.
+    TooManyFiles {
+        /// The commit.
+        id: CommitId,
+        /// The limit.
+        most: u64,
+    },
+    /// A commit's directories are too deep.
+    TooDeep {
+        /// The commit.
+        id: CommitId,
+        /// The limit.
+        most: usize,
+    },
+    /// A directory has too many entries.
+    LargeDirectory {
+        /// The tree's id.
+        id: String,
+        /// Its size in bytes.
+        size: u64,
+        /// The limit in bytes.
+        largest: u64,
+    },
+    /// A symbolic link that leads out of the checkout, or stands for a file that git itself reads.
+    Link {
+        /// The commit.
+        id: CommitId,
+        /// The link's path.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A submodule with an address that is none of a repository on the network.
+    Submodule {
+        /// The commit.
+        id: CommitId,
+        /// The file that names it.
+        path: String,
+        /// The address.
+        url: String,
+    },
     /// A file or commit is too large.
     LargeObject {
         /// The object's id.
@@ -109,6 +165,15 @@ impl fmt::Display for Refusal {
             Self::Delete { name } => write!(
                 formatter,
                 "{name} may not be deleted. To take work back, commit the reverse (`git revert`) and push that."
+            ),
+            Self::NotCommit { name } => write!(
+                formatter,
+                "{name} points at a commit, not at a tag or a file. Push the commit itself: `git push origin HEAD:{name}`."
+            ),
+            Self::Incomplete { name } => write!(
+                formatter,
+                "objects that {name} needs are neither in the push nor in this project. When this clone is cut off (shallow), get the rest with \
+                 `git fetch --unshallow`, else with `git fetch origin`; then `git push` again."
             ),
             Self::Rewinds { name, old } => write!(
                 formatter,
@@ -150,6 +215,37 @@ impl fmt::Display for Refusal {
             Self::TooMuch { size, largest } => write!(
                 formatter,
                 "with this push the session would hold {size} bytes; at most {largest} are allowed. Push less, or tell the user that it does not fit."
+            ),
+            Self::TooManyObjects { most } => write!(
+                formatter,
+                "more than {most} new files, directories and commits in one push. Leave out what is generated or installed (`git rm -r --cached`), or \
+                 push a part first (`git push origin COMMIT:BRANCH`)."
+            ),
+            Self::TooManyFiles { id, most } => write!(
+                formatter,
+                "commit {} comes to more than {most} files when it is checked out. Take what is too much out of the commit, then `git push` again.",
+                id.short()
+            ),
+            Self::TooDeep { id, most } => write!(
+                formatter,
+                "commit {} has directories deeper than {most}. Take them out of the commit, then `git push` again.",
+                id.short()
+            ),
+            Self::LargeDirectory { id, size, largest } => write!(
+                formatter,
+                "directory {id} has a list of {size} bytes; at most {largest} are allowed. Put its files into several directories, then `git push` again."
+            ),
+            Self::Link { id, path, why } => write!(
+                formatter,
+                "commit {} has the symbolic link {path}, which {why}. Put a file in its place, or link to a path inside the project, and amend the \
+                 commit (`git commit --amend`), then `git push` again.",
+                id.short()
+            ),
+            Self::Submodule { id, path, url } => write!(
+                formatter,
+                "commit {} names in {path} a submodule at {url}, which is no address of a repository on the network (https, http, ssh, git or \
+                 relative). Change the address and amend the commit (`git commit --amend`), then `git push` again.",
+                id.short()
             ),
             Self::LargeObject { id, size, largest } => write!(
                 formatter,

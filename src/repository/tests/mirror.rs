@@ -53,7 +53,7 @@ async fn deleted_and_forced_branches_are_gone_for_the_next_session() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nothing_reaches_is_dropped_and_sessions_do_not_notice() {
-    let forge = Forge::start().await;
+    let forge = Forge::start_with(|config| config.unreachable_s = 20 * 60 * 60).await;
     let secret = forge.upstream_commit("team/greeter", "doomed", "secret", "secret\n");
     let early = forge.stage().await.unwrap();
     git(&forge.bare("team/greeter"), &["branch", "-D", "doomed"]);

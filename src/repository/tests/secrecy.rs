@@ -131,3 +131,73 @@ async fn a_credential_cannot_say_more_than_a_password() {
     assert!(forge.room.refresh(&project, &access).await.is_err());
     assert!(forge.manners.seen.lock().unwrap().is_empty());
 }
+
+/// What can be read from the open files of `pack-objects` in a repository, beyond its three streams; `None` while it does not run.
+fn readable_by_pack_objects(repository: &std::path::Path) -> Option<Vec<(String, String)>> {
+    use std::io::Read as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let process = std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|process| {
+            let arguments = std::fs::read(process.join("cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&arguments).contains("pack-objects")
+                && std::fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd == repository)
+        })?;
+    let mut found = Vec::new();
+    for file in std::fs::read_dir(process.join("fd")).ok()?.flatten() {
+        let number: u32 = file.file_name().to_str().unwrap().parse().unwrap();
+        let target = std::fs::read_link(file.path())
+            .unwrap_or_default()
+            .display()
+            .to_string();
+        if number < 3 || !(target.contains("pipe:") || target.contains("memfd:")) {
+            continue;
+        }
+        let opened = std::fs::File::options()
+            .read(true)
+            .custom_flags(0o4000)
+            .open(file.path());
+        let mut content = [0; 4096];
+        let length = opened.and_then(|mut file| file.read(&mut content)).unwrap_or(0);
+        found.push((
+            format!("{number} -> {target}"),
+            String::from_utf8_lossy(&content[..length]).into_owned(),
+        ));
+    }
+    Some(found)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_reads_an_agents_objects_while_it_is_published_finds_no_token() {
+    let forge = Forge::start().await;
+    let staging = forge.stage().await.unwrap();
+    let sandbox = Sandbox::clone_of(&staging).await;
+    // So large that git still packs while it already talks to the forge.
+    std::fs::write(sandbox.path().join("large"), super::sandbox::noise(1, 4_000_000)).unwrap();
+    sandbox.commit("a", "a\n");
+    sandbox.push(&[BRANCH]).await.expect_success();
+    let head = staging.head().unwrap().unwrap();
+    forge.manners.hold.store(true, Ordering::SeqCst);
+    let (publishing, project, published) = (staging.clone(), forge.project("team/greeter"), head.clone());
+    let push = tokio::spawn(async move {
+        let request = PublishRequest {
+            head: &published,
+            expected: None,
+            options: &[],
+        };
+        publishing.publish(&project, &access(), &request).await
+    });
+    forge.manners.held.notified().await;
+    let files = readable_by_pack_objects(&staging.repository()).expect("git packs");
+    // It inherits what its parents were given, but there is nothing left in it.
+    assert!(files.iter().any(|(file, _)| file.starts_with("3 -> ")), "{files:?}");
+    for (file, content) in files {
+        assert_no_token_in(&content, &file);
+    }
+    forge.manners.hold.store(false, Ordering::SeqCst);
+    forge.manners.release.notify_one();
+    push.await.unwrap().unwrap();
+    assert_eq!(forge.head("team/greeter", BRANCH), Some(head));
+}

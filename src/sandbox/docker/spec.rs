@@ -1,15 +1,20 @@
 //! What a sandbox's container looks like to the engine. Pure: from the configuration and a spec to the request's body.
 //!
-//! Closed by default: no network, no capability, no privilege gain, read-only root, bounded memory, processes, logs and temporary files.
+//! Closed by default: no network, no capability, no privilege gain, few system calls, read-only root, bounded memory, processes, logs and
+//! temporary files. The engine's own masked and read-only paths of `/proc` and `/sys` stay as they are, so they are not set.
 //! Nothing of a task, and no credential, ever stands here.
+//!
+//! There is no limit of processes by user (`nproc`): the kernel counts a user's processes on the whole machine, and all sandboxes have the same
+//! user. The limit is the control group's.
 
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, ResourcesUlimits, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, Mount, MountType,
+    ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 
+use super::image::Image;
 use crate::message::SandboxId;
 use crate::sandbox::{Config, HOME, INSIDE, SOCKET_DIRECTORY, SandboxSpec, TOOLS_DIRECTORY, WORKSPACE};
 
@@ -23,18 +28,32 @@ pub(super) fn worker_label(worker: &str) -> String {
     format!("dev.cofferdam.worker={worker}")
 }
 
-/// The request's body.
-pub(super) fn create_body(config: &Config, spec: &SandboxSpec) -> ContainerCreateBody {
+/// Seconds that the engine waits when somebody stops a sandbox by hand.
+const STOP_TIMEOUT_S: i64 = 10;
+/// The temporary directory, and the home directory, in bytes.
+const SCRATCH: u64 = 512 * 1024 * 1024;
+/// Shared memory, in bytes.
+const SHARED_MEMORY: i64 = 64 * 1024 * 1024;
+/// Memory that one process may lock, in bytes.
+const LOCKED_MEMORY: i64 = 8 * 1024 * 1024;
+/// Bytes for each file that a file system in memory may hold: an empty one costs the host memory too.
+const BYTES_PER_FILE: u64 = 4096;
+/// By how much a file's limit is above the largest file system, in bytes.
+const FILE_SLACK: u64 = 1024 * 1024;
+/// Even a small file system may hold so many files.
+const LEAST_FILES: u64 = 16 * 1024;
+
+/// The request's body. `image` is what was looked at, `seccomp` the text of a profile, or nothing for the engine's own.
+pub(super) fn create_body(
+    config: &Config,
+    spec: &SandboxSpec,
+    image: &Image,
+    seccomp: Option<&str>,
+) -> ContainerCreateBody {
     let owner = format!("uid={uid},gid={uid}", uid = config.uid);
     let mut tmpfs = HashMap::from([
-        (
-            "/tmp".to_owned(),
-            format!("rw,exec,nosuid,nodev,size=512m,mode=1777,{owner}"),
-        ),
-        (
-            HOME.to_owned(),
-            format!("rw,exec,nosuid,nodev,size=512m,mode=0755,{owner}"),
-        ),
+        ("/tmp".to_owned(), memory_file_system(SCRATCH, "1777", &owner)),
+        (HOME.to_owned(), memory_file_system(SCRATCH, "0755", &owner)),
     ]);
     let mut mounts = vec![
         bind(&spec.socket_directory, SOCKET_DIRECTORY, true),
@@ -44,18 +63,30 @@ pub(super) fn create_body(config: &Config, spec: &SandboxSpec) -> ContainerCreat
         Some(directory) => mounts.push(bind(directory, WORKSPACE, false)),
         None => {
             let size = config.workspace_bytes;
-            tmpfs.insert(
-                WORKSPACE.to_owned(),
-                format!("rw,exec,nosuid,nodev,size={size},mode=0755,{owner}"),
-            );
+            tmpfs.insert(WORKSPACE.to_owned(), memory_file_system(size, "0755", &owner));
+        }
+    }
+    // A place that an image declares as a volume would be on the host's disk, and nothing would bound it there.
+    for place in &image.volumes {
+        let taken = mounts.iter().any(|mount| mount.target.as_deref() == Some(place));
+        if place.starts_with('/') && !taken {
+            tmpfs
+                .entry(place.clone())
+                .or_insert_with(|| memory_file_system(SCRATCH, "0755", &owner));
         }
     }
     let labels = HashMap::from([
         ("dev.cofferdam.sandbox".to_owned(), spec.id.to_string()),
         ("dev.cofferdam.worker".to_owned(), spec.worker.clone()),
+        ("dev.cofferdam.image".to_owned(), spec.image.clone()),
     ]);
+    let mut security = vec!["no-new-privileges".to_owned()];
+    security.extend(seccomp.map(|profile| format!("seccomp={profile}")));
+    // A little more than any file system holds: a full one is an error that a program can handle, this limit is a signal that ends it.
+    let largest_file =
+        i64::try_from(config.workspace_bytes.max(SCRATCH).saturating_add(FILE_SLACK)).unwrap_or(i64::MAX);
     ContainerCreateBody {
-        image: Some(spec.image.clone()),
+        image: Some(image.id.clone()),
         hostname: Some("sandbox".to_owned()),
         user: Some(format!("{uid}:{uid}", uid = config.uid)),
         entrypoint: Some(vec![INSIDE.to_owned()]),
@@ -63,14 +94,22 @@ pub(super) fn create_body(config: &Config, spec: &SandboxSpec) -> ContainerCreat
         working_dir: Some("/".to_owned()),
         labels: Some(labels),
         network_disabled: Some(true),
+        stop_timeout: Some(STOP_TIMEOUT_S),
+        // An image's health check would be a second process that the engine starts.
+        healthcheck: Some(HealthConfig {
+            test: Some(vec!["NONE".to_owned()]),
+            ..HealthConfig::default()
+        }),
         host_config: Some(HostConfig {
             network_mode: Some("none".to_owned()),
             cap_drop: Some(vec!["ALL".to_owned()]),
-            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            security_opt: Some(security),
             readonly_rootfs: Some(true),
             privileged: Some(false),
             ipc_mode: Some("private".to_owned()),
-            runtime: config.runtime.clone(),
+            cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
+            shm_size: Some(SHARED_MEMORY),
+            runtime: spec.runtime.clone(),
             memory: Some(config.memory_bytes),
             memory_swap: Some(config.memory_bytes),
             #[expect(
@@ -80,7 +119,12 @@ pub(super) fn create_body(config: &Config, spec: &SandboxSpec) -> ContainerCreat
             nano_cpus: Some((config.cpus * 1e9) as i64),
             pids_limit: Some(config.pids),
             oom_score_adj: Some(500),
-            ulimits: Some(vec![ulimit("nofile", 8192), ulimit("core", 0)]),
+            ulimits: Some(vec![
+                ulimit("nofile", 8192),
+                ulimit("core", 0),
+                ulimit("fsize", largest_file),
+                ulimit("memlock", LOCKED_MEMORY),
+            ]),
             tmpfs: Some(tmpfs),
             mounts: Some(mounts),
             log_config: Some(HostConfigLogConfig {
@@ -100,6 +144,12 @@ pub(super) fn create_body(config: &Config, spec: &SandboxSpec) -> ContainerCreat
         }),
         ..ContainerCreateBody::default()
     }
+}
+
+/// The options of a file system in memory that holds at most so many bytes, and files.
+fn memory_file_system(bytes: u64, mode: &str, owner: &str) -> String {
+    let files = (bytes / BYTES_PER_FILE).max(LEAST_FILES);
+    format!("rw,exec,nosuid,nodev,size={bytes},nr_inodes={files},mode={mode},{owner}")
 }
 
 fn bind(source: &std::path::Path, target: &str, read_only: bool) -> Mount {
@@ -128,12 +178,17 @@ mod tests {
         let spec = SandboxSpec {
             id: SandboxId::random(),
             image: "image".into(),
+            runtime: Some("strong".into()),
             worker: "w".into(),
             socket_directory: "/state/mount".into(),
             tools_directory: "/state/inside".into(),
             workspace_directory: None,
         };
-        create_body(&Config::default(), &spec)
+        let image = Image {
+            id: "sha256:1".into(),
+            volumes: vec!["/data".into(), "/tmp".into(), SOCKET_DIRECTORY.into()],
+        };
+        create_body(&Config::default(), &spec, &image, Some("{}"))
     }
 
     #[test]
@@ -142,7 +197,20 @@ mod tests {
         let host = body.host_config.unwrap();
         assert_eq!(host.network_mode.as_deref(), Some("none"));
         assert_eq!(host.cap_drop.unwrap(), ["ALL"]);
-        assert_eq!(host.security_opt.unwrap(), ["no-new-privileges"]);
+        assert_eq!(host.security_opt.unwrap(), ["no-new-privileges", "seccomp={}"]);
+        assert_eq!(host.runtime.as_deref(), Some("strong"));
+        assert!(host.devices.is_none() && host.cap_add.is_none() && host.volumes_from.is_none());
+        assert!(
+            host.masked_paths.is_none() && host.readonly_paths.is_none(),
+            "the engine's own are kept"
+        );
+        assert_eq!(host.oom_score_adj, Some(500));
+        assert_eq!(
+            body.image.as_deref(),
+            Some("sha256:1"),
+            "what was looked at is what is started"
+        );
+        assert_eq!(body.healthcheck.unwrap().test.unwrap(), ["NONE"]);
         assert_eq!(host.readonly_rootfs, Some(true));
         assert_eq!(host.privileged, Some(false));
         assert_eq!(host.memory, host.memory_swap);
@@ -153,6 +221,23 @@ mod tests {
             body.env.is_none(),
             "the container's environment is readable by anyone who may inspect it"
         );
+    }
+
+    #[test]
+    fn every_file_system_in_memory_is_bounded_in_bytes_and_in_files() {
+        let tmpfs = body().host_config.unwrap().tmpfs.unwrap();
+        assert_eq!(
+            tmpfs.len(),
+            4,
+            "the workspace, two for scratch, and the place for which the image wants a volume"
+        );
+        assert!(tmpfs.contains_key("/data"));
+        for (place, options) in tmpfs {
+            for part in ["nosuid", "nodev", ",size=", ",nr_inodes="] {
+                assert!(options.contains(part), "{place}: {options}");
+            }
+        }
+        assert!(memory_file_system(1, "0755", "uid=1").contains("nr_inodes=16384"));
     }
 
     #[test]

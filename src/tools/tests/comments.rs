@@ -40,6 +40,34 @@ async fn nothing_is_said_unless_the_task_permits_it_and_the_token_allows_it() {
 }
 
 #[tokio::test]
+async fn words_with_a_secret_are_not_said_and_not_recorded() {
+    let mut world = permitted();
+    for body in ["it is hush", "it is hu\u{200b}sh"] {
+        for (tool, arguments) in both(body) {
+            let refused = world.refusal(tool, arguments).await;
+            assert!(
+                refused.contains("body holds what looks like a token: nothing was sent"),
+                "{refused}"
+            );
+        }
+    }
+    assert!(world.double.asked().is_empty() && world.told.lock().unwrap().is_empty());
+    for argument in ["title", "changes", "approach", "trade_offs", "checked"] {
+        let mut wish = json!({"project": LAB, "title": "a", "changes": "b", "approach": "c", "trade_offs": "d"});
+        wish[argument] = "hush".into();
+        let refused = world.refusal("create_change_request", wish).await;
+        assert!(refused.starts_with(&format!("{argument} holds")), "{refused}");
+    }
+    assert!(world.wishes.get(&world.grant.projects[0].key).is_none());
+    world
+        .call(
+            "comment_on_issue",
+            json!({"project": LAB, "number": 4, "body": "it is fine"}),
+        )
+        .await;
+}
+
+#[tokio::test]
 async fn what_is_said_is_tamed_and_the_user_is_told() {
     let mut world = permitted();
     let said = "Thanks @all\n/merge\nCloses #4\n![x](https://evil/?d)\u{202e}";

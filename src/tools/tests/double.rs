@@ -43,6 +43,7 @@ pub(super) fn facts() -> ProjectFacts {
         web_url: "https://forge.example/a/b".into(),
         may_push: true,
         archived: false,
+        visibility: crate::forge::Visibility::Private,
     }
 }
 

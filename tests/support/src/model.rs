@@ -1,4 +1,4 @@
-//! The scripted model: a chat-completions server that does what the lines of the user's message say, for real agents in tests.
+//! The scripted model: a server of four model APIs; in the chat-completions one it does what the lines of the user's message say, for real agents in tests.
 //!
 //! It stands where a model provider would: it wants the key, and shows in its log who came with it. It never thinks, opens no
 //! connection, and never writes the key anywhere.
@@ -7,6 +7,7 @@ mod answer;
 mod log;
 mod script;
 mod server;
+mod shapes;
 
 use std::path::PathBuf;
 

@@ -30,7 +30,7 @@ pub(super) struct FileRow {
 impl FileRow {
     /// Our words for it, and whether all of it is here.
     pub(super) fn file(self, mask: &Mask) -> (FileDiff, bool) {
-        let counted = self.additions.unwrap_or(0) + self.deletions.unwrap_or(0);
+        let counted = self.additions.unwrap_or(0).saturating_add(self.deletions.unwrap_or(0));
         let (diff, why) = match self.patch.as_deref().filter(|patch| !patch.is_empty()) {
             Some(patch) => {
                 let (shown, cut) = hunks(patch, mask);

@@ -68,8 +68,8 @@ impl RepositoryRow {
         }
         let url = self.html_url.as_deref().and_then(web_address);
         Some(ProjectSummary {
-            url: url.unwrap_or_else(|| format!("{instance}/{path}")),
-            path: path.as_str().to_owned(),
+            url: mask.apply(&url.unwrap_or_else(|| format!("{instance}/{path}"))),
+            path: mask.apply(path.as_str()),
             default_branch: self
                 .default_branch
                 .map(|name| line(&name, mask))
@@ -185,7 +185,7 @@ impl Pull {
             target_branch: line(&self.base.branch, mask),
             created_at: short(&self.created_at, mask),
             updated_at: short(&self.updated_at, mask),
-            url: url.unwrap_or_else(|| format!("{instance}/{path}/pull/{}", self.number)),
+            url: mask.apply(&url.unwrap_or_else(|| format!("{instance}/{path}/pull/{}", self.number))),
         }
     }
 
@@ -307,7 +307,7 @@ impl Issue {
             labels: labels(self.labels.iter().map(Label::name), mask),
             created_at: short(&self.created_at, mask),
             updated_at: short(&self.updated_at, mask),
-            url: url.unwrap_or_else(|| format!("{instance}/{path}/issues/{}", self.number)),
+            url: mask.apply(&url.unwrap_or_else(|| format!("{instance}/{path}/issues/{}", self.number))),
         }
     }
 

@@ -69,8 +69,8 @@ impl ProjectRow {
         let path: ProjectPath = self.path_with_namespace.parse().ok()?;
         let url = self.web_url.as_deref().and_then(web_address);
         Some(ProjectSummary {
-            url: url.unwrap_or_else(|| format!("{instance}/{path}")),
-            path: path.as_str().to_owned(),
+            url: mask.apply(&url.unwrap_or_else(|| format!("{instance}/{path}"))),
+            path: mask.apply(path.as_str()),
             default_branch: self
                 .default_branch
                 .map(|name| line(&name, mask))
@@ -180,7 +180,7 @@ impl Request {
             target_branch: line(&self.target_branch, mask),
             created_at: short(&self.created_at, mask),
             updated_at: short(&self.updated_at, mask),
-            url: url.unwrap_or_else(|| format!("{instance}/{path}/-/merge_requests/{}", self.iid)),
+            url: mask.apply(&url.unwrap_or_else(|| format!("{instance}/{path}/-/merge_requests/{}", self.iid))),
         }
     }
 
@@ -296,7 +296,7 @@ impl Issue {
             labels: labels(self.labels.iter().map(Label::name), mask),
             created_at: short(&self.created_at, mask),
             updated_at: short(&self.updated_at, mask),
-            url: url.unwrap_or_else(|| format!("{instance}/{path}/-/issues/{}", self.iid)),
+            url: mask.apply(&url.unwrap_or_else(|| format!("{instance}/{path}/-/issues/{}", self.iid))),
         }
     }
 

@@ -19,6 +19,7 @@ fn facts(may_push: bool) -> ProjectFacts {
         web_url: String::new(),
         may_push,
         archived: false,
+        visibility: crate::forge::Visibility::Private,
     }
 }
 

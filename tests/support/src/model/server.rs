@@ -1,4 +1,4 @@
-//! The scripted model over HTTP: the key, the two paths that agents use, and the log. What it answers is the script's business.
+//! The scripted model over HTTP: the key, the paths that agents use, and the log. What it answers is the script's business.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,12 +17,13 @@ use super::Settings;
 use super::answer::{self, Frame};
 use super::log::Log;
 use super::script::{self, Failure, Next};
+use super::shapes;
 
 const BODY_LIMIT: usize = 16 * 1024 * 1024;
 const MODEL: &str = "scripted";
 
 struct Model {
-    authorization: String,
+    key: String,
     log: Log,
     answers: AtomicU64,
     /// How often a failure that some conversation asks for has been given already.
@@ -36,7 +37,7 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let model = Arc::new(Model {
-        authorization: format!("Bearer {}", settings.key),
+        key: settings.key,
         log: Log::open(settings.log.as_deref())?,
         answers: AtomicU64::new(0),
         given: Mutex::default(),
@@ -56,10 +57,11 @@ async fn receive(
     body: Bytes,
 ) -> Response {
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let response = model.respond(&method, uri.path(), &headers, &request, body.len()).await;
+    let response = model.respond(&method, &uri, &headers, &request, body.len()).await;
     let names: Vec<&str> = headers.keys().map(header::HeaderName::as_str).collect();
     let line = json!({
         "time": jiff::Timestamp::now().to_string(), "method": method.as_str(), "path": uri.path(),
+        "query": uri.query(), "usage": response.extensions().get::<Cost>().map(|cost| [cost.0, cost.1]),
         "status": response.status().as_u16(), "has_tools": has_tools(&request), "headers": names,
     });
     match model.log.write(&line) {
@@ -71,17 +73,36 @@ async fn receive(
     }
 }
 
+/// Tokens read and written, for the log.
+#[derive(Debug, Clone, Copy)]
+struct Cost(u64, u64);
+
 impl Model {
-    async fn respond(
-        &self,
-        method: &Method,
-        path: &str,
-        headers: &HeaderMap,
-        request: &Value,
-        size: usize,
-    ) -> Response {
-        if headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()) != Some(&self.authorization) {
+    /// A key in the way of any of the APIs, and in no second way.
+    fn lets_in(&self, headers: &HeaderMap) -> bool {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let bearer = text("authorization").and_then(|value| value.strip_prefix("Bearer "));
+        let keys: Vec<&str> = [bearer, text("x-api-key"), text("x-goog-api-key"), text("api-key")]
+            .into_iter()
+            .flatten()
+            .collect();
+        keys == [self.key.as_str()]
+    }
+
+    async fn respond(&self, method: &Method, uri: &Uri, headers: &HeaderMap, request: &Value, size: usize) -> Response {
+        let path = uri.path();
+        if !self.lets_in(headers) {
             return error(StatusCode::UNAUTHORIZED, "no key, or not the right one");
+        }
+        if let Some((shape, form)) = shapes::asked(path, uri.query().unwrap_or_default(), request)
+            && method == Method::POST
+        {
+            let text = "Said in the words of this API.";
+            let (read, written) = (size.div_ceil(4) as u64, text.len().div_ceil(4) as u64);
+            let (kind, body) = shapes::answer(shape, form, text, read, written);
+            let mut response = ([(header::CONTENT_TYPE, kind)], body).into_response();
+            response.extensions_mut().insert(Cost(read, written));
+            return response;
         }
         match (method.as_str(), path) {
             ("GET", path) if path.ends_with("/v1/models") => {
@@ -107,15 +128,21 @@ impl Model {
             created: jiff::Timestamp::now().as_second(),
             usage: answer::usage(size, next),
         };
+        let number = |key: &str| frame.usage.get(key).and_then(Value::as_u64).unwrap_or_default();
+        let cost = Cost(number("prompt_tokens"), number("completion_tokens"));
         if request.get("stream") != Some(&json!(true)) {
-            return Json(answer::whole(&frame, next)).into_response();
+            let mut response = Json(answer::whole(&frame, next)).into_response();
+            response.extensions_mut().insert(cost);
+            return response;
         }
         let with_usage = request.pointer("/stream_options/include_usage") == Some(&json!(true));
         let events = answer::events(&frame, next, with_usage)
             .into_iter()
             .map(Ok::<_, std::convert::Infallible>);
         let body = Body::from_stream(futures::stream::iter(events));
-        ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
+        let mut response = ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response();
+        response.extensions_mut().insert(cost);
+        response
     }
 
     /// The failure that is due. Once all are given the count starts anew, so that an equal conversation fails in the same way.

@@ -1,0 +1,66 @@
+//! Reads one small file of a branch that the forge showed, for the worker's own use: a set-up script of the default branch.
+//!
+//! Read by a child process from the session's object store; what was pushed to staging is never looked at.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use super::git::{Ended, clear_environment, until_end};
+use super::internal;
+use super::remote::shortened;
+use super::{RepositoryError, Staging};
+use crate::message::BranchName;
+
+/// Largest file, in bytes.
+pub(super) const LARGEST: usize = 256 * 1024;
+
+impl Staging {
+    /// The text of a file at the head of a branch, as the forge showed it; `None` when there is no such file.
+    ///
+    /// # Errors
+    /// The child failed or was too slow; the file is no plain text, or larger than 256 KiB.
+    pub async fn script(&self, branch: &BranchName, path: &str) -> Result<Option<String>, RepositoryError> {
+        let failed = |text: String| RepositoryError::Inspect { text };
+        let (program, arguments) = self
+            .shared
+            .internal
+            .split_first()
+            .ok_or_else(|| failed("no command was given for it".to_owned()))?;
+        let mut command = std::process::Command::new(program);
+        clear_environment(&mut command);
+        {
+            use std::os::unix::process::CommandExt as _;
+            command
+                .args(arguments)
+                .arg(internal::SCRIPT)
+                .arg(&self.directory)
+                .args([&format!("refs/heads/{branch}"), path])
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .process_group(0);
+        }
+        let child = tokio::process::Command::from(command)
+            .spawn()
+            .map_err(RepositoryError::state("start", program.as_ref()))?;
+        let limit = Duration::from_secs(self.shared.config.inspect_timeout_s);
+        let Some(Ended { status, stdout, stderr }) = until_end(child, Vec::new(), limit, LARGEST + 1).await else {
+            return Err(RepositoryError::Timeout {
+                act: "read the set-up script",
+                limit,
+            });
+        };
+        let status = status.map_err(|error| failed(error.to_string()))?;
+        if !status.success() {
+            return Err(failed(format!("{path}: {}", shortened(&stderr))));
+        }
+        let stdout = stdout.ok_or_else(|| failed(format!("{path} is larger than {LARGEST} bytes")))?;
+        // The first byte says whether there is a file, so that an empty one is one.
+        let Some((b'+', text)) = stdout.split_first() else {
+            return Ok(None);
+        };
+        String::from_utf8(text.to_vec())
+            .map(Some)
+            .map_err(|_| failed(format!("{path} is no text in UTF-8")))
+    }
+}

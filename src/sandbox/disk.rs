@@ -1,0 +1,223 @@
+//! How much room there is: what is free where the state lives, and what each workspace on disk takes of it.
+//!
+//! Decides only whether new work may start and whose workspace has to go first; stopping a session is the session's work. Never follows a
+//! link that a sandbox made, and never opens a file.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::sync::{Semaphore, watch};
+
+use crate::message::SandboxId;
+
+pub mod remove;
+pub mod tree;
+mod usage;
+
+pub use usage::Usage;
+
+/// Free space that is wanted again before new work starts, in parts of a hundred above the mark: the mark itself would be met to and fro.
+const RESUME_ABOVE: u64 = 5;
+/// Files and directories that the file system must still take; one that does not count them is not asked.
+const LEAST_FREE_FILES: u64 = 10_000;
+/// How long one look at a workspace may take.
+const LONGEST_LOOK: Duration = Duration::from_secs(20);
+
+/// How the host's disk is spared.
+#[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Free bytes of the file system of `state_dir` below which no task is taken. Below half of it the session with the largest workspace on
+    /// disk is stopped.
+    pub least_free_bytes: u64,
+    /// Files and directories that one workspace on disk may hold.
+    pub workspace_files: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            least_free_bytes: 2 * 1024 * 1024 * 1024,
+            workspace_files: 1_000_000,
+        }
+    }
+}
+
+/// What a file system has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Free {
+    /// Bytes that may be written without being root.
+    pub bytes: u64,
+    /// Files that may be made; `None` where the file system does not count them.
+    pub files: Option<u64>,
+}
+
+/// Asks a file system. The nearest existing parent tells for a directory that is not there yet.
+///
+/// # Errors
+/// The system's.
+pub fn free(directory: &Path) -> std::io::Result<Free> {
+    let existing = directory.ancestors().find(|path| path.exists());
+    let about = nix::sys::statvfs::statvfs(existing.unwrap_or(Path::new("/")))?;
+    Ok(Free {
+        bytes: about.blocks_available().saturating_mul(about.fragment_size()),
+        files: (about.files() > 0).then(|| about.files_available()),
+    })
+}
+
+/// The disk of one worker, shared by its sessions.
+#[derive(Debug)]
+pub struct Disk {
+    config: Config,
+    directory: PathBuf,
+    /// What workspaces on disk were last seen to hold.
+    held: Mutex<HashMap<SandboxId, u64>>,
+    low: watch::Sender<bool>,
+    /// One look at a time: it costs processor time and open directories.
+    looking: Semaphore,
+}
+
+impl Disk {
+    /// The disk on which this directory is.
+    #[must_use]
+    pub fn new(config: Config, directory: PathBuf) -> Self {
+        Self {
+            config,
+            directory,
+            held: Mutex::default(),
+            low: watch::Sender::new(false),
+            looking: Semaphore::new(1),
+        }
+    }
+
+    /// Files and directories that one workspace may hold.
+    #[must_use]
+    pub fn most_files(&self) -> u64 {
+        self.config.workspace_files
+    }
+
+    /// What is free now. A file system that does not answer says nothing, which stops nothing.
+    pub async fn free(&self) -> Option<Free> {
+        let directory = self.directory.clone();
+        match tokio::task::spawn_blocking(move || free(&directory)).await {
+            Ok(Ok(free)) => Some(free),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the file system of the state was not asked");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Looks whether new work may start, and tells all that wait for the answer. Called by one clock of the worker.
+    pub async fn sample(&self) -> Option<Free> {
+        let free = self.free().await?;
+        let was = *self.low.borrow();
+        let low = is_low(free, self.config.least_free_bytes, was);
+        if low != was {
+            let (free_bytes, mark) = (free.bytes, self.config.least_free_bytes);
+            if low {
+                tracing::warn!(free_bytes, mark, "no task is taken: the disk is nearly full");
+            } else {
+                tracing::info!(free_bytes, mark, "tasks are taken again: the disk has room");
+            }
+            self.low.send_replace(low);
+        }
+        Some(free)
+    }
+
+    /// Whether no new work may start.
+    #[must_use]
+    pub fn is_low(&self) -> bool {
+        *self.low.borrow()
+    }
+
+    /// Waits until new work may start, or may not. Cancel-safe.
+    pub async fn until(&self, low: bool) {
+        // The sender lives as long as this.
+        let _ = self.low.subscribe().wait_for(|now| *now == low).await;
+    }
+
+    /// Counts a workspace, one at a time; `None` when it could not be looked at.
+    pub async fn look(&self, id: SandboxId, workspace: &Path) -> Option<Usage> {
+        let _one = self.looking.acquire().await.ok()?;
+        let (workspace, most_files) = (workspace.to_owned(), self.config.workspace_files);
+        let counting = tokio::task::spawn_blocking(move || usage::count(&workspace, most_files, LONGEST_LOOK));
+        let usage = counting.await.ok()?.ok()?;
+        self.held().insert(id, usage.bytes);
+        Some(usage)
+    }
+
+    /// Forgets a workspace that is gone.
+    pub fn forget(&self, id: SandboxId) {
+        self.held().remove(&id);
+    }
+
+    /// Whether less than this part of the mark is free and this is the largest workspace: somebody has to make room, and one at a time is
+    /// enough.
+    #[must_use]
+    pub fn must_go(&self, id: SandboxId, free: Free, part: u64) -> bool {
+        free.bytes < self.config.least_free_bytes / part.max(1) && largest(&self.held()) == Some(id)
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<SandboxId, u64>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_low(free: Free, mark: u64, was: bool) -> bool {
+    let wanted = if was {
+        mark.saturating_add(mark / 100 * RESUME_ABOVE)
+    } else {
+        mark
+    };
+    free.bytes < wanted || free.files.is_some_and(|files| files < LEAST_FREE_FILES)
+}
+
+fn largest(held: &HashMap<SandboxId, u64>) -> Option<SandboxId> {
+    held.iter().max_by_key(|(_, bytes)| **bytes).map(|(id, _)| *id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn bytes(bytes: u64) -> Free {
+        Free { bytes, files: None }
+    }
+
+    #[test]
+    fn the_mark_is_not_met_to_and_fro() {
+        assert!(is_low(bytes(999), 1000, false));
+        assert!(!is_low(bytes(1000), 1000, false));
+        assert!(is_low(bytes(1000), 1000, true));
+        assert!(!is_low(bytes(1050), 1000, true));
+        assert!(!is_low(bytes(0), 0, false), "a mark of nothing switches it off");
+        let crowded = Free {
+            bytes: u64::MAX,
+            files: Some(9),
+        };
+        assert!(is_low(crowded, 1000, false), "files run out as well");
+    }
+
+    #[test]
+    fn only_the_largest_has_to_go_and_only_in_danger() {
+        let disk = Disk::new(
+            Config {
+                least_free_bytes: 1000,
+                ..Config::default()
+            },
+            "/".into(),
+        );
+        let (small, large) = (SandboxId::random(), SandboxId::random());
+        disk.held().extend([(small, 5), (large, 7)]);
+        assert!(!disk.must_go(large, bytes(500), 2));
+        assert!(disk.must_go(large, bytes(499), 2));
+        assert!(!disk.must_go(small, bytes(499), 2));
+        disk.forget(large);
+        assert!(disk.must_go(small, bytes(499), 2));
+    }
+}

@@ -1,0 +1,93 @@
+//! Why the engine, or the worker's own side of a sandbox, did not do what was asked. Values only.
+
+/// Why the engine did not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SandboxError {
+    /// It does not answer.
+    #[error("the container engine does not answer ({detail}): start it, or set sandbox.docker_socket")]
+    Connect {
+        /// What happened.
+        detail: String,
+    },
+    /// The image is missing.
+    #[error("the image {image:?} is not on this machine: build or pull it, for example with `docker pull`")]
+    ImageMissing {
+        /// Which image.
+        image: String,
+    },
+    /// The image is not one that may be used.
+    #[error("the image {image:?} is refused: {detail}")]
+    ImageRefused {
+        /// Which image.
+        image: String,
+        /// The rule that it breaks, and what to do.
+        detail: String,
+    },
+    /// The engine does not have the runtime.
+    #[error(
+        "the container engine has no runtime {runtime:?} (it has {known}): register it there, or let the operator choose another; nothing weaker is used"
+    )]
+    RuntimeMissing {
+        /// Which runtime.
+        runtime: String,
+        /// Those that it has.
+        known: String,
+    },
+    /// An image could not be pulled.
+    #[error("the image {image:?} could not be pulled: {detail}")]
+    PullImage {
+        /// Which image.
+        image: String,
+        /// The engine's words.
+        detail: String,
+    },
+    /// A sandbox could not be created.
+    #[error("a sandbox could not be created: {detail}")]
+    Create {
+        /// The engine's words.
+        detail: String,
+    },
+    /// A sandbox could not be started.
+    #[error("a sandbox could not be started: {detail}")]
+    Start {
+        /// The engine's words.
+        detail: String,
+    },
+    /// Waiting failed.
+    #[error("the sandbox could not be watched: {detail}")]
+    Wait {
+        /// The engine's words.
+        detail: String,
+    },
+    /// Removing failed.
+    #[error("a sandbox could not be removed: {detail}")]
+    Remove {
+        /// The engine's words.
+        detail: String,
+    },
+    /// The worker's own side of a sandbox (directories, `inside`) could not be prepared.
+    #[error("the sandbox's directory could not be prepared: {detail}")]
+    Prepare {
+        /// What failed.
+        detail: String,
+    },
+}
+
+impl SandboxError {
+    /// Whether it may work later without anybody changing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect { .. }
+            | Self::Create { .. }
+            | Self::Start { .. }
+            | Self::Wait { .. }
+            | Self::Remove { .. }
+            | Self::PullImage { .. } => true,
+            Self::ImageMissing { .. }
+            | Self::ImageRefused { .. }
+            | Self::RuntimeMissing { .. }
+            | Self::Prepare { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Watches a running sandbox from the worker's side: what the kernel killed in it for memory, and what its workspace takes of the disk.
+//!
+//! Believes nothing that the sandbox says. Ends nothing itself: it tells, and the session ends.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::failure::Failure;
+use crate::message::{EventBody, Reason, SandboxId};
+use crate::metrics::Metrics;
+use crate::progress::Progress;
+use crate::sandbox::Sandbox;
+use crate::sandbox::disk::{Disk, Usage};
+
+/// How often the disk is asked; asking costs microseconds.
+const TICK: Duration = Duration::from_millis(500);
+/// Between two looks at a workspace, which costs what it holds.
+const LOOK_EVERY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// Looking may take this part of the time.
+const LOOK_PART: u32 = 20;
+/// After that long a session that is over its limit runs nothing but what takes its work.
+const QUIETING: Duration = Duration::from_secs(3);
+/// A failure that follows this soon after something was killed for memory was caused by it.
+const SOON: Duration = Duration::from_secs(10);
+
+/// What is watched, and for whom.
+pub(super) struct Watched {
+    pub(super) id: SandboxId,
+    /// A workspace on disk, and how many bytes it may take.
+    pub(super) workspace: Option<(PathBuf, u64)>,
+    pub(super) disk: Arc<Disk>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) progress: Arc<Progress>,
+}
+
+/// What was killed for memory so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct Kills {
+    count: u64,
+    last: Option<Instant>,
+}
+
+/// How a workspace stands. A later one is worse, and it never gets better: the session is ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Space {
+    Enough,
+    /// The session has to end.
+    Over(Excess),
+    /// Not even its work may be taken any more.
+    Danger(Excess),
+}
+
+/// Of what there is too much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Excess {
+    Bytes(u64),
+    Files(u64),
+    Depth,
+    /// The host has no room, and this workspace is its largest.
+    Host,
+}
+
+/// The watch over one sandbox; it ends when this is dropped.
+pub(super) struct Guard {
+    kills: watch::Receiver<Kills>,
+    space: watch::Receiver<Space>,
+    tasks: Vec<JoinHandle<()>>,
+    disk: Arc<Disk>,
+    id: SandboxId,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.disk.forget(self.id);
+    }
+}
+
+impl Guard {
+    pub(super) fn start(watched: Watched, sandbox: &dyn Sandbox) -> Self {
+        let Watched {
+            id,
+            workspace,
+            disk,
+            metrics,
+            progress,
+        } = watched;
+        let (kills_tx, kills) = watch::channel(Kills::default());
+        let (space_tx, space) = watch::channel(Space::Enough);
+        let mut tasks = vec![tokio::spawn(hear(sandbox.memory_kills(), kills_tx, metrics, progress))];
+        if let Some((path, most_bytes)) = workspace {
+            tasks.push(tokio::spawn(look(disk.clone(), id, path, most_bytes, space_tx)));
+        }
+        Self {
+            kills,
+            space,
+            tasks,
+            disk,
+            id,
+        }
+    }
+
+    /// Waits until the session has to end, or until not even keeping its work may go on. Cancel-safe.
+    pub(super) async fn full(&self, while_keeping: bool) -> Failure {
+        let bad = |space: &Space| match space {
+            Space::Enough => None,
+            Space::Over(excess) => (!while_keeping).then_some(*excess),
+            Space::Danger(excess) => Some(*excess),
+        };
+        let mut space = self.space.clone();
+        // Without a workspace on disk nobody sends.
+        let excess = match space.wait_for(|space| bad(space).is_some()).await {
+            Ok(space) => bad(&space),
+            Err(_) => None,
+        };
+        match excess {
+            Some(excess) => Failure::new(Reason::DiskFull, excess.sentence()),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until it is clear that something was just killed for memory; at once when it was. Cancel-safe.
+    pub(super) async fn starved(&self) {
+        let soon = |kills: &Kills| kills.last.is_some_and(|last| last.elapsed() < SOON);
+        if self.kills.clone().wait_for(soon).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Names in a failure what was killed before it.
+    pub(super) fn add_kills(&self, failure: &mut Failure) {
+        let count = self.kills.borrow().count;
+        if count > 0 && failure.reason != Reason::OutOfMemory {
+            failure.message = format!(
+                "{}; before that the kernel killed a process of the sandbox for memory",
+                failure.message
+            );
+        }
+    }
+}
+
+/// Follows the engine's count. Told once: a test suite that is killed again and again is one piece of news.
+async fn hear(
+    mut engine: watch::Receiver<u64>,
+    kills: watch::Sender<Kills>,
+    metrics: Arc<Metrics>,
+    progress: Arc<Progress>,
+) {
+    let mut seen = 0;
+    while let Ok(count) = engine.wait_for(|count| *count > seen).await.map(|count| *count) {
+        metrics.memory_kills(count - seen);
+        kills.send_replace(Kills {
+            count,
+            last: Some(Instant::now()),
+        });
+        if seen == 0 {
+            let message = "a process in the sandbox was killed because the sandbox used more memory than its limit; the session goes on: \
+                           ask for less at a time, or let the operator raise sandbox.memory_bytes";
+            progress
+                .state(EventBody::Warning {
+                    code: Reason::OutOfMemory.as_str().to_owned(),
+                    message: message.to_owned(),
+                })
+                .await;
+        }
+        seen = count;
+    }
+}
+
+/// Asks the disk often, and counts the workspace when it is time or when the disk lost so much that the workspace may be over its limit.
+async fn look(disk: Arc<Disk>, id: SandboxId, path: PathBuf, most_bytes: u64, told: watch::Sender<Space>) {
+    let limits = Limits {
+        bytes: most_bytes,
+        files: disk.most_files(),
+    };
+    let mut usage = Usage::default();
+    let (mut due, mut free_then) = (Instant::now(), u64::MAX);
+    let mut over: Option<Instant> = None;
+    let mut settled = None;
+    loop {
+        tokio::time::sleep(TICK).await;
+        let Some(free) = disk.free().await else { continue };
+        let room = limits.bytes.saturating_sub(usage.bytes);
+        if Instant::now() >= due || over.is_some() || free_then.saturating_sub(free.bytes) > room / 2 {
+            let began = Instant::now();
+            if let Some(seen) = disk.look(id, &path).await {
+                usage = seen;
+            }
+            free_then = free.bytes;
+            due = Instant::now() + (began.elapsed() * LOOK_PART).clamp(LOOK_EVERY.0, LOOK_EVERY.1);
+        }
+        if over.is_some_and(|since| since.elapsed() > QUIETING) {
+            settled.get_or_insert(usage.bytes);
+        }
+        let host = (disk.must_go(id, free, 2), disk.must_go(id, free, 4));
+        let now = judge(usage, limits, settled, host);
+        if now != Space::Enough {
+            over.get_or_insert_with(Instant::now);
+        }
+        told.send_if_modified(|space| {
+            let worse = now > *space;
+            if worse {
+                *space = now;
+            }
+            worse
+        });
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    bytes: u64,
+    files: u64,
+}
+
+/// `settled` is what a workspace over its limit held when everything in its sandbox was ended: from then on only the taking of the committed
+/// work writes, and needs a quarter of the limit at most.
+fn judge(usage: Usage, limits: Limits, settled: Option<u64>, (host_wants, host_suffers): (bool, bool)) -> Space {
+    if host_suffers {
+        Space::Danger(Excess::Host)
+    } else if settled.is_some_and(|settled| usage.bytes > settled.saturating_add(limits.bytes / 4)) {
+        Space::Danger(Excess::Bytes(limits.bytes))
+    } else if host_wants {
+        Space::Over(Excess::Host)
+    } else if usage.bytes > limits.bytes {
+        Space::Over(Excess::Bytes(limits.bytes))
+    } else if usage.files > limits.files {
+        Space::Over(Excess::Files(limits.files))
+    } else if usage.too_deep {
+        Space::Over(Excess::Depth)
+    } else {
+        Space::Enough
+    }
+}
+
+impl Excess {
+    fn sentence(self) -> String {
+        match self {
+            Self::Bytes(most) => format!(
+                "the workspace took more than its {most} bytes: ask for less at a time, or let the operator raise sandbox.workspace_bytes"
+            ),
+            Self::Files(most) => format!(
+                "the workspace holds more than {most} files: ask for less at a time, or let the operator raise disk.workspace_files"
+            ),
+            Self::Depth => format!(
+                "the workspace nests directories deeper than {} levels: have the agent make no such tree",
+                crate::sandbox::disk::tree::DEEPEST
+            ),
+            Self::Host => "the worker's disk is nearly full and this session's workspace was the largest on it: send the task again later, \
+                           and let the operator free space"
+                .to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { bytes: 100, files: 8 };
+    const QUIET: (bool, bool) = (false, false);
+
+    fn usage(bytes: u64, files: u64) -> Usage {
+        Usage {
+            bytes,
+            files,
+            too_deep: false,
+        }
+    }
+
+    #[test]
+    fn each_limit_ends_a_session_by_its_own_name() {
+        let of = |bytes, files| judge(usage(bytes, files), LIMITS, None, QUIET);
+        assert_eq!(of(100, 8), Space::Enough);
+        assert_eq!(of(101, 8), Space::Over(Excess::Bytes(100)));
+        assert_eq!(of(100_000, 8), Space::Over(Excess::Bytes(100)));
+        assert_eq!(of(0, 9), Space::Over(Excess::Files(8)));
+        let deep = Usage {
+            too_deep: true,
+            ..usage(0, 0)
+        };
+        assert_eq!(judge(deep, LIMITS, None, QUIET), Space::Over(Excess::Depth));
+        assert_eq!(
+            judge(usage(0, 0), LIMITS, None, (true, false)),
+            Space::Over(Excess::Host)
+        );
+    }
+
+    #[test]
+    fn keeping_work_has_a_limit_of_its_own() {
+        let of = |bytes| judge(usage(bytes, 1), LIMITS, Some(500), QUIET);
+        assert_eq!(of(525), Space::Over(Excess::Bytes(100)));
+        assert_eq!(of(526), Space::Danger(Excess::Bytes(100)));
+        assert_eq!(
+            judge(usage(0, 0), LIMITS, None, (true, true)),
+            Space::Danger(Excess::Host)
+        );
+        assert!(
+            Space::Danger(Excess::Bytes(1)) > Space::Over(Excess::Host) && Space::Over(Excess::Depth) > Space::Enough
+        );
+    }
+}

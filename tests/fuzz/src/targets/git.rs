@@ -1,0 +1,124 @@
+//! What git and an agent's pushes say: lists of updates, packets of an answer, messages of commits.
+
+use cofferdam::fuzzing::gateway;
+use cofferdam::grant::{Identity, Trailers};
+use cofferdam::message::CommitId;
+use cofferdam::repository::push_check::{LONGEST_LIST, NewCommit, Rules, check_commit, check_updates, parse_updates};
+
+use crate::judge::assert_visible;
+
+const BRANCH: &str = "refs/heads/cofferdam/fix-deadbeef";
+
+/// The list that git gives to `pre-receive`.
+pub fn updates(data: &[u8]) {
+    let updates = match parse_updates(data) {
+        Ok(updates) => updates,
+        Err(refusal) => return assert_visible(&refusal.to_string()),
+    };
+    assert!(!updates.is_empty() && data.len() <= LONGEST_LIST);
+    let written: Vec<Vec<u8>> = updates
+        .iter()
+        .map(|update| {
+            let id = |id: &Option<CommitId>| id.as_ref().map_or("0", CommitId::as_str).to_owned();
+            let ids = format!("{} {} ", id(&update.old), id(&update.new));
+            [ids.as_bytes(), &update.name].concat()
+        })
+        .collect();
+    let seen: Vec<Vec<u8>> = data
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(zeros_as_one)
+        .collect();
+    assert_eq!(written, seen, "git would see another list");
+    match check_updates(&updates, BRANCH) {
+        Ok((_, new)) => {
+            assert!(updates.len() == 1 && updates[0].name == BRANCH.as_bytes());
+            assert!(new.as_str().bytes().any(|digit| digit != b'0'));
+        }
+        Err(refusal) => assert_visible(&refusal.to_string()),
+    }
+}
+
+/// A line of the list with `0` for ids that are all zeros.
+fn zeros_as_one(line: &[u8]) -> Vec<u8> {
+    let parts: Vec<&[u8]> = line.splitn(3, |byte| *byte == b' ').collect();
+    let id = |id: &[u8]| {
+        if id.iter().all(|byte| *byte == b'0') {
+            b"0".to_vec()
+        } else {
+            id.to_vec()
+        }
+    };
+    [id(parts[0]), id(parts[1]), parts[2].to_vec()].join(&b' ')
+}
+
+/// The answer of a `receive-pack`, raw, and the same bytes as the words of a refusal in packets.
+pub fn packets(data: &[u8]) {
+    let _ = gateway::refusal(data).map(|words| assert!(words.chars().count() <= 1_000));
+    let _ = gateway::decompressed(data).map(|plain| assert!(plain.len() <= 16 * 1024 * 1024));
+    let mut answer = Vec::new();
+    for piece in data.chunks(100) {
+        packet(&mut answer, 2, piece);
+    }
+    packet(&mut answer, 1, b"0018unpack ok\n0019ng refs/heads/x no\n0000");
+    answer.extend_from_slice(b"0000");
+    let said: String = data.chunks(100).map(String::from_utf8_lossy).collect();
+    let expected: Vec<&str> = said.split_whitespace().collect();
+    let expected: String = expected.join(" ").chars().take(1_000).collect();
+    assert_eq!(gateway::refusal(&answer), Some(expected));
+}
+
+fn packet(answer: &mut Vec<u8>, band: u8, text: &[u8]) {
+    answer.extend_from_slice(format!("{:04x}", text.len() + 5).as_bytes());
+    answer.push(band);
+    answer.extend_from_slice(text);
+}
+
+/// The message of a commit.
+pub fn trailers(data: &[u8]) {
+    let person = |name: &str, email: &str| Identity {
+        name: name.into(),
+        email: email.into(),
+    };
+    let session = "0190c2f0-7c1e-7000-8000-000000000001".parse().expect("it is one");
+    let agent = person("agent", "agent@agents.invalid");
+    let trailers = Trailers::new(&person("Ada Example", "ada@example.org"), &agent, session);
+    let block = trailers.lines().join("\n");
+    if trailers.missing_from(data).is_none() {
+        // All are there, each as a line of its own.
+        for wanted in trailers.lines() {
+            let there = data.split(|byte| *byte == b'\n').any(|line| same(line, wanted));
+            assert!(there, "{wanted}");
+        }
+    }
+    let complete = [data, b"\n\n", block.as_bytes(), b"\n"].concat();
+    assert_eq!(trailers.missing_from(&complete), None);
+    let buried = [complete.as_slice(), b"\nnot the end\n"].concat();
+    assert!(trailers.missing_from(&buried).is_some());
+    let id: CommitId = "c".repeat(40).parse().expect("it is one");
+    let rules = Rules {
+        trailers,
+        email: "ada@example.org".into(),
+    };
+    let commit = NewCommit {
+        id: &id,
+        message: &complete,
+        author: data,
+        committer: data,
+        parents: 1,
+    };
+    match check_commit(&commit, &rules) {
+        Ok(()) => assert_eq!(data, b"ada@example.org"),
+        Err(refusal) => assert_visible(&refusal.to_string()),
+    }
+}
+
+fn same(line: &[u8], wanted: &str) -> bool {
+    let squeeze = |text: &[u8]| {
+        String::from_utf8_lossy(text)
+            .to_ascii_lowercase()
+            .split_whitespace()
+            .collect::<String>()
+    };
+    squeeze(line) == squeeze(wanted.as_bytes())
+}

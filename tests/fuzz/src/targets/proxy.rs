@@ -52,7 +52,7 @@ pub fn authority(data: &[u8]) {
 /// The first bytes in a tunnel: taken only when they are a TLS greeting that names the host, and then passed on as they came.
 pub fn greeting(data: &[u8]) {
     let host: HostName = "packages.example.org".parse().expect("a host");
-    match cofferdam::fuzzing::greeting(data, &host) {
+    match cofferdam::fuzzing::gateway::greeting(data, &host) {
         Ok(passed) => {
             assert!(data.starts_with(&passed), "other bytes are passed on");
             assert!(passed.first() == Some(&22), "no handshake");

@@ -56,6 +56,7 @@ pub fn change_request(data: &[u8]) {
         commits: vec![(part(1), part(2)), (part(2), part(1))],
         files: vec![(part(3), u64::MAX, u64::MAX), (part(1), 1, 1)],
         truncated: false,
+        warnings: Vec::new(),
     };
     let sisters = [Sister {
         project: cofferdam::message::ProjectKey {
@@ -73,6 +74,7 @@ pub fn change_request(data: &[u8]) {
             agent: &part(1),
             user: &part(1),
             sisters: &sisters,
+            unreached: &(Vec::new(), 0),
         });
         assert!(made.encode_utf16().count() <= 65_536, "{}", made.len());
         assert_harmless_but_ours(&made);

@@ -56,6 +56,7 @@ fn server() -> (Router, Wishes) {
         publish: Publish::ChangeRequest,
         uncommitted: Uncommitted::Commit,
         may_comment: true,
+        egress: cofferdam::grant::egress::Egress::connections(),
         limits: SessionLimits {
             session: Default::default(),
             turn: Default::default(),
@@ -66,6 +67,8 @@ fn server() -> (Router, Wishes) {
         project: Arc::new(|_| None),
         diffs: Arc::new(NoGit),
         tell: Arc::new(|_| Box::pin(async {})),
+        may_act: Arc::new(|| true),
+        refuse: Arc::new(|_| None),
         speaking: tokio_util::task::TaskTracker::new(),
     };
     let wishes = Wishes::default();

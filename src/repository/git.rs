@@ -290,6 +290,31 @@ impl Limits {
     }
 }
 
+/// Starts this program as the child that reads what an agent made: without this process's environment, and as the leader of a group.
+///
+/// # Errors
+/// It cannot be started.
+pub(super) fn start_reader(
+    internal: &[String],
+    arguments: &[&OsStr],
+) -> Result<tokio::process::Child, RepositoryError> {
+    let (program, first) = internal.split_first().ok_or_else(|| RepositoryError::Inspect {
+        text: "no command was given for it".to_owned(),
+    })?;
+    let mut command = std::process::Command::new(program);
+    clear_environment(&mut command);
+    command
+        .args(first)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0);
+    tokio::process::Command::from(command)
+        .spawn()
+        .map_err(RepositoryError::state("start", program.as_ref()))
+}
+
 /// What every child of this room starts with.
 pub(crate) fn clear_environment(command: &mut std::process::Command) {
     command

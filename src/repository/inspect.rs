@@ -3,13 +3,11 @@
 //! The summary is made by a child process that reads an agent's objects; its answer is as untrusted as they are: bounded, parsed into
 //! types, cut to length, and freed of control characters. It remains an agent's words: whoever prints it must still escape it.
 
-use std::os::unix::process::CommandExt as _;
-use std::process::Stdio;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::git::{Ended, clear_environment, until_end};
+use super::git::{Ended, start_reader, until_end};
 use super::internal;
 use super::remote::shortened;
 use super::{RepositoryError, Staging};
@@ -129,25 +127,13 @@ impl Staging {
 
     async fn survey(&self, head: &CommitId, detail: &str) -> Result<Inspection, RepositoryError> {
         let failed = |text: String| RepositoryError::Inspect { text };
-        let (program, arguments) = self
-            .shared
-            .internal
-            .split_first()
-            .ok_or_else(|| failed("no command was given for it".to_owned()))?;
-        let mut command = std::process::Command::new(program);
-        clear_environment(&mut command);
-        command
-            .args(arguments)
-            .arg(internal::INSPECT)
-            .arg(&self.directory)
-            .args([head.as_str(), detail])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
-        let child = tokio::process::Command::from(command)
-            .spawn()
-            .map_err(RepositoryError::state("start", program.as_ref()))?;
+        let arguments = [
+            internal::INSPECT.as_ref(),
+            self.directory.as_os_str(),
+            head.as_str().as_ref(),
+            detail.as_ref(),
+        ];
+        let child = start_reader(&self.shared.internal, &arguments)?;
         let limit = Duration::from_secs(self.shared.config.inspect_timeout_s);
         let Some(Ended { status, stdout, stderr }) = until_end(child, Vec::new(), limit, LARGEST_ANSWER).await else {
             return Err(RepositoryError::Timeout {

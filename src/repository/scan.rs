@@ -4,15 +4,13 @@
 //! bytes, so the child never holds what is looked for. Bounded in bytes and time, and never silently: what could not be searched whole is an
 //! error.
 
-use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::io::BufReader;
 
-use super::git::{Group, clear_environment, read_tail};
+use super::git::{Group, read_tail, start_reader};
 use super::remote::shortened;
 use super::{RepositoryError, Staging, internal};
 use crate::message::CommitId;
@@ -104,25 +102,14 @@ impl Staging {
 
     async fn search_to_end(&self, head: &CommitId, wanted: &Wanted, most: u64) -> Result<Seen, RepositoryError> {
         let failed = |text: String| RepositoryError::Scan { text };
-        let (program, arguments) = self
-            .shared
-            .internal
-            .split_first()
-            .ok_or_else(|| failed("no command was given for it".to_owned()))?;
-        let mut command = std::process::Command::new(program);
-        clear_environment(&mut command);
-        command
-            .args(arguments)
-            .arg(internal::ADDED)
-            .arg(&self.directory)
-            .args([head.as_str(), &most.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
-        let mut child = tokio::process::Command::from(command)
-            .spawn()
-            .map_err(RepositoryError::state("start", program.as_ref()))?;
+        let most_bytes = most.to_string();
+        let arguments = [
+            internal::ADDED.as_ref(),
+            self.directory.as_os_str(),
+            head.as_str().as_ref(),
+            most_bytes.as_ref(),
+        ];
+        let mut child = start_reader(&self.shared.internal, &arguments)?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         // Declared after the child, so that on a drop the group is killed before anything could reap its leader.
         let mut group = Group::led_by(&child);

@@ -2,10 +2,9 @@
 //!
 //! Read by a child process from the session's object store; what was pushed to staging is never looked at.
 
-use std::process::Stdio;
 use std::time::Duration;
 
-use super::git::{Ended, clear_environment, until_end};
+use super::git::{Ended, start_reader, until_end};
 use super::internal;
 use super::remote::shortened;
 use super::{RepositoryError, Staging};
@@ -21,28 +20,14 @@ impl Staging {
     /// The child failed or was too slow; the file is no plain text, or larger than 256 KiB.
     pub async fn script(&self, branch: &BranchName, path: &str) -> Result<Option<String>, RepositoryError> {
         let failed = |text: String| RepositoryError::Inspect { text };
-        let (program, arguments) = self
-            .shared
-            .internal
-            .split_first()
-            .ok_or_else(|| failed("no command was given for it".to_owned()))?;
-        let mut command = std::process::Command::new(program);
-        clear_environment(&mut command);
-        {
-            use std::os::unix::process::CommandExt as _;
-            command
-                .args(arguments)
-                .arg(internal::SCRIPT)
-                .arg(&self.directory)
-                .args([&format!("refs/heads/{branch}"), path])
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .process_group(0);
-        }
-        let child = tokio::process::Command::from(command)
-            .spawn()
-            .map_err(RepositoryError::state("start", program.as_ref()))?;
+        let reference = format!("refs/heads/{branch}");
+        let arguments = [
+            internal::SCRIPT.as_ref(),
+            self.directory.as_os_str(),
+            reference.as_ref(),
+            path.as_ref(),
+        ];
+        let child = start_reader(&self.shared.internal, &arguments)?;
         let limit = Duration::from_secs(self.shared.config.inspect_timeout_s);
         let Some(Ended { status, stdout, stderr }) = until_end(child, Vec::new(), limit, LARGEST + 1).await else {
             return Err(RepositoryError::Timeout {

@@ -1,8 +1,6 @@
 //! Canaries: tokens and keys of a distinctive value are searched for wherever an agent, an operator or a reader of events could look.
 
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::harness::{LAB, World};
 
@@ -11,6 +9,8 @@ mod hunt;
 mod memory;
 mod rooms;
 mod sealed;
+
+use hunt::{Canary, Watched};
 
 const GITLAB_CANARY: &str = "glpat-canary-7f3a91c2d4";
 const GITHUB_CANARY: &str = "ghp_canary9e8d7c6b5a4f";
@@ -22,37 +22,6 @@ const CONTROL_CANARY: &str = "glpat-canary-7f-control";
 const SEARCH: &str = "!shell P=canary; (env; cat /proc/*/environ /proc/*/cmdline; cat /proc/1/environ; grep -ra $P-7f / --include=* --exclude-dir=proc \
     --exclude-dir=sys; grep -ra ${P}9e8 /home /tmp /run /opt /workspace; cat /proc/mounts) > /tmp/found 2>/dev/null; \
     if grep -q \"glpat-$P-\\|ghp_${P}9\\|sk-$P-\" /tmp/found; then echo FOUND > greeter/found.txt; fi; true";
-
-/// Whether a canary stands in any process's arguments or environment.
-fn seen_in_processes() -> Option<String> {
-    let own = std::process::id().to_string();
-    for entry in std::fs::read_dir("/proc").ok()?.filter_map(Result::ok) {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.bytes().all(|byte| byte.is_ascii_digit()) || name == own {
-            continue;
-        }
-        for file in ["cmdline", "environ"] {
-            let Ok(text) = std::fs::read(entry.path().join(file)) else {
-                continue;
-            };
-            let program = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            // The worker itself gets the tokens by its environment here: that is how the task names them. A child of it that is about to
-            // become git still has that environment and the worker's executable.
-            let executable = std::fs::read_link(entry.path().join("exe")).unwrap_or_default();
-            if file == "environ" && executable.ends_with("cofferdam") {
-                continue;
-            }
-            let text = String::from_utf8_lossy(&text).into_owned();
-            if [GITLAB_CANARY, GITHUB_CANARY, MODEL_CANARY]
-                .iter()
-                .any(|canary| text.contains(canary))
-            {
-                return Some(format!("{program} {file}"));
-            }
-        }
-    }
-    None
-}
 
 fn grep(directory: &std::path::Path) -> String {
     let pattern = format!("{GITLAB_CANARY}\\|{GITHUB_CANARY}\\|{MODEL_CANARY}");
@@ -82,33 +51,10 @@ fn pitfall_10_no_canary_is_found_anywhere() {
         "!write greeter/a.txt b\n!write website/a.txt b\n{SEARCH}\n!sleep 500\n!say done"
     ));
 
-    let stop = Arc::new(AtomicBool::new(false));
-    let watching = std::thread::spawn({
-        let stop = stop.clone();
-        move || {
-            let mut inspected = String::new();
-            while !stop.load(Ordering::Relaxed) {
-                if let Some(where_seen) = seen_in_processes() {
-                    return Err(where_seen);
-                }
-                let ids = Command::new("docker")
-                    .args(["ps", "-aq", "--filter", "label=dev.cofferdam.sandbox"])
-                    .output()
-                    .unwrap();
-                for id in String::from_utf8_lossy(&ids.stdout).split_whitespace() {
-                    let about = Command::new("docker").args(["inspect", id]).output().unwrap();
-                    inspected.push_str(&String::from_utf8_lossy(&about.stdout));
-                }
-            }
-            Ok(inspected)
-        }
-    });
+    let canaries = [GITLAB_CANARY, GITHUB_CANARY, MODEL_CANARY].map(|value| Canary::of("fixed canary", value));
+    let watched = Watched::begin(&world, &canaries);
     let ran = world.exec_with(&model, &task);
-    stop.store(true, Ordering::Relaxed);
-    let inspected = watching
-        .join()
-        .unwrap()
-        .unwrap_or_else(|place| panic!("a canary stands in {place}"));
+    let inspected = watched.end();
     assert_eq!(ran.reason(), "published", "{}", ran.stderr);
     assert!(inspected.contains("cofferdam-"), "no sandbox was inspected");
     for canary in [GITLAB_CANARY, GITHUB_CANARY, MODEL_CANARY] {

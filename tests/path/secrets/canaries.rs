@@ -30,7 +30,9 @@ impl Stage {
             Canary::new("GitHub token", "ghx-"),
             Canary::new("model key", "sk-"),
         );
-        let all = vec![lab.clone(), hub.clone(), key.clone()];
+        let set_up = Canary::new("set-up secret", "npm-");
+        let held = [lab.clone(), hub.clone(), key.clone()];
+        let all = [&held[..], std::slice::from_ref(&set_up)].concat();
         let world = World::with_seed(|seed| {
             seed.replace("\"test-gitlab-api\"", &format!("{:?}", lab.value))
                 .replace("\"test-github-repo\"", &format!("{:?}", hub.value))
@@ -39,18 +41,20 @@ impl Stage {
         .token("HUB", &hub.value);
         let directory = world.directory.path();
         std::fs::write(directory.join("key"), &key.value).unwrap();
+        std::fs::write(directory.join("set-up"), &set_up.value).unwrap();
         std::fs::create_dir(directory.join("tokens")).unwrap();
         for (name, canary) in [("lab", &lab), ("hub", &hub)] {
             std::fs::write(directory.join("tokens").join(name), &canary.value).unwrap();
         }
         let (file, recipient) = identity(&world, "identity");
         let more = format!(
-            "model = \"m\"\n[models.m]\nurl = \"http://127.0.0.1:9\"\nkey_file = \"{0}/key\"\n[session]\ngrace_s = 2\n\
+            "model = \"m\"\nset_up = {{ script = 'test -n \"$SECRET\"', secrets = {{ SECRET = {{ file = \"{0}/set-up\" }} }} }}\n[models.m]\nurl = \"http://127.0.0.1:9\"\nkey_file = \"{0}/key\"\n[session]\ngrace_s = 2\n\
              [credentials]\ndirectory = \"{0}/tokens\"\nidentities = [\"{1}\"]\nallow_plain = true",
             directory.display(),
             file.display(),
         );
-        let watched = Watched::begin(&world, &all);
+        // The set-up's script has its secret in its environment: that is where it belongs, and nowhere else.
+        let watched = Watched::begin(&world, &held);
         let prefix = format!("t{}", uuid::Uuid::new_v4().simple());
         let daemon = Daemon::begin_logging(&world, &broker(), &prefix, &more, "trace");
         until(Duration::from_secs(30), "readiness", || {

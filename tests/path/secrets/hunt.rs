@@ -21,7 +21,12 @@ impl Canary {
     pub(super) fn new(name: &'static str, prefix: &str) -> Self {
         let id = uuid::Uuid::new_v4().simple().to_string();
         // Something that URLs escape, so that the escaped form is another.
-        let value = format!("{prefix}canary-{}", &id[..20]);
+        Self::of(name, &format!("{prefix}canary-{}", &id[..20]))
+    }
+
+    /// One of a value that is given.
+    pub(super) fn of(name: &'static str, value: &str) -> Self {
+        let value = value.to_owned();
         let mut forms = vec![value.clone(), value.replace('-', "%2D"), value.replace('-', "%2d")];
         let encode = |text: &str| base64::engine::general_purpose::STANDARD_NO_PAD.encode(text);
         // What base64 of anything that holds it has in common, by how much stands before it.

@@ -83,7 +83,7 @@ run_fuzz() {
 }
 
 install_tools() {
-    deploy/packages.sh git curl jq python3 shellcheck cc=gcc,libc6-dev node=nodejs npm || return
+    deploy/packages.sh git curl jq python3 shellcheck cc=gcc,libc6-dev node=nodejs npm age || return
     # No command shows whether virtual environments can be made: an absent one by the package's name stands for it.
     python3 -c 'import ensurepip, venv' 2>/dev/null || deploy/packages.sh python3-venv || return
     command -v "$CARGO" >/dev/null || {

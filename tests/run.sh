@@ -5,7 +5,8 @@
 #
 #   tests/run.sh [--full]
 #
-#   --full   also the long forms: the benchmark with all its rounds, the fuzzers for a minute each, every integration test on gVisor
+#   --full   also the long forms: the benchmark with all its rounds, the fuzzers for a minute each, every integration test on gVisor,
+#            faults of the broker itself
 #
 # Every section runs, whatever became of those before it; a table at the end says which failed, and the exit code is 1 if any did.
 # Root can run it on a bare machine: what is missing is installed from the distribution. Without root, Docker must answer already and the
@@ -157,6 +158,15 @@ run_tests() {
     "$CARGO" test --locked --workspace --no-fail-fast
 }
 
+# What disturbs every user of a broker, on a node of its own.
+run_whole_broker() (
+    export RABBITMQ_TEST_PORT=5674
+    address=$(tests/rabbitmq.sh start) || exit
+    trap 'tests/rabbitmq.sh wipe' EXIT
+    export COFFERDAM_TEST_AMQP=$address/%2f COFFERDAM_TEST_RABBITMQCTL='tests/rabbitmq.sh ctl'
+    "$CARGO" test --locked --lib whole_broker -- --ignored --test-threads=1
+)
+
 # Whether a container starts on gVisor here; it is registered with the daemon where it is not. Says why not.
 prepare_runsc() {
     deploy/docker.sh runsc && timeout 60 docker run --rm --network none --runtime runsc cofferdam/sandbox-base:12 true
@@ -223,6 +233,7 @@ section "documentation" env RUSTDOCFLAGS="-D warnings" "$CARGO" doc --locked --n
 if section "build" build_everything; then
     section "examples" check_examples
     section "tests" run_tests
+    if $full; then section "tests that disturb a whole broker" run_whole_broker; fi
     if prepare_runsc </dev/null >"$scratch/runsc" 2>&1; then
         section "tests on gVisor (runsc)" run_on_runsc
     else

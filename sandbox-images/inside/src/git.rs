@@ -18,7 +18,7 @@ const MAX_TRAILERS: usize = 64;
 const MAX_TRAILER_BYTES: usize = 1000;
 
 /// Makes git take every line for text: no message has this sign.
-pub(crate) const COMMENTS_ARE_TEXT: &str = "core.commentChar=\u{1}";
+const COMMENTS_ARE_TEXT: &str = "core.commentChar=\u{1}";
 
 /// Why git's part could not be done.
 #[derive(Debug, thiserror::Error)]

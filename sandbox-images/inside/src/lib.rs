@@ -1,6 +1,7 @@
 //! The wire between `inside`, PID 1 of a sandbox, and the worker's gateway.
 //!
-//! Both ends use this library, so that the two cannot drift apart. It parses and formats, and nothing else: it opens
+//! Both ends use this library, so that the two cannot drift apart; for the same reason the rule by which a commit has
+//! its trailers is here: [`missing_trailer`]. It parses and formats, and nothing else: it opens
 //! no socket, starts no process, decides nothing and trusts neither side. All that it reads is bounded.
 //!
 //! A sandbox has one unix socket. `inside` dials it, once for each purpose, and every connection begins with one
@@ -25,12 +26,14 @@ mod error;
 mod frame;
 mod preamble;
 mod token;
+mod trailers;
 
 pub use control::{ControlReader, ControlWriter, MAX_LINE_BYTES, Order, Report, WIRE_VERSION};
 pub use error::WireError;
 pub use frame::{Frame, FrameHeader, HEADER_BYTES, MAX_FRAME_BYTES, Stream, read_frame, write_frame};
 pub use preamble::{MAX_PREAMBLE_BYTES, Preamble};
 pub use token::Token;
+pub use trailers::missing_trailer;
 
 /// Where the gateway's socket is mounted in a sandbox.
 pub const DEFAULT_SOCKET: &str = "/run/cofferdam/gateway.sock";

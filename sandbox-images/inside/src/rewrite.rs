@@ -10,7 +10,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use crate::git::{COMMENTS_ARE_TEXT, Comments, Git, GitError, add_arguments, session_trailers};
+use crate::git::{Comments, Git, GitError, add_arguments, session_trailers};
 use commit::Commit;
 
 /// More new commits than this are no work of one session.
@@ -215,7 +215,7 @@ impl Rewriter {
         let mut commit = Commit::parse(&raw).ok_or_else(|| RewriteError::ParseCommit(id.to_owned()))?;
         let parents = commit.replace_parents(replaced);
         let mut changed = Changed::default();
-        if self.trailers_missing(&commit.message)? {
+        if self.missing(&commit.message) {
             commit.message = self.with_trailers(&commit.message)?;
             changed.trailers = true;
         }
@@ -236,24 +236,9 @@ impl Rewriter {
         Ok(Some((line(&written), changed)))
     }
 
-    fn trailers_missing(&self, message: &[u8]) -> Result<bool, RewriteError> {
-        let arguments = [
-            "-c",
-            "trailer.separators=:",
-            "-c",
-            COMMENTS_ARE_TEXT,
-            "interpret-trailers",
-            "--parse",
-            "--no-divider",
-        ];
-        let there = self.git.run(&arguments, message)?;
-        let there: Vec<&[u8]> = there.split(|byte| *byte == b'\n').map(normal).collect();
-        let has = |trailer: &OsString| {
-            there
-                .iter()
-                .any(|line| line.eq_ignore_ascii_case(normal(trailer.as_bytes())))
-        };
-        Ok(!self.trailers.iter().all(has))
+    fn missing(&self, message: &[u8]) -> bool {
+        let trailers = self.trailers.iter().map(|trailer| trailer.as_bytes());
+        cofferdam_inside::missing_trailer(message, trailers).is_some()
     }
 
     fn with_trailers(&self, message: &[u8]) -> Result<Vec<u8>, RewriteError> {
@@ -265,14 +250,21 @@ impl Rewriter {
             message.pop();
         }
         message.push(b'\n');
-        Ok(self
+        let mut added = self
             .git
-            .run(&add_arguments(&self.trailers, Comments::AreText), &message)?)
+            .run(&add_arguments(&self.trailers, Comments::AreText), &message)?;
+        // Git reads some odd messages otherwise than the rule (a space before the colon, an empty line that has a carriage return), and
+        // then sees no need or another block. A paragraph of their own is right by both.
+        if self.missing(&added) {
+            added = message;
+            for trailer in &self.trailers {
+                added.push(b'\n');
+                added.extend_from_slice(trailer.as_bytes());
+            }
+            added.push(b'\n');
+        }
+        Ok(added)
     }
-}
-
-fn normal(trailer: &[u8]) -> &[u8] {
-    trailer.trim_ascii()
 }
 
 fn line(output: &[u8]) -> String {

@@ -177,7 +177,7 @@ async fn a_black_hole_costs_time_limits_and_no_more() {
             .await
             .is_err()
     );
-    assert!(since.elapsed() < limit * 4, "{:?}", since.elapsed());
+    assert!(since.elapsed() < limit * 8, "{:?}", since.elapsed());
     lost(&queue, consuming, publishing).await;
     assert!(!queue.is_connected());
 

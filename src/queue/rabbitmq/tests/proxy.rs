@@ -15,7 +15,7 @@ pub(super) enum Mode {
     Open,
     /// New connections are closed at once.
     Refuse,
-    /// Connections stay and nothing passes.
+    /// Connections stay and nothing passes; they and what is in them are lost when the mode changes.
     Hole,
 }
 
@@ -116,7 +116,9 @@ async fn copy(
 ) {
     let mut buffer = [0; 8192];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        if mode.wait_for(|mode| *mode != Mode::Hole).await.is_err() {
+        if *mode.borrow() == Mode::Hole {
+            // What went in never comes out, not even when the hole is gone: neither does its connection.
+            let _ = mode.wait_for(|mode| *mode != Mode::Hole).await;
             return;
         }
         if to.write_all(&buffer[..count]).await.is_err() {

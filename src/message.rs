@@ -11,6 +11,7 @@ pub mod id;
 pub mod outcome;
 pub mod readable;
 pub mod redact;
+pub mod resume;
 pub mod task;
 
 pub use capability::{Capabilities, Right};
@@ -22,4 +23,5 @@ pub use id::{
     AgentName, BranchName, CommitId, ConnectionName, ProjectKey, ProjectPath, SandboxId, SessionId, TenantName,
 };
 pub use outcome::{ProjectOutcome, Reason, SessionOutcome};
+pub use resume::Resume;
 pub use task::{Credential, ForgeKind, Publish, Task, TaskError, Uncommitted, User};

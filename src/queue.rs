@@ -89,6 +89,9 @@ pub trait Claim: Send + std::fmt::Debug {
 
     /// Ends the ownership after the final event was confirmed: the mailbox goes, late duplicates are recognised for a day.
     async fn close(self: Box<Self>) -> Result<(), QueueError>;
+    /// Ends the ownership of a session that is not over: the mailbox goes, so that the next prompt comes back to its sender, and nobody takes
+    /// this attempt for abandoned. `next` is queued first, where the worker itself wants the session to go on elsewhere.
+    async fn suspend(self: Box<Self>, next: Option<Again>) -> Result<(), QueueError>;
 }
 
 /// Where a message to a session or to the task queue went.

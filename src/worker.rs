@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::message::control::Control;
 use crate::message::event::Stage;
+use crate::message::task::ProjectRequest;
 use crate::message::{ControlKind, Event, EventBody, ProjectKey, Reason, SessionId, SessionOutcome, Task};
 use crate::progress::Progress;
 use crate::queue::{Claim, Claimed, Delivery, Queue, Settle};
@@ -313,6 +314,22 @@ async fn apply(body: &[u8], steering: &Steering, progress: &Progress) {
     let (in_reply_to, answer) = match Control::parse(body) {
         Ok(Control { id, kind, .. }) => {
             let answer = match kind {
+                ControlKind::Prompt { text, mode } => order(&id, OrderKind::Prompt { text, mode }),
+                ControlKind::AddProject {
+                    connection,
+                    path,
+                    base,
+                    new_connection,
+                } => {
+                    let project = ProjectRequest { connection, path, base };
+                    order(
+                        &id,
+                        OrderKind::AddProject {
+                            project,
+                            new_connection,
+                        },
+                    )
+                }
                 ControlKind::CancelTurn => stop(Cause::Publish, "the turn is stopped; what was committed is published"),
                 ControlKind::End { publish: true } => {
                     stop(Cause::Publish, "the session ends; what was committed is published")

@@ -211,6 +211,11 @@ fn told(body: &EventBody) -> Told {
         )),
         EventBody::ProjectFinished { .. } => Told::Nothing,
         EventBody::Warning { code, message } => Told::Line(format!("warning ({code}): {message}")),
+        EventBody::ControlReceived { kind, .. } => Told::Line(format!("control {kind} received")),
+        EventBody::Suspended { message, queued, .. } => Told::Line(format!(
+            "suspended{}: {message}",
+            if *queued { ", to go on elsewhere" } else { "" }
+        )),
         EventBody::ControlAnswered { applied, message, .. } => Told::Line(format!(
             "control {}: {message}",
             if *applied { "applied" } else { "refused" }

@@ -5,9 +5,9 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::id::{ConnectionName, ProjectPath};
+use super::id::{BranchName, ConnectionName, ProjectPath};
 use super::redact;
-use super::task::Credential;
+use super::task::{ConnectionRequest, Credential, LONGEST_PROMPT};
 
 /// Largest control body that is read, in bytes.
 pub const LARGEST_CONTROL: usize = 256 * 1024;
@@ -28,7 +28,28 @@ pub struct Control {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ControlKind {
-    /// Stop the running turn; the session then ends with what was accepted so far.
+    /// Another prompt to the agent, in the same sandbox and on the same branches.
+    Prompt {
+        /// What the user asks.
+        text: String,
+        /// What becomes of a turn that runs.
+        #[serde(default)]
+        mode: PromptMode,
+    },
+    /// Another project, cloned beside the others.
+    AddProject {
+        /// Which connection: one of the session's, or the new one's name.
+        connection: ConnectionName,
+        /// Its path.
+        path: ProjectPath,
+        /// The branch to start from; the project's default branch when absent.
+        #[serde(default)]
+        base: Option<BranchName>,
+        /// The connection, where the session does not have it yet.
+        #[serde(default)]
+        new_connection: Option<ConnectionRequest>,
+    },
+    /// Stop the running turn. Prompts that wait come next; a session that stays open waits for the next one, any other ends with what it has.
     CancelTurn,
     /// Use this credential for a connection from now on: it must be the same user's.
     Credential {
@@ -59,9 +80,22 @@ pub enum ControlKind {
     },
 }
 
+/// What a prompt does to a turn that runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptMode {
+    /// It waits for the turn's end.
+    #[default]
+    Queue,
+    /// The turn is stopped, and this comes next.
+    Steer,
+}
+
 /// The fields that a message of this kind may have.
 fn known(fields: &serde_json::Map<String, serde_json::Value>) -> &'static [&'static str] {
     match fields.get("kind").and_then(serde_json::Value::as_str) {
+        Some("prompt") => &["version", "id", "kind", "text", "mode"],
+        Some("add_project") => &["version", "id", "kind", "connection", "path", "base", "new_connection"],
         Some("end") => &["version", "id", "kind", "publish"],
         Some("credential") => &["version", "id", "kind", "connection", "credential"],
         Some("answer") => &["version", "id", "kind", "connection", "path", "publish"],
@@ -107,7 +141,7 @@ impl Control {
                 unknown.chars().take(60).collect::<String>()
             )));
         }
-        let holds_credential = value.get("credential").is_some();
+        let holds_credential = value.get("credential").is_some() || value.get("new_connection").is_some();
         let control: Self = serde_json::from_value(value).map_err(|error| {
             if holds_credential {
                 ControlError::Malformed(redact::CREDENTIAL.to_owned())
@@ -124,7 +158,28 @@ impl Control {
         if control.id.is_empty() || control.id.len() > 128 {
             return Err(ControlError::Malformed("id must have 1 to 128 characters".into()));
         }
+        if let ControlKind::Prompt { text, .. } = &control.kind
+            && (text.trim().is_empty() || text.len() > LONGEST_PROMPT)
+        {
+            return Err(ControlError::Malformed("text must have 1 byte to 256 KiB".into()));
+        }
         Ok(control)
+    }
+}
+
+impl ControlKind {
+    /// The stable word.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Prompt { .. } => "prompt",
+            Self::AddProject { .. } => "add_project",
+            Self::CancelTurn => "cancel_turn",
+            Self::Credential { .. } => "credential",
+            Self::Disconnect { .. } => "disconnect",
+            Self::Answer { .. } => "answer",
+            Self::End { .. } => "end",
+        }
     }
 }
 
@@ -140,6 +195,20 @@ mod tests {
         assert!(
             matches!(Control::parse(fresh).unwrap().kind, ControlKind::Credential { connection, credential: Credential::File(_) } if connection.as_str() == "lab")
         );
+        let prompt = Control::parse(br#"{"version":1,"id":"a","kind":"prompt","text":"more"}"#).unwrap();
+        assert!(matches!(
+            prompt.kind,
+            ControlKind::Prompt {
+                mode: PromptMode::Queue,
+                ..
+            }
+        ));
+        assert!(Control::parse(br#"{"version":1,"id":"a","kind":"prompt","text":" "}"#).is_err());
+        let add = br#"{"version":1,"id":"a","kind":"add_project","connection":"lab","path":"a/b"}"#;
+        assert!(matches!(
+            Control::parse(add).unwrap().kind,
+            ControlKind::AddProject { base: None, .. }
+        ));
         let drop = br#"{"version":1,"id":"a","kind":"disconnect","connection":"lab"}"#;
         assert!(matches!(
             Control::parse(drop).unwrap().kind,

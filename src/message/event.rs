@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::capability::Capabilities;
 use super::id::{BranchName, CommitId, ConnectionName, ProjectKey, SessionId};
 use super::outcome::{ChangeRequestRef, ProjectOutcome, Reason, SessionOutcome};
+use super::resume::Resume;
 
 /// The prefix of every event's CloudEvents type.
 pub const TYPE_PREFIX: &str = "dev.cofferdam.session.";
@@ -269,6 +270,13 @@ pub enum EventBody {
         /// The sentence.
         message: String,
     },
+    /// A control message arrived. `control_answered` with the same `in_reply_to` follows when it was applied or refused.
+    ControlReceived {
+        /// The sender's id of the message.
+        in_reply_to: String,
+        /// Its kind.
+        kind: String,
+    },
     /// A control message was applied or refused.
     ControlAnswered {
         /// The sender's id of the message.
@@ -277,6 +285,17 @@ pub enum EventBody {
         applied: bool,
         /// Why not, or what it did.
         message: String,
+    },
+    /// The session gave its slot back: its work is published or kept, its sandbox is gone. Ends the attempt, not the session.
+    Suspended {
+        /// Why, for people.
+        message: String,
+        /// Whether the worker queued the task that goes on with it. Otherwise whoever sends the next prompt does.
+        queued: bool,
+        /// How each project stands.
+        projects: Vec<ProjectOutcome>,
+        /// What such a task gives in its `resume`, unchanged.
+        resume: Resume,
     },
     /// The session is over. Terminal; nothing follows it.
     Finished {
@@ -398,7 +417,9 @@ impl EventBody {
             Self::Commented { .. } => "commented",
             Self::ProjectFinished { .. } => "project_finished",
             Self::Warning { .. } => "warning",
+            Self::ControlReceived { .. } => "control_received",
             Self::ControlAnswered { .. } => "control_answered",
+            Self::Suspended { .. } => "suspended",
             Self::Finished { .. } => "finished",
         }
     }
@@ -434,7 +455,9 @@ impl EventBody {
             | Self::Commented { .. }
             | Self::ProjectFinished { .. }
             | Self::Warning { .. }
+            | Self::ControlReceived { .. }
             | Self::ControlAnswered { .. }
+            | Self::Suspended { .. }
             | Self::Finished { .. } => false,
         }
     }

@@ -75,6 +75,7 @@ reasons! {
     Published, "published", Success, "Branches, and change requests where asked, are on the forge.";
     NothingToPublish, "nothing_to_publish", Success, "The agent answered and changed nothing.";
     Kept, "kept", Success, "The commits are kept on the worker as a bundle, as the task asked.";
+    Suspended, "suspended", Success, "The session gave its slot back and waits for its next prompt.";
     PartlyPublished, "partly_published", Failure, "At least one project is published and at least one is not.";
     TaskRejected, "task_rejected", Failure, "The message was not a valid task.";
     UnknownAgent, "unknown_agent", Failure, "The task names an agent that this worker does not have.";

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::egress::{EgressError, EgressRequest};
 use super::id::{AgentName, BranchName, ConnectionName, ProjectKey, ProjectPath, SessionId, TenantName};
 use super::redact;
+use super::resume::Resume;
 use crate::secret::Secret;
 
 /// Largest task body that is read, in bytes.
@@ -69,6 +70,13 @@ pub struct Task {
     /// How far the sandbox reaches beyond the gateway's own routes; the operator's default when absent, and never more than the operator allows.
     #[serde(default)]
     pub egress: Option<EgressRequest>,
+    /// How long the session waits for another prompt after a turn, in seconds, at most as long as the operator allows; then it is suspended. When
+    /// absent or 0 the session ends after its turn, and after the prompts that came meanwhile.
+    #[serde(default)]
+    pub idle_timeout_s: Option<u64>,
+    /// Goes on with a session that was suspended: what its `suspended` event gave, unchanged.
+    #[serde(default)]
+    pub resume: Option<Resume>,
     /// Extra environment of the agent. Not for secrets: everything in the sandbox is readable by the agent.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
@@ -397,6 +405,9 @@ impl Task {
         }
         if let Some(egress) = &self.egress {
             egress.check()?;
+        }
+        if let Some(Err(wrong)) = self.resume.as_ref().map(Resume::check) {
+            return bad("resume", wrong);
         }
         for (name, value) in &self.environment {
             let well_formed = !name.is_empty()

@@ -139,7 +139,9 @@ impl Outbox {
             | EventBody::NeedsAttention { .. }
             | EventBody::ProjectFinished { .. }
             | EventBody::Warning { .. }
+            | EventBody::ControlReceived { .. }
             | EventBody::ControlAnswered { .. }
+            | EventBody::Suspended { .. }
             | EventBody::Finished { .. } => self.push_other(body, mask),
         }
     }

@@ -159,6 +159,23 @@ pub(super) fn body(body: &mut EventBody, mask: &Mask) {
             text(said);
         }
         EventBody::ProjectFinished { outcome } => project_outcome(outcome, mask),
+        EventBody::ControlReceived { in_reply_to, kind } => {
+            text(in_reply_to);
+            text(kind);
+        }
+        EventBody::Suspended {
+            message,
+            queued: _,
+            projects,
+            resume,
+        } => {
+            text(message);
+            projects.iter_mut().for_each(|project| project_outcome(project, mask));
+            for exchange in &mut resume.history {
+                text(&mut exchange.prompt);
+                text(&mut exchange.answer);
+            }
+        }
         EventBody::ControlAnswered {
             in_reply_to,
             applied: _,

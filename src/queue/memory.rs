@@ -261,6 +261,18 @@ impl Claim for MemoryClaim {
         state.over.insert(self.session);
         Ok(())
     }
+
+    async fn suspend(self: Box<Self>, next: Option<Again>) -> Result<(), QueueError> {
+        let mut state = self.shared.state();
+        state.mailboxes.remove(&self.session);
+        state.returned.extend(next.map(|next| Task {
+            body: next.body,
+            attempt: next.attempt,
+        }));
+        drop(state);
+        self.shared.came_back.notify_one();
+        Ok(())
+    }
 }
 
 #[cfg(test)]

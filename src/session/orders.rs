@@ -118,6 +118,11 @@ async fn obey_one(
     Order { id, kind }: Order,
 ) {
     let done = match kind {
+        // Not applied yet.
+        OrderKind::Prompt { .. } | OrderKind::AddProject { .. } => Err(Failure::new(
+            Reason::Internal,
+            "this worker does not apply this kind of control message yet",
+        )),
         OrderKind::Credential { connection, credential } => {
             // Two at once would race for the last word.
             let _turn = open.renewing.lock().await;

@@ -7,6 +7,8 @@ use tokio::sync::{mpsc, watch};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::message::control::PromptMode;
+use crate::message::task::{ConnectionRequest, ProjectRequest};
 use crate::message::{ConnectionName, Credential, ProjectKey};
 
 /// Why a session shall stop.
@@ -40,6 +42,20 @@ pub struct Order {
 /// The kinds of order.
 #[derive(Debug, Clone)]
 pub enum OrderKind {
+    /// Another prompt.
+    Prompt {
+        /// What the user asks.
+        text: String,
+        /// What becomes of a running turn.
+        mode: PromptMode,
+    },
+    /// Another project.
+    AddProject {
+        /// Which one.
+        project: ProjectRequest,
+        /// Its connection, where it is new.
+        new_connection: Option<ConnectionRequest>,
+    },
     /// Use this credential from now on.
     Credential {
         /// The connection.

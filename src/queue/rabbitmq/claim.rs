@@ -41,7 +41,7 @@ enum Taken {
 pub(super) async fn claim(
     settings: &Arc<Settings>,
     link: &Arc<Link>,
-    publisher: &Publisher,
+    publisher: &Arc<Publisher>,
     session: SessionId,
     again: Again,
 ) -> Result<Claimed, QueueError> {
@@ -84,6 +84,7 @@ pub(super) async fn claim(
     Ok(Claimed::Owner(Box::new(Mailbox {
         settings: Arc::clone(settings),
         link: Arc::clone(link),
+        publisher: Arc::clone(publisher),
         session,
         controls,
         holds,
@@ -201,6 +202,7 @@ impl Keeper {
 struct Mailbox {
     settings: Arc<Settings>,
     link: Arc<Link>,
+    publisher: Arc<Publisher>,
     session: SessionId,
     controls: mpsc::Receiver<(Bytes, Acker)>,
     holds: watch::Receiver<bool>,
@@ -225,15 +227,32 @@ impl Claim for Mailbox {
     }
 
     async fn close(self: Box<Self>) -> Result<(), QueueError> {
+        self.end(Some(Ending::Mark)).await
+    }
+
+    async fn suspend(self: Box<Self>, next: Option<Again>) -> Result<(), QueueError> {
+        if let Some(next) = next {
+            Ticket::new(self.session, next)
+                .queue(&self.settings, &self.publisher)
+                .await?;
+        }
+        self.end(None).await
+    }
+}
+
+impl Mailbox {
+    /// Leaves the mark, if any, and removes the mailbox.
+    async fn end(self, mark: Option<Ending>) -> Result<(), QueueError> {
         let Self {
             settings,
             link,
+            publisher: _,
             session,
             controls,
             holds: _,
             keeper,
             release,
-        } = *self;
+        } = self;
         let failed = |detail: String| QueueError::Claim { session, detail };
         if keeper.is_finished() {
             return Err(failed("another worker owns it".into()));
@@ -241,7 +260,9 @@ impl Claim for Mailbox {
         let limit = settings.call_timeout * CLOSE_CALLS;
         let closing = async {
             // First the mark, then the mailbox: in between a duplicate sees at least one of the two.
-            repeat(&settings, &link, session, Ending::Mark).await;
+            if let Some(mark) = mark {
+                repeat(&settings, &link, session, mark).await;
+            }
             drop((release, controls));
             if !keeper.await.unwrap_or(false) {
                 return Err("another worker took it".to_owned());

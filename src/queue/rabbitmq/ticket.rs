@@ -79,8 +79,18 @@ impl Ticket {
 
     /// Puts the task back, for its next attempt.
     async fn begin_again(&self, settings: &Settings, publisher: &Publisher) -> Result<(), QueueError> {
+        let again = Again {
+            attempt: self.again.attempt.saturating_add(1),
+            takeovers: self.again.takeovers.saturating_add(1),
+            ..self.again.clone()
+        };
+        Self::new(self.session, again).queue(settings, publisher).await
+    }
+
+    /// Queues its task as it is. Confirmed.
+    pub(super) async fn queue(&self, settings: &Settings, publisher: &Publisher) -> Result<(), QueueError> {
         let again = &self.again;
-        let headers = self.headers(again.attempt.saturating_add(1), again.takeovers.saturating_add(1));
+        let headers = self.headers(again.attempt, again.takeovers);
         // A lane that this worker does not know may have been taken out of the configuration since.
         let lanes = &settings.names.lanes;
         let lane = lanes.iter().find(|lane| **lane == again.lane).or(lanes.first());

@@ -167,7 +167,10 @@ mod tests {
             assert_eq!(log_line(&said), format!("{{\"message\":\"got {MASKED}, sorry\"}}"));
             // What prints itself as a debugger does is escaped twice.
             let said = serde_json::json!({"message": format!("got {value:?}, sorry")}).to_string();
-            assert_eq!(log_line(&said), format!("{{\"message\":\"got \\\"{MASKED}\\\", sorry\"}}"));
+            assert_eq!(
+                log_line(&said),
+                format!("{{\"message\":\"got \\\"{MASKED}\\\", sorry\"}}")
+            );
             drop(secret);
         }
     }

@@ -252,8 +252,16 @@ mod tests {
         let titled = format!("<html><title>{} glpat-0123456789abcdef</title>", "x".repeat(86));
         let said = detail(titled.as_bytes(), &mask);
         assert!(!said.contains("glpat"), "{said}");
-        for parted in ["glpat-01\u{200b}23456789abcdef", "glpat-01\u{0}23456789abcdef", "glpat-01\u{2060}2345\n6789abcdef"] {
-            assert_eq!(clean(&format!("a {parted} b"), &mask), format!("a {MASKED} b"), "{parted:?}");
+        for parted in [
+            "glpat-01\u{200b}23456789abcdef",
+            "glpat-01\u{0}23456789abcdef",
+            "glpat-01\u{2060}2345\n6789abcdef",
+        ] {
+            assert_eq!(
+                clean(&format!("a {parted} b"), &mask),
+                format!("a {MASKED} b"),
+                "{parted:?}"
+            );
         }
     }
 

@@ -287,7 +287,11 @@ impl Outbox {
         }
         let thought = *thought;
         // Nothing is that long and still only the beginning of a secret.
-        *self.begun_of(thought) = if begun.len() <= scrub::LONGEST_TEXT { begun } else { String::new() };
+        *self.begun_of(thought) = if begun.len() <= scrub::LONGEST_TEXT {
+            begun
+        } else {
+            String::new()
+        };
     }
 
     pub(super) fn waiting(&self, mask: &Mask) -> Waiting {
@@ -480,7 +484,12 @@ mod tests {
     fn a_secret_with_other_events_in_its_middle_is_masked_on_both_sides() {
         let mask = Mask::new([&Secret::new("glpat-0123456789")]);
         for (first, second, third, shown) in [
-            ("test glpat-", "0123", "456789 end", "test [MASKED]|[MASKED]|[MASKED] end"),
+            (
+                "test glpat-",
+                "0123",
+                "456789 end",
+                "test [MASKED]|[MASKED]|[MASKED] end",
+            ),
             ("glpat-01234567", "89", "end", "[MASKED]|[MASKED]|end"),
             ("so g", "lpat-0123456789end", "", "so g|[MASKED]end|"),
             ("so g", "reat", " news", "so g|reat| news"),

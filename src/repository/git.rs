@@ -141,7 +141,8 @@ impl Invocation {
 
     /// Has it started by a program that walls it in: these words, then git and its arguments.
     pub(crate) fn behind<I: IntoIterator<Item = A>, A: AsRef<OsStr>>(mut self, words: I) -> Self {
-        self.behind.extend(words.into_iter().map(|word| word.as_ref().to_owned()));
+        self.behind
+            .extend(words.into_iter().map(|word| word.as_ref().to_owned()));
         self
     }
 

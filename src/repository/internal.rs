@@ -59,9 +59,13 @@ pub fn run_on(
         [PRE_RECEIVE] => return pre_receive::run(input, &mut complaints),
         [INSPECT, directory, head, detail] => survey::run(Path::new(directory), head, detail, &mut output),
         [SCRIPT, directory, reference, path] => script::run(Path::new(directory), reference, path, &mut output),
-        [SERVE, directory, hooks, access, program, rest @ ..] => {
-            Err(serve::run(Path::new(directory), Path::new(hooks), access, program, rest))
-        }
+        [SERVE, directory, hooks, access, program, rest @ ..] => Err(serve::run(
+            Path::new(directory),
+            Path::new(hooks),
+            access,
+            program,
+            rest,
+        )),
         [WALLS] => walls::told().and_then(|told| writeln!(output, "{told}").map_err(|error| error.to_string())),
         [ADDED, directory, head, most] => added::run(Path::new(directory), head, most, &mut output),
         _ => Err(format!(

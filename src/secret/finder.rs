@@ -41,7 +41,10 @@ impl Finder {
         }
         let automaton = AhoCorasick::new(by_beginning.keys()).ok();
         let beginnings = by_beginning.into_values().collect();
-        let longest = secrets.iter().flat_map(|forms| forms.iter().map(|form| form.len())).max();
+        let longest = secrets
+            .iter()
+            .flat_map(|forms| forms.iter().map(|form| form.len()))
+            .max();
         Self {
             automaton,
             beginnings,
@@ -56,7 +59,9 @@ impl Finder {
 
     fn form(&self, (secret, form): (usize, usize)) -> &[u8] {
         let forms = self.secrets.get(secret);
-        forms.and_then(|forms| forms.get(form)).map_or(&[], |form| form.as_slice())
+        forms
+            .and_then(|forms| forms.get(form))
+            .map_or(&[], |form| form.as_slice())
     }
 
     fn all(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
@@ -231,9 +236,22 @@ mod tests {
 
     /// Pieces of forms, white space and escapes.
     fn text() -> impl Strategy<Value = String> {
-        let mut pieces: Vec<String> = ["\n", " ", "\\n", "\\\\n", "\\", "n", "x", "a", "aaaaaaaaaaaa", "glpat-01", "23456789", "größe"]
-            .map(str::to_owned)
-            .to_vec();
+        let mut pieces: Vec<String> = [
+            "\n",
+            " ",
+            "\\n",
+            "\\\\n",
+            "\\",
+            "n",
+            "x",
+            "a",
+            "aaaaaaaaaaaa",
+            "glpat-01",
+            "23456789",
+            "größe",
+        ]
+        .map(str::to_owned)
+        .to_vec();
         for form in finder().secrets.iter().flat_map(|forms| forms.iter()) {
             let text = String::from_utf8(form.to_vec()).unwrap();
             let (one, two) = text.split_at(text.len() / 2);

@@ -206,7 +206,10 @@ mod tests {
             hex::encode(value),
             hex::encode_upper(value),
             json.trim_matches('"').to_owned(),
-            serde_json::to_string(&json).unwrap().trim_matches(['"', '\\']).to_owned(),
+            serde_json::to_string(&json)
+                .unwrap()
+                .trim_matches(['"', '\\'])
+                .to_owned(),
             "t0k\\/en+\\\"123<45&~zZ".to_owned(),
             "t0k/en+\"123&lt;45&amp;~zZ".to_owned(),
             "t0k/en+&quot;123&lt;45&amp;~zZ".to_owned(),

@@ -135,7 +135,8 @@ mod tests {
     fn next(address: &Address, link: &str) -> Result<Option<String>, String> {
         let mut headers = HeaderMap::new();
         headers.insert(LINK, link.parse().unwrap());
-        next_page(&headers, &address.resource(&["projects"]), address, &Mask::default()).map(|url| url.map(String::from))
+        next_page(&headers, &address.resource(&["projects"]), address, &Mask::default())
+            .map(|url| url.map(String::from))
     }
 
     #[test]
@@ -226,7 +227,10 @@ mod tests {
         let own = address("forge.example");
         let current = own.resource(&["projects"]);
         for before in 60..150 {
-            let path = format!("https://elsewhere.example/{}/glpat-0123456789abcdef", "x".repeat(before));
+            let path = format!(
+                "https://elsewhere.example/{}/glpat-0123456789abcdef",
+                "x".repeat(before)
+            );
             let mut headers = HeaderMap::new();
             headers.insert(LOCATION, path.parse().unwrap());
             headers.insert(LINK, format!("<{path}>; rel=\"next\"").parse().unwrap());

@@ -201,13 +201,22 @@ fn carry(
     let encoded = text(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
     if encoded && !mask.is_empty() {
         route.meter.unanswered();
-        tracing::warn!("the model endpoint compressed an answer, which it was asked not to: it could not be searched for its key");
+        tracing::warn!(
+            "the model endpoint compressed an answer, which it was asked not to: it could not be searched for its key"
+        );
         let message = "the model endpoint compressed its answer against the worker's wish: it is not passed on";
         return refusal(call.api, StatusCode::BAD_GATEWAY, message);
     }
     let tap = Tap::new(text(header::CONTENT_TYPE).unwrap_or_default(), encoded);
-    let reading = route.meter.answered(status.as_u16(), request_bytes, call.generates, tap);
-    let mut response = Response::new(Body::from_stream(counted(answer.bytes_stream(), reading, Echo::new(mask), place)));
+    let reading = route
+        .meter
+        .answered(status.as_u16(), request_bytes, call.generates, tap);
+    let mut response = Response::new(Body::from_stream(counted(
+        answer.bytes_stream(),
+        reading,
+        Echo::new(mask),
+        place,
+    )));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
@@ -219,7 +228,11 @@ fn counted(
     echo: Echo,
     place: OwnedSemaphorePermit,
 ) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
-    let pieces = Box::pin(pieces.map_err(|error| std::io::Error::other(error.without_url())).fuse());
+    let pieces = Box::pin(
+        pieces
+            .map_err(|error| std::io::Error::other(error.without_url()))
+            .fuse(),
+    );
     futures::stream::unfold(
         (pieces, reading, echo, place),
         |(mut pieces, mut reading, mut echo, place)| async move {
@@ -250,7 +263,11 @@ fn counted(
 fn passed(headers: &HeaderMap, names: &[&'static str], mask: &Mask) -> HeaderMap {
     let mut kept = HeaderMap::new();
     for name in names {
-        for value in headers.get_all(*name).iter().filter_map(|value| echo::header(value, mask)) {
+        for value in headers
+            .get_all(*name)
+            .iter()
+            .filter_map(|value| echo::header(value, mask))
+        {
             kept.append(HeaderName::from_static(name), value);
         }
     }

@@ -494,13 +494,22 @@ async fn what_echoes_the_key_does_not_bring_it_to_the_agent() {
                 .body(Body::from_stream(futures::stream::iter(pieces)))
                 .unwrap();
             scene.will_answer(answer);
-            let got = scene.ask(Method::POST, "/model/m/v1/messages", "{\"model\":\"x\",\"max_tokens\":1,\"messages\":[]}").await;
+            let got = scene
+                .ask(
+                    Method::POST,
+                    "/model/m/v1/messages",
+                    "{\"model\":\"x\",\"max_tokens\":1,\"messages\":[]}",
+                )
+                .await;
             assert_eq!(got.status().as_u16(), status);
             let id = got.headers()["x-request-id"].to_str().unwrap().to_owned();
             let body = axum::body::to_bytes(got.into_body(), usize::MAX).await.unwrap();
             let body = String::from_utf8(body.to_vec()).unwrap();
             assert!(!format!("{id}{body}").contains(&form), "{id} {body}");
-            assert!(id.contains("[MASKED]") && body.contains("[MASKED]") && body.ends_with(", sorry\"}"), "{id} {body}");
+            assert!(
+                id.contains("[MASKED]") && body.contains("[MASKED]") && body.ends_with(", sorry\"}"),
+                "{id} {body}"
+            );
         }
     }
 }

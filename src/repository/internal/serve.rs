@@ -11,7 +11,17 @@ use crate::repository::policy;
 
 /// Where systems keep programs and what these load. What is not there is not opened.
 const PROGRAMS: &[&str] = &[
-    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/gnu", "/etc/ld.so.cache", "/etc/alternatives",
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/nix",
+    "/gnu",
+    "/etc/ld.so.cache",
+    "/etc/alternatives",
 ];
 /// What programs read or write that is nobody's secret.
 const DEVICES: &[&str] = &["/dev/null"];
@@ -40,6 +50,10 @@ fn doors(directory: &Path, hooks: &Path, writes: bool, git: &Path) -> Doors {
     if writes {
         write.push(directory.join(policy::STAGING));
     }
-    let read = SETTINGS.iter().map(PathBuf::from).chain([directory.to_owned()]).collect();
+    let read = SETTINGS
+        .iter()
+        .map(PathBuf::from)
+        .chain([directory.to_owned()])
+        .collect();
     Doors { read, run, write }
 }

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError,
-    RulesetStatus, Scope, make_bitflags, path_beneath_rules,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _,
+    RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope, make_bitflags, path_beneath_rules,
 };
 use nix::libc;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
@@ -45,7 +45,11 @@ pub(super) fn close(doors: &Doors) -> Result<RulesetStatus, String> {
 
 /// The walls of a reader: one directory, and nothing else.
 pub(super) fn close_to(directory: &Path) -> Result<(), String> {
-    let read = SETTINGS.iter().map(PathBuf::from).chain([directory.to_owned()]).collect();
+    let read = SETTINGS
+        .iter()
+        .map(PathBuf::from)
+        .chain([directory.to_owned()])
+        .collect();
     close(&Doors {
         read,
         ..Doors::default()
@@ -65,7 +69,8 @@ pub(super) fn told() -> Result<&'static str, String> {
 fn files(doors: &Doors) -> Result<RulesetStatus, RulesetError> {
     let read = make_bitflags!(AccessFs::{ReadFile | ReadDir});
     let run: BitFlags<AccessFs> = read | AccessFs::Execute;
-    let write = AccessFs::from_all(NEWEST) & !(AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::MakeSock);
+    let write = AccessFs::from_all(NEWEST)
+        & !(AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::MakeSock);
     let mut rules = Ruleset::default();
     if !doors.write.is_empty() {
         // The first kernels with Landlock let nobody behind it move a file to another directory, which a push must: none of it there.
@@ -124,6 +129,9 @@ fn filter(starts_others: bool) -> Result<Option<BpfProgram>, String> {
         }
     }
     let refused = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    let filter = SeccompFilter::new(calls, SeccompAction::Allow, refused, machine).map_err(|error| error.to_string())?;
-    BpfProgram::try_from(filter).map(Some).map_err(|error| error.to_string())
+    let filter =
+        SeccompFilter::new(calls, SeccompAction::Allow, refused, machine).map_err(|error| error.to_string())?;
+    BpfProgram::try_from(filter)
+        .map(Some)
+        .map_err(|error| error.to_string())
 }

@@ -169,7 +169,12 @@ impl Staging {
         };
         let invocation = Invocation::new("serve the sandbox", limit)
             .behind(&self.shared.internal)
-            .behind([internal::SERVE.as_ref(), directory.as_os_str(), hooks.as_os_str(), access.as_ref()])
+            .behind([
+                internal::SERVE.as_ref(),
+                directory.as_os_str(),
+                hooks.as_os_str(),
+                access.as_ref(),
+            ])
             .arguments([service.subcommand()])
             .arguments(options)
             .arguments([&repository])

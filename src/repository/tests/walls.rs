@@ -38,7 +38,10 @@ async fn pushed() -> (Forge, Staging, Sandbox) {
 /// Puts the staging's packs somewhere else, and links in their place.
 fn move_packs(staging: &Staging, to: &Path) -> usize {
     let packs = staging.directory.join("staging.git/objects/pack");
-    let files: Vec<PathBuf> = std::fs::read_dir(&packs).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let files: Vec<PathBuf> = std::fs::read_dir(&packs)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     for file in &files {
         let away = to.join(file.file_name().unwrap());
         std::fs::rename(file, &away).unwrap();
@@ -61,7 +64,10 @@ async fn a_reader_opens_no_file_outside_of_its_staging() {
     // A link is no trouble as such.
     assert_eq!(staging.inspect(&head).await.unwrap().ahead, 1);
     let clone = tempfile::tempdir().unwrap();
-    let (address, path) = (format!("{}/p.git", sandbox.address), clone.path().to_str().unwrap().to_owned());
+    let (address, path) = (
+        format!("{}/p.git", sandbox.address),
+        clone.path().to_str().unwrap().to_owned(),
+    );
     let words = ["clone", "-q", "--branch", BRANCH, &address, &path];
     sandbox.run(&words).await.expect_success();
     std::fs::remove_dir_all(&path).unwrap();
@@ -85,7 +91,15 @@ fn behind_walls(staging: &Staging, script: &str) -> String {
     std::fs::write(&path, script).unwrap();
     let hooks = staging.shared.config.hooks();
     let mut words = internal_command();
-    words.extend(["serve", staging.directory.to_str().unwrap(), hooks.to_str().unwrap(), "write"].map(str::to_owned));
+    words.extend(
+        [
+            "serve",
+            staging.directory.to_str().unwrap(),
+            hooks.to_str().unwrap(),
+            "write",
+        ]
+        .map(str::to_owned),
+    );
     words.extend(["/bin/bash".to_owned(), path.to_str().unwrap().to_owned()]);
     let mut command = Command::new(&words[0]);
     let mut child = command
@@ -113,7 +127,10 @@ async fn git_over_a_push_has_its_staging_and_nothing_else() {
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = tcp.local_addr().unwrap().port();
     // Whatever the kernel: no socket.
-    let said = behind_walls(&staging, &format!("exec 3<>/dev/tcp/127.0.0.1/{port} && echo CONNECTED; echo alive"));
+    let said = behind_walls(
+        &staging,
+        &format!("exec 3<>/dev/tcp/127.0.0.1/{port} && echo CONNECTED; echo alive"),
+    );
     assert!(said.contains("alive") && !said.contains("CONNECTED"), "{said}");
     let perl = format!(
         "perl -MSocket -e 'socket(my $s, PF_UNIX, SOCK_STREAM, 0) && connect($s, sockaddr_un(\"{}\")) && print \"CONNECTED\"'; echo alive",
@@ -135,6 +152,9 @@ async fn git_over_a_push_has_its_staging_and_nothing_else() {
         ),
     );
     assert!(said.contains("alive") && said.contains("x\n{"), "{said}");
-    assert!(!said.contains("the-canary") && !outside.path().join("new").exists(), "{said}");
+    assert!(
+        !said.contains("the-canary") && !outside.path().join("new").exists(),
+        "{said}"
+    );
     assert_eq!(said.matches("Permission denied").count(), 5, "{said}");
 }

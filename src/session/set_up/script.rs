@@ -174,7 +174,11 @@ mod tests {
 
     #[test]
     fn a_secret_through_which_the_output_is_cut_is_masked_as_a_whole() {
-        let value: String = ('a'..='z').chain('A'..='Z').chain('0'..='9').collect::<String>().repeat(20);
+        let value: String = ('a'..='z')
+            .chain('A'..='Z')
+            .chain('0'..='9')
+            .collect::<String>()
+            .repeat(20);
         let secret = Secret::new(&value);
         for after in [KEPT - value.len() / 2, KEPT - 1, KEPT - value.len() + 1, 0] {
             for piece in [7, 1000, 100_000] {
@@ -183,7 +187,10 @@ mod tests {
                 text.as_bytes().chunks(piece).for_each(|bytes| end.push(bytes));
                 let said = end.finish();
                 assert!(!said.contains(['a', 'Z', '9']), "{after} {piece}: {said}");
-                assert!(said.len() <= KEPT && said.ends_with(&"=".repeat(after)), "{after} {piece}");
+                assert!(
+                    said.len() <= KEPT && said.ends_with(&"=".repeat(after)),
+                    "{after} {piece}"
+                );
             }
         }
     }

@@ -101,7 +101,11 @@ fn look(entry: &Entry<'_>, needles: &Needles<'_>, until: Instant) -> Result<(), 
         }
         let count = file.read(&mut buffer).map_err(|_| unread())?;
         // An empty line behind the end: nothing more follows.
-        let piece = if count == 0 { b"\n" } else { buffer.get(..count).unwrap_or_default() };
+        let piece = if count == 0 {
+            b"\n"
+        } else {
+            buffer.get(..count).unwrap_or_default()
+        };
         if let Some(number) = trail.push(piece) {
             return Err(found(needles.name(number)));
         }
@@ -225,7 +229,9 @@ mod tests {
         let large = |seed: u64| -> String {
             let mut state = seed;
             let letters = std::iter::repeat_with(|| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 char::from(b'a' + (state >> 33).to_le_bytes()[0] % 26)
             });
             letters.take(16 * 1024).collect()
@@ -240,7 +246,11 @@ mod tests {
                 .chunks(76)
                 .map(|line| String::from_utf8_lossy(line).into_owned())
                 .collect();
-            for text in [secret.expose().to_owned(), hex::encode(secret.expose()), wrapped.join("\r\n")] {
+            for text in [
+                secret.expose().to_owned(),
+                hex::encode(secret.expose()),
+                wrapped.join("\r\n"),
+            ] {
                 let root = tempfile::tempdir().unwrap();
                 std::fs::write(root.path().join("kept"), format!("{}{text}", "x".repeat(PIECE - 5000))).unwrap();
                 let said = search(root.path(), &secrets).map_err(|error| error.to_string());

@@ -38,10 +38,16 @@ fn echo() -> String {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let mut head = std::io::BufReader::new(&stream).lines().map_while(Result::ok);
-            let key = head.find_map(|line| Some(line.split_once("Bearer ")?.1.to_owned())).unwrap_or_default();
+            let key = head
+                .find_map(|line| Some(line.split_once("Bearer ")?.1.to_owned()))
+                .unwrap_or_default();
             let hex: String = key.bytes().map(|byte| format!("{byte:02x}")).collect();
             let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{}{key}", "x".repeat(40)));
-            let wrapped: Vec<&str> = encoded.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect();
+            let wrapped: Vec<&str> = encoded
+                .as_bytes()
+                .chunks(76)
+                .map(|line| std::str::from_utf8(line).unwrap())
+                .collect();
             let body = format!(
                 "no such key: {key}\n{}\n{hex}\n{}\n",
                 serde_json::json!({"error": {"message": key}}),

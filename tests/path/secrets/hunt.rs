@@ -48,7 +48,11 @@ impl Canary {
         // What is no text becomes a sign of its own and cuts no form, which are all ASCII.
         let text = String::from_utf8_lossy(bytes);
         // Encoders break lines. Whole containers are looked at as they are.
-        let dense = if bytes.len() < LARGEST_DENSE { without_space(&text) } else { String::new() };
+        let dense = if bytes.len() < LARGEST_DENSE {
+            without_space(&text)
+        } else {
+            String::new()
+        };
         self.forms
             .iter()
             .find(|form| text.contains(form.as_str()) || dense.contains(&without_space(form)))
@@ -61,7 +65,10 @@ const LARGEST_DENSE: usize = 16 * 1024 * 1024;
 
 /// Without white space, also where JSON wrote it as an escape.
 fn without_space(text: &str) -> String {
-    text.replace("\\n", "").chars().filter(|c| !c.is_ascii_whitespace()).collect()
+    text.replace("\\n", "")
+        .chars()
+        .filter(|c| !c.is_ascii_whitespace())
+        .collect()
 }
 
 /// Fails where any canary stands.

@@ -57,7 +57,11 @@ impl Daemon {
 
     /// Another worker of the same installation, with a state directory of its own.
     pub(crate) fn beside(&self, world: &World, name: &str) -> Self {
-        let other = Self::run(world, self.config.clone(), &self.prefix, Some(name), "info,lapin=off");
+        self.beside_logging(world, name, "info,lapin=off")
+    }
+
+    pub(crate) fn beside_logging(&self, world: &World, name: &str, level: &str) -> Self {
+        let other = Self::run(world, self.config.clone(), &self.prefix, Some(name), level);
         until(Duration::from_secs(30), "readiness", || {
             (other.status("/readyz") == 200).then_some(())
         });

@@ -154,18 +154,17 @@ impl Config {
                 overlay(&mut table, keys, &value)?;
             }
         }
-        let config: Self =
-            serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| {
-                let (key, words) = (error.path().to_string(), error.inner().message().trim().to_owned());
-                // Where credentials are named, somebody puts them.
-                let close = ["connections", "credentials", "queue", "models"];
-                let (key, detail) = if close.contains(&key.split('.').next().unwrap_or_default()) {
-                    redact::told(&key, &words)
-                } else {
-                    (key, words)
-                };
-                ConfigError::Key { key, detail }
-            })?;
+        let config: Self = serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| {
+            let (key, words) = (error.path().to_string(), error.inner().message().trim().to_owned());
+            // Where credentials are named, somebody puts them.
+            let close = ["connections", "credentials", "queue", "models"];
+            let (key, detail) = if close.contains(&key.split('.').next().unwrap_or_default()) {
+                redact::told(&key, &words)
+            } else {
+                (key, words)
+            };
+            ConfigError::Key { key, detail }
+        })?;
         config.check()?;
         Ok(config)
     }

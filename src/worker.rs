@@ -139,7 +139,8 @@ impl Worker {
         if delivery.attempt <= 1
             && let Some(refused) = session::admit::in_clear(&self.rooms, &task)
         {
-            self.reject(session, delivery, refused.reason.as_str(), &refused.message).await;
+            self.reject(session, delivery, refused.reason.as_str(), &refused.message)
+                .await;
             return;
         }
         match self.queue.claim(session, delivery.again()).await {

@@ -13,7 +13,11 @@ use crate::sandbox::home;
 /// Looks, and says what is wrong or that nothing is.
 pub(super) fn check(config: &Config) -> Exit {
     let good = resolve(config, Arc::new(Silent)).map(drop);
-    let good = good.and_then(|()| home::read_inside(&config.sandbox).map(drop).map_err(|error| error.to_string()));
+    let good = good.and_then(|()| {
+        home::read_inside(&config.sandbox)
+            .map(drop)
+            .map_err(|error| error.to_string())
+    });
     let good = good.and_then(|()| RabbitMq::configured(&config.queue).map_err(|error| error.to_string()));
     let recipients = good.and_then(|()| config.credentials.recipients().map_err(|error| error.to_string()));
     let recipients = match recipients {

@@ -141,7 +141,11 @@ fn state(directory: &Path) -> Finding {
         Ok(state::State::Absent) => ok("state", format!("{shown} is not there yet; the worker makes it")),
         Ok(state::State::Free) => ok("state", format!("{shown} is there; no worker runs here")),
         Ok(state::State::Running) => ok("state", format!("{shown} is in use: a worker runs here")),
-        Err(found) => problem("state", found, "run this as the worker's user, give it the directory, or set state_dir"),
+        Err(found) => problem(
+            "state",
+            found,
+            "run this as the worker's user, give it the directory, or set state_dir",
+        ),
     }
 }
 
@@ -157,7 +161,11 @@ async fn git(program: &Path) -> Finding {
         .output();
     match tokio::time::timeout(GIT_TIMEOUT, asked).await {
         Ok(Ok(output)) => {
-            let said: String = String::from_utf8_lossy(&output.stdout).trim().chars().take(100).collect();
+            let said: String = String::from_utf8_lossy(&output.stdout)
+                .trim()
+                .chars()
+                .take(100)
+                .collect();
             if git_is_good(&said) {
                 ok("git", said)
             } else {
@@ -289,11 +297,14 @@ async fn forges(config: &Config, connect: &Clients, path: &Path, findings: &mut 
     for (name, connection) in &task.connections {
         let check = format!("connection {name}");
         let asked = Asked::of(Some(task.session), connection);
-        let found = config.credentials.resolve(&connection.credential, &asked, |name| std::env::var(name).ok());
+        let found = config
+            .credentials
+            .resolve(&connection.credential, &asked, |name| std::env::var(name).ok());
         let secret = match found {
             Ok(secret) => secret,
             Err(error) => {
-                let remedy = "see Tokens and Sealed tokens in the README, and [credentials] in deploy/config.example.toml";
+                let remedy =
+                    "see Tokens and Sealed tokens in the README, and [credentials] in deploy/config.example.toml";
                 findings.push(problem(&check, error.to_string(), remedy));
                 continue;
             }

@@ -50,10 +50,16 @@ fn level(otherwise: &str) -> EnvFilter {
 
 /// The filter that is asked for; lapin is silent unless it is named. `None` where the text is no filter.
 fn filter_of(asked: &str) -> Option<EnvFilter> {
-    let names_lapin = asked
-        .split(',')
-        .any(|part| part.split(['=', '[', ':']).next().is_some_and(|target| target.trim() == "lapin"));
-    let whole = if names_lapin { asked.to_owned() } else { format!("{asked},lapin=off") };
+    let names_lapin = asked.split(',').any(|part| {
+        part.split(['=', '[', ':'])
+            .next()
+            .is_some_and(|target| target.trim() == "lapin")
+    });
+    let whole = if names_lapin {
+        asked.to_owned()
+    } else {
+        format!("{asked},lapin=off")
+    };
     EnvFilter::try_new(whole).ok()
 }
 

@@ -78,7 +78,10 @@ fn openable(asked: &Seal, now: jiff::Timestamp) -> Result<(), String> {
         kinds.iter().any(|kind| forge::instance(*kind, Some(url)).is_some())
     };
     if !asked.url.as_ref().is_none_or(is_address) {
-        return Err("--url is no address of a forge: write it as the connection's url, such as https://gitlab.example.org".to_owned());
+        return Err(
+            "--url is no address of a forge: write it as the connection's url, such as https://gitlab.example.org"
+                .to_owned(),
+        );
     }
     match asked.expires {
         Some(end) if end <= now => Err(format!("--expires {end} is past: no worker would open it")),

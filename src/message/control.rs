@@ -140,7 +140,10 @@ impl Control {
             )));
         }
         let holds_credential = value.get("credential").is_some() || value.get("new_connection").is_some();
-        let kind = value.get("kind").and_then(serde_json::Value::as_str).unwrap_or_default();
+        let kind = value
+            .get("kind")
+            .and_then(serde_json::Value::as_str)
+            .unwrap_or_default();
         let kind = redact::shown(kind).to_owned();
         let control: Self = serde_json::from_value(value).map_err(|error| {
             ControlError::Malformed(if holds_credential {

@@ -545,7 +545,10 @@ mod tests {
             ("/connections/work", json!(token)),
             ("/connections/work/forge", json!(token)),
             ("/connections/work/url", json!({ token: 1 })),
-            ("/connections/work", json!({"forge": "gitlab", "credential": {"file": "a"}, token: 1})),
+            (
+                "/connections/work",
+                json!({"forge": "gitlab", "credential": {"file": "a"}, token: 1}),
+            ),
             ("/connections", json!({ token: {} })),
             ("/version", json!(token)),
             ("/projects/0/path", json!(token)),
@@ -557,10 +560,17 @@ mod tests {
             let error = Task::parse(task.to_string().as_bytes()).unwrap_err().to_string();
             assert!(!error.to_lowercase().contains("canary"), "{error}");
         }
-        let twice = sample().to_string().replacen("\"credential\":", "\"credential\":{\"plain\":\"canary\"},\"credential\":", 1);
+        let twice = sample().to_string().replacen(
+            "\"credential\":",
+            "\"credential\":{\"plain\":\"canary\"},\"credential\":",
+            1,
+        );
         let error = Task::parse(twice.as_bytes()).unwrap_err();
         assert_eq!(error.code(), "not_json");
-        assert!(error.to_string().contains("twice") && !error.to_string().contains("canary"), "{error}");
+        assert!(
+            error.to_string().contains("twice") && !error.to_string().contains("canary"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -137,8 +137,15 @@ fn what_the_worker_or_the_forge_lacks_is_told_by_its_name() {
         task["connections"]["lab"]["credential"] = json!({"plain": "test-gitlab-api"});
     }));
     let rejected = &ran.all("rejected")[0];
-    assert_eq!((ran.exit, &rejected["code"]), (65, &json!("credential_refused")), "{rejected}");
-    assert!(rejected["message"].as_str().unwrap().contains("allow_plain"), "{rejected}");
+    assert_eq!(
+        (ran.exit, &rejected["code"]),
+        (65, &json!("credential_refused")),
+        "{rejected}"
+    );
+    assert!(
+        rejected["message"].as_str().unwrap().contains("allow_plain"),
+        "{rejected}"
+    );
     world.assert_clean();
     assert!(world.project(LAB)["change_requests"].as_array().unwrap().is_empty());
 }

@@ -36,29 +36,80 @@ fn problems(findings: &[Value]) -> Vec<&str> {
 fn doctor_looks_at_everything_while_a_worker_runs() {
     let world = World::new();
     let prefix = format!("t{}", uuid::Uuid::new_v4().simple());
-    // A level alone: the client library's alarms about queues that are rightly not there stay out.
-    let daemon = Daemon::begin_logging(&world, &broker(), &prefix, "", "info");
+    let daemon = Daemon::begin(&world, &broker(), &prefix, "");
     until(Duration::from_secs(30), "readiness", || {
         (daemon.status("/readyz") == 200).then_some(())
     });
-    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    let state = world.state_dir();
-    assert_eq!((mode(&state), mode(&state.join("worker.lock"))), (0o700, 0o600));
     let task = world.write_task(&world.lab_task("!say hi"));
-    let hook = state.join("hooks/pre-receive");
-    let before = std::fs::read(&hook).ok();
+    let hook = world.state_dir().join("hooks/pre-receive");
+    let written = || std::fs::metadata(&hook).unwrap().modified().unwrap();
+    let before = written();
     let (exit, findings) = doctor(&world, &daemon.config, &["--task", task.to_str().unwrap()], &[]);
     assert_eq!((exit, problems(&findings)), (0, vec![]), "{findings:?}");
     let state = finding(&findings, "state")["found"].as_str().unwrap();
     assert!(state.contains("a worker runs here"), "{state}");
-    for check in ["git", "inside", "engine", "broker", "connection lab", "image of agent scripted"] {
+    for check in [
+        "git",
+        "inside",
+        "engine",
+        "broker",
+        "connection lab",
+        "image of agent scripted",
+    ] {
         assert_eq!(finding(&findings, check)["state"], "ok", "{check}");
     }
-    assert_eq!(std::fs::read(&hook).ok(), before);
-    let ran = daemon.submit(&world, &world.lab_task("!say hi"));
-    assert_eq!(ran.reason(), "nothing_to_publish");
-    let log = daemon.log();
-    assert!(!log.contains("\"target\":\"lapin"), "{log}");
+    assert_eq!(written(), before, "doctor changed the state of a running worker");
+}
+
+#[test]
+fn other_users_get_no_way_into_the_state_directory() {
+    let world = World::new();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let state = world.state_dir();
+    let modes = || (mode(&state), mode(&state.join("worker.lock")));
+    assert_eq!(world.exec(&world.lab_task("!say hi")).reason(), "nothing_to_publish");
+    assert_eq!(modes(), (0o700, 0o600));
+    // As an older version left it; and sandboxes work behind it.
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(state.join("worker.lock"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let ran = world.exec(&world.lab_task("!write a.txt b"));
+    assert_eq!(ran.reason(), "published", "{}", ran.stderr);
+    assert_eq!(modes(), (0o700, 0o600));
+    // What is somebody else's is left as it is.
+    let other = world.directory.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("letter"), "").unwrap();
+    std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let config = world.config("");
+    let mut command = world.command(&config);
+    command.env("COFFERDAM__STATE_DIR", &other);
+    command.arg("exec").arg(world.write_task(&world.lab_task("!say hi")));
+    let ran = Ran::of(command);
+    assert!(ran.exit == 78 && ran.stderr.contains("chmod 700"), "{}", ran.stderr);
+    assert_eq!(mode(&other), 0o755);
+}
+
+#[test]
+fn the_broker_s_client_library_is_silent_at_any_level_unless_it_is_named() {
+    let world = World::new();
+    let lines = |level: &str| {
+        let prefix = format!("t{}", uuid::Uuid::new_v4().simple());
+        let daemon = Daemon::begin_logging(&world, &broker(), &prefix, "", level);
+        until(Duration::from_secs(30), "readiness", || {
+            (daemon.status("/readyz") == 200).then_some(())
+        });
+        // Its claim looks for a queue that is rightly not there.
+        assert_eq!(
+            daemon.submit(&world, &world.lab_task("!say hi")).reason(),
+            "nothing_to_publish"
+        );
+        daemon.log().matches("\"target\":\"lapin").count()
+    };
+    assert_eq!(lines("info"), 0);
+    assert!(
+        lines("info,lapin=error") > 0,
+        "there is no alarm that could be silenced"
+    );
 }
 
 #[test]
@@ -70,21 +121,65 @@ fn doctor_names_the_remedy_of_each_cause_and_goes_on() {
     let rest = broker().rsplit_once('@').unwrap().1.to_owned();
     let login = format!("amqp://guest:wrong@{rest}");
     for (variable, value, check, remedy, not) in [
-        ("COFFERDAM__SANDBOX__INSIDE", "/nonexistent/inside", "inside", "sandbox.inside", "apt-get"),
-        ("COFFERDAM__REPOSITORY__GIT", "/nonexistent/git", "git", "apt-get install git", "inside"),
-        ("COFFERDAM__QUEUE__URL", login.as_str(), "broker", "password", "start RabbitMQ"),
-        ("COFFERDAM__QUEUE__URL", "amqp://guest:guest@127.0.0.1:9/%2f", "broker", "start RabbitMQ", "password"),
-        ("COFFERDAM__QUEUE__URL_ENV", "NOT_SET_ANYWHERE", "broker", "queue.url_env", "start RabbitMQ"),
-        ("COFFERDAM__FORGE__CA_FILE", "/nonexistent/ca.pem", "configuration", "named", "apt-get"),
+        (
+            "COFFERDAM__SANDBOX__INSIDE",
+            "/nonexistent/inside",
+            "inside",
+            "sandbox.inside",
+            "apt-get",
+        ),
+        (
+            "COFFERDAM__REPOSITORY__GIT",
+            "/nonexistent/git",
+            "git",
+            "apt-get install git",
+            "inside",
+        ),
+        (
+            "COFFERDAM__QUEUE__URL",
+            login.as_str(),
+            "broker",
+            "password",
+            "start RabbitMQ",
+        ),
+        (
+            "COFFERDAM__QUEUE__URL",
+            "amqp://guest:guest@127.0.0.1:9/%2f",
+            "broker",
+            "start RabbitMQ",
+            "password",
+        ),
+        (
+            "COFFERDAM__QUEUE__URL_ENV",
+            "NOT_SET_ANYWHERE",
+            "broker",
+            "queue.url_env",
+            "start RabbitMQ",
+        ),
+        (
+            "COFFERDAM__FORGE__CA_FILE",
+            "/nonexistent/ca.pem",
+            "configuration",
+            "named",
+            "apt-get",
+        ),
     ] {
-        let (exit, findings) = doctor(&world, &config, &["--task", task.to_str().unwrap()], &[(variable, value)]);
+        let (exit, findings) = doctor(
+            &world,
+            &config,
+            &["--task", task.to_str().unwrap()],
+            &[(variable, value)],
+        );
         assert_eq!(exit, 69, "{variable}");
         assert!(problems(&findings).contains(&check), "{variable}: {findings:?}");
         let told = finding(&findings, check)["remedy"].as_str().unwrap();
         assert!(told.contains(remedy) && !told.contains(not), "{variable}: {told}");
         assert_eq!(finding(&findings, "engine")["state"], "ok", "{variable}");
         // The forge is asked too, unless what it needs is missing.
-        assert!(check == "configuration" || finding(&findings, "connection lab")["state"] == "ok", "{findings:?}");
+        assert!(
+            check == "configuration" || finding(&findings, "connection lab")["state"] == "ok",
+            "{findings:?}"
+        );
     }
 }
 
@@ -94,10 +189,23 @@ fn files_with_secrets_that_others_may_read_are_told_of() {
     let place = world.directory.path();
     let tokens = place.join("tokens");
     std::fs::create_dir(&tokens).unwrap();
-    let files = [tokens.join("ada"), place.join("key"), place.join("url"), place.join("npm")];
+    let files = [
+        tokens.join("ada"),
+        place.join("key"),
+        place.join("url"),
+        place.join("npm"),
+    ];
     let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     for file in &files {
-        std::fs::write(file, if file.ends_with("url") { broker() } else { "a-secret-of-length".into() }).unwrap();
+        std::fs::write(
+            file,
+            if file.ends_with("url") {
+                broker()
+            } else {
+                "a-secret-of-length".into()
+            },
+        )
+        .unwrap();
     }
     let config = world.config(&format!(
         "set_up = {{ script = \"true\", secrets = {{ NPM = {{ file = \"{0}/npm\" }} }} }}\n[queue]\nurl_file = \"{0}/url\"\n\
@@ -107,7 +215,8 @@ fn files_with_secrets_that_others_may_read_are_told_of() {
     let warned = || {
         let (_, findings) = doctor(&world, &config, &[], &[]);
         let of = findings.iter().filter(|one| one["check"] == "file modes");
-        of.map(|one| one["remedy"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        of.map(|one| one["remedy"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
     set(&tokens, 0o755);
     for file in &files {
@@ -120,7 +229,11 @@ fn files_with_secrets_that_others_may_read_are_told_of() {
     let mut check = world.command(&config);
     check.args(["config", "check"]);
     let said = Ran::of(check);
-    assert!(said.exit == 0 && said.stderr.contains("models.m.key_file"), "{}", said.stderr);
+    assert!(
+        said.exit == 0 && said.stderr.contains("models.m.key_file"),
+        "{}",
+        said.stderr
+    );
     for file in &files {
         set(file, 0o600);
     }
@@ -148,11 +261,31 @@ fn config_check_finds_what_run_would_not_start_with() {
     for (more, variables, words) in [
         ("[queue]\nurl_env = \"NOT_SET_ANYWHERE\"", None, "NOT_SET_ANYWHERE"),
         ("[queue]\nurl = \"nowhere\"", None, "broker's address"),
-        ("", Some(("COFFERDAM__FORGE__ALLOWED_URLS", "[\"foo bar\"]".to_owned())), "foo bar"),
-        ("", Some(("COFFERDAM__FORGE__CA_FILE", "/nonexistent/ca.pem".to_owned())), "/nonexistent/ca.pem"),
-        ("[credentials]\ndirectory = \"/nonexistent/tokens\"", None, "credentials.directory"),
-        ("", Some(("COFFERDAM__SANDBOX__INSIDE", "/nonexistent/inside".to_owned())), "sandbox.inside"),
-        ("", Some(("COFFERDAM__SANDBOX__SECCOMP", seccomp.display().to_string())), "sandbox.seccomp"),
+        (
+            "",
+            Some(("COFFERDAM__FORGE__ALLOWED_URLS", "[\"foo bar\"]".to_owned())),
+            "foo bar",
+        ),
+        (
+            "",
+            Some(("COFFERDAM__FORGE__CA_FILE", "/nonexistent/ca.pem".to_owned())),
+            "/nonexistent/ca.pem",
+        ),
+        (
+            "[credentials]\ndirectory = \"/nonexistent/tokens\"",
+            None,
+            "credentials.directory",
+        ),
+        (
+            "",
+            Some(("COFFERDAM__SANDBOX__INSIDE", "/nonexistent/inside".to_owned())),
+            "sandbox.inside",
+        ),
+        (
+            "",
+            Some(("COFFERDAM__SANDBOX__SECCOMP", seccomp.display().to_string())),
+            "sandbox.seccomp",
+        ),
     ] {
         let config = world.config(more);
         let mut check = world.command(&config);
@@ -177,7 +310,9 @@ fn cofferdam(arguments: &[&str], input: &str) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), input).unwrap();
-    command.args(arguments).stdin(Stdio::from(std::fs::File::open(file.path()).unwrap()));
+    command
+        .args(arguments)
+        .stdin(Stdio::from(std::fs::File::open(file.path()).unwrap()));
     Ran::of(command)
 }
 
@@ -189,13 +324,24 @@ fn nothing_is_sealed_that_no_worker_would_open() {
     let recipient = made.stdout.trim().to_owned();
     let sealed = |more: &[&str]| cofferdam(&[&["seal", "--to", &recipient], more].concat(), "token");
     let future = "2999-01-01T00:00:00Z";
-    assert_eq!(sealed(&["--url", "https://gitlab.example.org/forge", "--expires", future]).exit, 0);
+    assert_eq!(
+        sealed(&["--url", "https://gitlab.example.org/forge", "--expires", future]).exit,
+        0
+    );
     for url in ["foo bar ::", "ftp://x", ""] {
         let ran = sealed(&["--url", url]);
-        assert!(ran.exit == 65 && ran.stdout.is_empty() && ran.stderr.contains("--url"), "{url:?}: {}", ran.stderr);
+        assert!(
+            ran.exit == 65 && ran.stdout.is_empty() && ran.stderr.contains("--url"),
+            "{url:?}: {}",
+            ran.stderr
+        );
     }
     let ran = sealed(&["--any-url", "--expires", "2020-01-01T00:00:00Z"]);
-    assert!(ran.exit == 65 && ran.stdout.is_empty() && ran.stderr.contains("past"), "{}", ran.stderr);
+    assert!(
+        ran.exit == 65 && ran.stdout.is_empty() && ran.stderr.contains("past"),
+        "{}",
+        ran.stderr
+    );
     let ran = cofferdam(&["keygen", "-o", place.path().to_str().unwrap()], "");
     assert!(ran.exit != 0 && ran.stderr.contains("directory"), "{}", ran.stderr);
     let ran = cofferdam(&["keygen", "-o", key.to_str().unwrap()], "");
@@ -218,7 +364,10 @@ fn the_configuration_in_the_readme_is_good_as_it_stands() {
     let world = World::new();
     let etc = world.directory.path().join("etc");
     std::fs::create_dir_all(etc.join("tokens")).unwrap();
-    assert_eq!(cofferdam(&["keygen", "-o", etc.join("key").to_str().unwrap()], "").exit, 0);
+    assert_eq!(
+        cofferdam(&["keygen", "-o", etc.join("key").to_str().unwrap()], "").exit,
+        0
+    );
     let snippet = block(&readme, "**Configure.**", "toml");
     assert!(!snippet.contains("# files"), "what is commented out does not work");
     for (name, text) in [("readme", snippet), ("example", example.as_str())] {
@@ -226,7 +375,10 @@ fn the_configuration_in_the_readme_is_good_as_it_stands() {
         std::fs::write(&file, text.replace("/etc/cofferdam", etc.to_str().unwrap())).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
         command
-            .env("COFFERDAM_AMQP_URL", "amqp://cofferdam:password@127.0.0.1:5672/cofferdam")
+            .env(
+                "COFFERDAM_AMQP_URL",
+                "amqp://cofferdam:password@127.0.0.1:5672/cofferdam",
+            )
             .env("COFFERDAM_MODEL_KEY", "key")
             .env("COFFERDAM__SANDBOX__INSIDE", crate::harness::inside())
             .arg("--config")
@@ -238,7 +390,11 @@ fn the_configuration_in_the_readme_is_good_as_it_stands() {
     // The agent's own file is JSON, and where its variable says.
     let parsed: toml::Table = snippet.parse().unwrap();
     let agent = &parsed["agents"]["opencode"];
-    let home = agent["environment"]["OPENCODE_CONFIG"].as_str().unwrap().strip_prefix("/home/agent/").unwrap();
+    let home = agent["environment"]["OPENCODE_CONFIG"]
+        .as_str()
+        .unwrap()
+        .strip_prefix("/home/agent/")
+        .unwrap();
     let seeded: Value = serde_json::from_str(agent["files"][home].as_str().unwrap()).unwrap();
     assert_eq!(seeded["enabled_providers"], json!(["gateway"]));
 }

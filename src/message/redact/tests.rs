@@ -59,11 +59,18 @@ fn tokens_are_taken_out_wherever_a_sender_puts_them() {
         r#"{"prompt": "use glpat-canary-0123456789-0123"}"#,
     ] {
         let shown = redacted(text);
-        assert!(!shown.to_lowercase().contains("canary") && !shown.contains("can\\u0061ry"), "{shown}");
+        assert!(
+            !shown.to_lowercase().contains("canary") && !shown.contains("can\\u0061ry"),
+            "{shown}"
+        );
         assert!(shown.contains(MASKED), "{shown}");
     }
-    let shown = redacted(r#"{"connections": {"lab": {"Opaque7Canary9Tok": 1, "0a1b2c3d": 2}}, "version": 70123456789012}"#);
-    assert!(!shown.contains("Canary") && !shown.contains("0a1b") && !shown.contains("7012345"), "{shown}");
+    let shown =
+        redacted(r#"{"connections": {"lab": {"Opaque7Canary9Tok": 1, "0a1b2c3d": 2}}, "version": 70123456789012}"#);
+    assert!(
+        !shown.contains("Canary") && !shown.contains("0a1b") && !shown.contains("7012345"),
+        "{shown}"
+    );
 }
 
 #[test]

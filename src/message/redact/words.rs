@@ -36,14 +36,24 @@ pub fn is_plain(text: &str) -> bool {
 
 /// The same of a variable's name, in capitals.
 pub(super) fn is_plain_variable(text: &str) -> bool {
-    let capitals = text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
-    capitals && text.split('_').all(|word| word.is_empty() || is_plain(&word.to_ascii_lowercase())) && text.len() <= 64
+    let capitals = text
+        .bytes()
+        .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+    capitals
+        && text
+            .split('_')
+            .all(|word| word.is_empty() || is_plain(&word.to_ascii_lowercase()))
+        && text.len() <= 64
 }
 
 /// A name as it may be repeated: a word in small letters, or a variable's.
 #[must_use]
 pub fn shown(name: &str) -> &str {
-    if is_plain(name) || is_plain_variable(name) { name } else { HIDDEN }
+    if is_plain(name) || is_plain_variable(name) {
+        name
+    } else {
+        HIDDEN
+    }
 }
 
 /// A place in a document, with its names as they may be repeated.
@@ -52,7 +62,11 @@ pub(super) fn place(path: &str) -> String {
         let (name, index) = part.split_at(part.find('[').unwrap_or(part.len()));
         let counted = index.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'[' | b']'));
         let named = name.is_empty() || matches!(name, "?") || is_plain(name) || is_plain_variable(name);
-        if counted && named { part.to_owned() } else { HIDDEN.to_owned() }
+        if counted && named {
+            part.to_owned()
+        } else {
+            HIDDEN.to_owned()
+        }
     };
     path.split('.').map(part).collect::<Vec<_>>().join(".")
 }
@@ -75,7 +89,11 @@ fn known(words: &str) -> Option<Cow<'_, str>> {
         return Some(format!("unknown word{}", expected()?).into());
     }
     if let Some(rest) = words.strip_prefix("unknown field `") {
-        let tail = expected().or_else(|| words.ends_with(", there are no fields").then_some(", there are no fields"))?;
+        let tail = expected().or_else(|| {
+            words
+                .ends_with(", there are no fields")
+                .then_some(", there are no fields")
+        })?;
         let name = rest.strip_suffix(tail)?.strip_suffix('`')?;
         return Some(format!("unknown field `{}`{tail}", shown(name)).into());
     }
@@ -84,7 +102,10 @@ fn known(words: &str) -> Option<Cow<'_, str>> {
     }
     if let Some(rest) = words.strip_prefix("invalid length ") {
         let (count, _) = rest.split_once(',')?;
-        return count.parse::<usize>().ok().and_then(|_| Some(format!("invalid length{}", expected()?).into()));
+        return count
+            .parse::<usize>()
+            .ok()
+            .and_then(|_| Some(format!("invalid length{}", expected()?).into()));
     }
     // Of the names of `id`: what kind, and its rule.
     if let Some(rule) = words.rfind(" is not valid: ") {
@@ -105,27 +126,69 @@ mod tests {
 
     #[test]
     fn names_are_told_from_tokens() {
-        for name in ["projekts", "lab", "lab2", "gitlab-11", "mixed_visibility", "idle_timeout_s"] {
+        for name in [
+            "projekts",
+            "lab",
+            "lab2",
+            "gitlab-11",
+            "mixed_visibility",
+            "idle_timeout_s",
+        ] {
             assert!(is_plain(name), "{name}");
         }
-        for token in [CANARY, "opaque7canary9tok", "0a1b2c3d4e5f", "a b", "", "a123", "x.y", "abcdefghijklmnopqrstuvwxyz"] {
+        for token in [
+            CANARY,
+            "opaque7canary9tok",
+            "0a1b2c3d4e5f",
+            "a b",
+            "",
+            "a123",
+            "x.y",
+            "abcdefghijklmnopqrstuvwxyz",
+        ] {
             assert!(!is_plain(token), "{token}");
         }
-        assert!(is_plain_variable("COFFERDAM_TOKEN_ADA2") && !is_plain_variable("Path") && !is_plain_variable("A1B2C3"));
+        assert!(
+            is_plain_variable("COFFERDAM_TOKEN_ADA2") && !is_plain_variable("Path") && !is_plain_variable("A1B2C3")
+        );
     }
 
     #[test]
     fn no_value_is_repeated_in_whatever_sentence() {
         for (words, told) in [
-            (format!("invalid type: string \"{CANARY}, expected {CANARY}\", expected struct X"), "invalid type: string, expected struct X"),
-            (format!("invalid value: string \"{CANARY}\", expected u32"), "invalid value: string, expected u32"),
-            (format!("unknown variant `{CANARY}`, expected `a` or `b`"), "unknown word, expected `a` or `b`"),
-            (format!("unknown field `{CANARY}`, expected `a` or `b`"), "unknown field `…`, expected `a` or `b`"),
-            ("unknown field `projekts`, expected `a`".to_owned(), "unknown field `projekts`, expected `a`"),
-            (format!("unknown field `{CANARY}`, there are no fields"), "unknown field `…`, there are no fields"),
-            (format!("branch name \"{CANARY}\" is not valid: at most 200"), "the branch name is not valid: at most 200"),
+            (
+                format!("invalid type: string \"{CANARY}, expected {CANARY}\", expected struct X"),
+                "invalid type: string, expected struct X",
+            ),
+            (
+                format!("invalid value: string \"{CANARY}\", expected u32"),
+                "invalid value: string, expected u32",
+            ),
+            (
+                format!("unknown variant `{CANARY}`, expected `a` or `b`"),
+                "unknown word, expected `a` or `b`",
+            ),
+            (
+                format!("unknown field `{CANARY}`, expected `a` or `b`"),
+                "unknown field `…`, expected `a` or `b`",
+            ),
+            (
+                "unknown field `projekts`, expected `a`".to_owned(),
+                "unknown field `projekts`, expected `a`",
+            ),
+            (
+                format!("unknown field `{CANARY}`, there are no fields"),
+                "unknown field `…`, there are no fields",
+            ),
+            (
+                format!("branch name \"{CANARY}\" is not valid: at most 200"),
+                "the branch name is not valid: at most 200",
+            ),
             ("missing field `session`".to_owned(), "missing field `session`"),
-            (format!("something new about {CANARY}"), "it has not the form that is expected"),
+            (
+                format!("something new about {CANARY}"),
+                "it has not the form that is expected",
+            ),
         ] {
             assert_eq!(without_values(&words), told);
         }

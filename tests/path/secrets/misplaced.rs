@@ -69,7 +69,10 @@ fn a_token_of_no_known_shape_is_kept_nowhere_it_was_put_by_mistake() {
     // In small letters: so it is a good name for a file, a connection and a branch.
     let small = Canary::of("opaque token", &format!("opq{}", &hex[..18]));
     let mixed = Canary::of("opaque token of both cases", &format!("Opq7{}Tok", &hex[12..24]));
-    let number = Canary::of("token of digits", &format!("70{:014}", u64::from(uuid::Uuid::new_v4().as_fields().0)));
+    let number = Canary::of(
+        "token of digits",
+        &format!("70{:014}", u64::from(uuid::Uuid::new_v4().as_fields().0)),
+    );
     let all = [small.clone(), mixed.clone(), number.clone()];
     for token in [&small.value, &mixed.value] {
         let good = stage.world.lab_task("!say hi");
@@ -100,19 +103,37 @@ fn a_token_of_no_known_shape_is_kept_nowhere_it_was_put_by_mistake() {
         let plain = at(credential, json!({"plain": token})).to_string();
         let twice = plain.replace("\"credential\":", "\"credential\":{\"file\":\"x\"},\"credential\":");
         let cases: Vec<(&str, Vec<u8>)> = vec![
-            ("python", format!("{{'session': '{session}', 'connections': {{'lab': {{'credential': {{'plain': '{token}'}}}}}}}}").into()),
+            (
+                "python",
+                format!(
+                    "{{'session': '{session}', 'connections': {{'lab': {{'credential': {{'plain': '{token}'}}}}}}}}"
+                )
+                .into(),
+            ),
             ("twice", twice.into()),
-            ("cut", plain.as_bytes()[..plain.find(token.as_str()).unwrap() + token.len()].to_vec()),
+            (
+                "cut",
+                plain.as_bytes()[..plain.find(token.as_str()).unwrap() + token.len()].to_vec(),
+            ),
             ("utf-16", plain.encode_utf16().flat_map(u16::to_le_bytes).collect()),
-            ("deep", format!("{}\"{token}\"{}", "[".repeat(300), "]".repeat(300)).into()),
+            (
+                "deep",
+                format!("{}\"{token}\"{}", "[".repeat(300), "]".repeat(300)).into(),
+            ),
             ("alone", token.clone().into()),
             ("a text", format!("{token:?}").into()),
             ("beside", beside("token", json!(token))),
             ("Credential.Plain", beside("Credential", json!({"Plain": token}))),
             ("credential.Plain", unknown(credential, json!({"Plain": token}))),
             ("credentials.token", top("credentials", json!({"token": token}))),
-            ("user in the url", unknown(url, json!(format!("https://oauth2:{token}@127.0.0.1/gitlab")))),
-            ("query of the url", unknown(url, json!(format!("https://127.0.0.1/gitlab?private_token={token}")))),
+            (
+                "user in the url",
+                unknown(url, json!(format!("https://oauth2:{token}@127.0.0.1/gitlab"))),
+            ),
+            (
+                "query of the url",
+                unknown(url, json!(format!("https://127.0.0.1/gitlab?private_token={token}"))),
+            ),
             ("host of the url", unknown(url, json!(format!("https://{token}")))),
             ("file", unknown(credential, json!({"file": token}))),
             ("env", unknown(credential, json!({"env": token}))),
@@ -122,7 +143,10 @@ fn a_token_of_no_known_shape_is_kept_nowhere_it_was_put_by_mistake() {
             ("connections", at("/connections", json!(token)).to_string().into()),
             ("forge", at("/connections/lab/forge", json!(token)).to_string().into()),
             ("version", at("/version", json!(token)).to_string().into()),
-            ("connection's name", unknown("/connections", json!({token.as_str(): good["connections"]["lab"]}))),
+            (
+                "connection's name",
+                unknown("/connections", json!({token.as_str(): good["connections"]["lab"]})),
+            ),
             ("project's connection", unknown("/projects/0/connection", json!(token))),
             ("path", at("/projects/0/path", json!(token)).to_string().into()),
             ("a field's name", top(token, json!(1))),
@@ -139,28 +163,53 @@ fn a_token_of_no_known_shape_is_kept_nowhere_it_was_put_by_mistake() {
                 task["projekts"] = json!([]);
                 task.to_string().into()
             }),
-            ("a number", unknown(credential, json!({"plain": number.value.parse::<u64>().unwrap()}))),
-            ("a number as version", at("/version", json!(number.value.parse::<u64>().unwrap())).to_string().into()),
+            (
+                "a number",
+                unknown(credential, json!({"plain": number.value.parse::<u64>().unwrap()})),
+            ),
+            (
+                "a number as version",
+                at("/version", json!(number.value.parse::<u64>().unwrap()))
+                    .to_string()
+                    .into(),
+            ),
         ];
         for (name, body) in cases {
             let (event, letter) = stage.refuse(name, &body, &all);
             if matches!(name, "python" | "twice" | "cut") {
-                assert!(letter.contains("not_kept") && letter.contains(session), "{name}: {letter}");
+                assert!(
+                    letter.contains("not_kept") && letter.contains(session),
+                    "{name}: {letter}"
+                );
             }
             if name == "twice" {
                 assert_eq!(event["data"]["code"], "not_json", "{event}");
             }
         }
-        // Well formed, and where it belongs, but this worker takes none: decided before anything of it is laid down at the broker again.
-        let (event, letter) = stage.refuse("plain", plain.as_bytes(), &all);
-        assert_eq!(event["data"]["code"], "credential_refused", "{event}");
-        let message = event["data"]["message"].as_str().unwrap();
-        assert!(message.contains("allow_plain"), "{message}");
-        let kept: Value = serde_json::from_str(&letter).unwrap();
-        assert_eq!(kept["session"], good["session"]);
-        assert_eq!(kept["connections"]["lab"]["credential"], json!({"plain": "[MASKED]"}));
-        assert_eq!(kept["prompt"], good["prompt"]);
     }
+    assert_none(&all, "the log", stage.daemon.log().as_bytes());
+}
+
+#[test]
+fn a_token_in_clear_that_is_not_allowed_is_refused_before_anything_is_laid_down_at_the_broker_again() {
+    let mut stage = Refusing::new();
+    let hex = uuid::Uuid::new_v4().simple().to_string();
+    let canary = Canary::of("opaque token", &format!("opq{}", &hex[..18]));
+    let mut task = stage.world.lab_task("!say hi");
+    task["connections"]["lab"]["credential"] = json!({"plain": canary.value});
+    let all = [canary];
+    let (event, letter) = stage.refuse("plain", task.to_string().as_bytes(), &all);
+    assert_eq!(event["data"]["code"], "credential_refused", "{event}");
+    assert_eq!(event["data"]["session"], task["session"]);
+    let message = event["data"]["message"].as_str().unwrap();
+    assert!(message.contains("allow_plain"), "{message}");
+    let kept: Value = serde_json::from_str(&letter).unwrap();
+    assert_eq!(kept["session"], task["session"]);
+    assert_eq!(kept["prompt"], task["prompt"]);
+    assert_eq!(kept["connections"]["lab"]["credential"], json!({"plain": "[MASKED]"}));
+    // No session of that id was begun: with a sealed or named credential the same id is good.
+    task["connections"]["lab"]["credential"] = json!({"env": "COFFERDAM_TOKEN_LAB"});
+    assert_eq!(stage.daemon.submit(&stage.world, &task).reason(), "nothing_to_publish");
     assert_none(&all, "the log", stage.daemon.log().as_bytes());
 }
 
@@ -175,7 +224,11 @@ fn a_token_in_place_of_a_name_is_not_repeated_by_the_refusal() {
     let directory = format!("[credentials]\ndirectory = {:?}\n", tokens.to_str().unwrap());
     for (more, credential, reason) in [
         ("", json!({"env": token}), "credential_refused"),
-        ("", json!({"env": format!("COFFERDAM_TOKEN_{token}")}), "credential_missing"),
+        (
+            "",
+            json!({"env": format!("COFFERDAM_TOKEN_{token}")}),
+            "credential_missing",
+        ),
         ("", json!({"file": token}), "credential_refused"),
         (&directory, json!({"file": token}), "credential_missing"),
         (&directory, json!({"file": format!("{token}/x")}), "credential_refused"),

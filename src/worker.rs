@@ -135,8 +135,8 @@ impl Worker {
             }
         };
         let session = task.session;
-        // A later attempt was claimed before, where it was allowed: whether its owner is really gone, only a claim can tell.
-        if delivery.attempt <= 1
+        // What was taken over was claimed before, where it was allowed: whether its owner is really gone, only a claim can tell.
+        if delivery.takeovers == 0
             && let Some(refused) = session::admit::in_clear(&self.rooms, &task)
         {
             self.reject(session, delivery, refused.reason.as_str(), &refused.message)

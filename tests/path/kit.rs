@@ -239,6 +239,22 @@ impl Amqp {
         })
     }
 
+    /// Takes a message and gives it back, as a worker does that cannot go on: the broker counts it.
+    pub(crate) fn give_back(&self, queue: &str) {
+        self.runtime.block_on(async {
+            let got = self
+                .channel
+                .basic_get(queue.into(), BasicGetOptions { no_ack: false })
+                .await;
+            let message = got.unwrap().expect("a message to give back");
+            let requeue = lapin::options::BasicNackOptions {
+                requeue: true,
+                ..Default::default()
+            };
+            message.delivery.acker.nack(requeue).await.unwrap();
+        });
+    }
+
     pub(crate) fn count(&self, queue: &str) -> u32 {
         self.runtime.block_on(async {
             let options = QueueDeclareOptions {

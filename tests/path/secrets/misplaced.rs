@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::hunt::{Canary, assert_none};
-use crate::harness::{World, until};
+use crate::harness::{World, signal, until};
 use crate::kit::{Amqp, Daemon, broker};
 
 /// A worker that takes no tokens in clear, and tells all it does.
@@ -44,6 +44,10 @@ impl Refusing {
     /// Sends it, and searches all that is left of it; the rejection, and the dead letter without zero bytes.
     fn refuse(&mut self, name: &str, body: &[u8], canaries: &[Canary]) -> (Value, String) {
         assert!(self.amqp.publish("", &self.queue("tasks"), body), "{name}");
+        self.refused(name, canaries)
+    }
+
+    fn refused(&mut self, name: &str, canaries: &[Canary]) -> (Value, String) {
         let event = self.amqp.next(&mut self.events).data;
         assert_none(canaries, &format!("the event of {name}"), &event);
         // Before the ticket, if there is one, goes on to where workers look.
@@ -211,6 +215,27 @@ fn a_token_in_clear_that_is_not_allowed_is_refused_before_anything_is_laid_down_
     task["connections"]["lab"]["credential"] = json!({"env": "COFFERDAM_TOKEN_LAB"});
     assert_eq!(stage.daemon.submit(&stage.world, &task).reason(), "nothing_to_publish");
     assert_none(&all, "the log", stage.daemon.log().as_bytes());
+}
+
+#[test]
+fn a_token_in_clear_is_refused_on_its_second_delivery_too() {
+    let mut stage = Refusing::new();
+    let hex = uuid::Uuid::new_v4().simple().to_string();
+    let all = [Canary::of("opaque token", &format!("opq{}", &hex[..18]))];
+    let mut task = stage.world.lab_task("!say hi");
+    task["connections"]["lab"]["credential"] = json!({"plain": all[0].value});
+    signal(&stage.daemon.process.0, "TERM");
+    assert_eq!(stage.daemon.wait(), 0);
+    let tasks = stage.queue("tasks");
+    assert!(stage.amqp.publish("", &tasks, task.to_string().as_bytes()));
+    stage.amqp.give_back(&tasks);
+    stage.daemon = stage.daemon.beside_logging(&stage.world, "second", "trace");
+    let (event, _) = stage.refused("plain", &all);
+    assert_eq!(
+        (&event["data"]["code"], &event["data"]["attempt"]),
+        (&json!("credential_refused"), &json!(2)),
+        "{event}"
+    );
 }
 
 #[test]

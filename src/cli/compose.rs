@@ -60,6 +60,7 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
     let mut mask = Mask::default().and_token_shapes();
     let mut own_keys = Vec::new();
     let mut models = crate::gateway::model::Endpoints::new();
+    let bodies = crate::gateway::model::Bodies::new(config.gateway.body_bytes);
     for (name, model) in &config.models {
         let key = model_key(model).map_err(|message| bad(format!("models.{name}: {message}")))?;
         if let Some(key) = &key {
@@ -68,7 +69,7 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
         }
         let endpoint =
             Endpoint::new(model, key, counts.clone()).map_err(|message| bad(format!("models.{name}: {message}")))?;
-        models.insert(name.clone(), Arc::new(endpoint));
+        models.insert(name.clone(), Arc::new(endpoint.holding_in(bodies.clone())));
     }
     let set_up_secrets = set_up::secrets(&config.agents).map_err(bad)?;
     for (_, secret) in set_up_secrets.values().flatten() {

@@ -43,9 +43,9 @@ pub use remote::Access;
 pub use staging::{Protocol, Service, Serving, Staging, info_refs_prefix};
 pub use store::ObjectStore;
 
-/// Memory of a git process that serves a sandbox, in bytes. Measured with git 2.47, resident at most: a push of a random file of 100 MiB takes
+/// Memory of a git process that takes a push in, in bytes. Measured with git 2.47, resident at most: a push of a random file of 100 MiB takes
 /// 4 MiB (104 MiB if `core.bigFileThreshold` did not have it streamed); of such a file and a delta against it 204 MiB; of a text of 100 MiB with
-/// a delta 209 MiB (304 MiB with two threads).
+/// a delta 209 MiB (304 MiB with two threads); of a repository of 401,002 objects 58 MiB.
 const GIT_HEAP: u64 = 512 * 1024 * 1024;
 
 /// Where repositories live on the worker, and how much of everything.
@@ -84,8 +84,7 @@ pub struct Config {
     pub most_files: u64,
     /// Address space of a git process that reads what an agent made, in bytes. Most of it is packs that it maps and does not hold.
     pub git_memory: u64,
-    /// Memory that a git process which serves a sandbox may hold for itself, in bytes; at least three times `largest_object`. A clone of a
-    /// project of five million objects takes some 500 MiB.
+    /// Memory that a git process which takes a push in may hold for itself, in bytes; at least three times `largest_object`.
     pub git_heap: u64,
     /// How many git processes serve sandboxes at a time, those of all sessions together. One session gets a quarter of them at most.
     pub git_processes: usize,

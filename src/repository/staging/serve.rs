@@ -212,7 +212,11 @@ impl Staging {
         let limit = Duration::from_secs(config.serve_timeout_s);
         let limits = Limits {
             memory: config.git_memory,
-            heap: config.git_heap,
+            // What a fetch takes follows from the project's size, which no agent chooses: 265 bytes an object of a whole clone (measured).
+            heap: match service {
+                Service::ReceivePack => config.git_heap,
+                Service::UploadPack => config.git_memory,
+            },
             // A pack that is too large is git's to refuse in words; this is for what git does not count.
             file: config.largest_push.saturating_mul(2).saturating_add(64 * 1024 * 1024),
             processor_s: config.serve_timeout_s,

@@ -122,6 +122,7 @@ pub(super) fn resolve<C: CountRequests + CountModel + 'static>(
     let mut mask = Mask::default().and_token_shapes();
     let mut own_keys = Vec::new();
     let mut models = crate::gateway::model::Endpoints::new();
+    let bodies = crate::gateway::model::Bodies::new(config.gateway.body_bytes);
     for (name, model) in &config.models {
         let key = model_key(model).map_err(|message| format!("models.{name}: {message}"))?;
         if let Some(key) = &key {
@@ -130,7 +131,7 @@ pub(super) fn resolve<C: CountRequests + CountModel + 'static>(
         }
         let endpoint =
             Endpoint::new(model, key, counts.clone()).map_err(|message| format!("models.{name}: {message}"))?;
-        models.insert(name.clone(), Arc::new(endpoint));
+        models.insert(name.clone(), Arc::new(endpoint.holding_in(bodies.clone())));
     }
     let set_up_secrets = set_up::secrets(&config.agents)?;
     for (_, secret) in set_up_secrets.values().flatten() {

@@ -25,8 +25,8 @@ pub mod reap;
 
 /// How long the sessions of a stopped worker get to keep their work and remove their sandboxes.
 const TEARDOWN: Duration = Duration::from_secs(120);
-/// How often what nobody owns is looked for.
-const REAP_EVERY: Duration = Duration::from_secs(60);
+/// How often what nobody owns is looked for: a minute after a crash nothing of it is to be left.
+const REAP_EVERY: Duration = Duration::from_secs(20);
 
 /// How often it is asked whether the disk has room for new work.
 const DISK_EVERY: Duration = Duration::from_secs(1);
@@ -89,12 +89,13 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                () = self.rooms.disk.until(false) => {}
+                () = self.fit() => {}
             }
             let delivery = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 () = self.rooms.disk.until(true) => continue,
+                () = self.rooms.engine_health.until(false) => continue,
                 delivery = self.queue.next_task() => delivery,
             };
             let Some(delivery) = delivery else { break };
@@ -115,6 +116,14 @@ impl Worker {
         }
         reaper.abort();
         disk.abort();
+    }
+
+    /// Waits until disk and engine can carry a new session, both at the same time.
+    async fn fit(&self) {
+        while self.rooms.disk.is_low() || !self.rooms.engine_health.is_fit() {
+            self.rooms.disk.until(false).await;
+            self.rooms.engine_health.until(true).await;
+        }
     }
 
     /// Ends every running session.
@@ -276,11 +285,22 @@ impl Worker {
         }
     }
 
+    /// Under the lock without which no session begins here: one that begins later finds nothing of the former.
+    fn put_away(&self, session: SessionId) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if !running.contains_key(&session) {
+            reap::put_away(&self.rooms.repositories, session);
+        }
+    }
+
     async fn reap_regularly(self: Arc<Self>) {
+        let mut reaper = reap::Reaper::default();
         let mut clock = tokio::time::interval(REAP_EVERY);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             clock.tick().await;
-            reap::sandboxes(&self.rooms).await;
+            reaper.own(&self.rooms, &|session| self.put_away(session)).await;
+            reaper.others(&self.rooms).await;
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::repository::Repositories;
 use crate::sandbox::disk::Disk;
 use crate::sandbox::docker::DockerEngine;
 use crate::sandbox::home;
+use crate::sandbox::owner::StateLock;
 use crate::secret::{Mask, Secret};
 use crate::session::Rooms;
 
@@ -27,8 +28,6 @@ pub(super) fn environment() -> impl Iterator<Item = (String, String)> {
 pub(super) struct Composed {
     pub(super) rooms: Arc<Rooms>,
     pub(super) mask: Mask,
-    /// Keeps other workers out of the state directory for as long as this lives.
-    _lock: StateLock,
 }
 
 /// Makes the rooms.
@@ -40,7 +39,9 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
     let metrics = Arc::new(metrics);
     let worker = config.worker_name();
     let bad = |message: String| (Exit::BadConfig, message);
-    let lock = StateLock::take(&config.state_dir).map_err(bad)?;
+    let lock = StateLock::take(&config.state_dir)
+        .await
+        .map_err(|error| bad(error.to_string()))?;
     let own = std::env::current_exe().map_err(|error| (Exit::Software, error.to_string()))?;
     let internal = vec![own.display().to_string(), "internal".to_owned()];
     let mut repository = config.repository.clone();
@@ -103,6 +104,8 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
         connect: Arc::new(connect),
         repositories,
         engine: Arc::new(DockerEngine::new(sandbox)),
+        engine_health: Arc::default(),
+        lock,
         secret_rules,
         own_keys,
         metrics,
@@ -112,7 +115,6 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
     Ok(Composed {
         rooms: Arc::new(rooms),
         mask,
-        _lock: lock,
     })
 }
 
@@ -221,25 +223,4 @@ impl CountRequests for Silent {
 /// The seams count a missing answer as status 0.
 fn answered(status: u16) -> Option<u16> {
     (status != 0).then_some(status)
-}
-
-/// A lock on the state directory; the kernel lets it go when the process ends in any way.
-struct StateLock {
-    _lock: nix::fcntl::Flock<std::fs::File>,
-}
-
-impl StateLock {
-    fn take(state: &Path) -> Result<Self, String> {
-        let failed = |error: &dyn std::fmt::Display| format!("state_dir {} cannot be used: {error}", state.display());
-        std::fs::create_dir_all(state).map_err(|error| failed(&error))?;
-        let file = std::fs::File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(state.join("worker.lock"))
-            .map_err(|error| failed(&error))?;
-        let lock = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
-            .map_err(|_| failed(&"another worker uses it; give each its own"))?;
-        Ok(Self { _lock: lock })
-    }
 }

@@ -36,7 +36,7 @@ pub(super) async fn exec(config: Config, task: &Path, json: bool) -> Exit {
             return exit;
         }
     };
-    reap::left_by_a_killed_worker(&composed.rooms).await;
+    reap::Reaper::default().at_start(&composed.rooms).await;
     let (queue, handle, mut events) = MemoryQueue::new();
     let worker = Worker::new(composed.rooms.clone(), queue.clone(), 1, composed.mask.clone());
     handle.push(Bytes::from(body)).await;

@@ -64,6 +64,15 @@ impl Daemon {
         other
     }
 
+    /// The same worker, started once more after its end.
+    pub(crate) fn again(&self, world: &World) -> Self {
+        let again = Self::run(world, self.config.clone(), &self.prefix, None, "info,lapin=off");
+        until(Duration::from_secs(30), "readiness", || {
+            (again.status("/readyz") == 200).then_some(())
+        });
+        again
+    }
+
     fn run(world: &World, config: PathBuf, prefix: &str, beside: Option<&str>, level: &str) -> Self {
         let log = world
             .directory

@@ -24,6 +24,7 @@ mod model_route;
 mod opencode;
 mod outcomes;
 mod publish_checks;
+mod reconcile;
 mod scopes;
 mod secrets;
 mod set_up;

@@ -318,17 +318,14 @@ impl Worker {
         settle(delivery, Settle::Ack).await;
 
         let steering = Steering::of(claim.holds());
-        self.running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(
-                session,
-                Running {
-                    steering: steering.clone(),
-                    attempt,
-                    since: Instant::now(),
-                },
-            );
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(
+            session,
+            Running {
+                steering: steering.clone(),
+                attempt,
+                since: Instant::now(),
+            },
+        );
         if let Some(cause) = self.stopping.get() {
             steering.stop(*cause);
         }

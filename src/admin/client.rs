@@ -2,6 +2,7 @@
 //!
 //! Every question has a time limit, and no answer is read without a bound.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,14 +69,16 @@ async fn ask(state_dir: &Path, method: Method, path: &str) -> Result<Status, Ask
     };
     let asking = async {
         let connected = UnixStream::connect(state_dir.join(NAME)).await;
-        let stream = connected.map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => AskError::NoWorker {
-                state_dir: state_dir.to_owned(),
-            },
-            std::io::ErrorKind::PermissionDenied => AskError::NotYours {
-                state_dir: state_dir.to_owned(),
-            },
-            _ => silent(error.to_string()),
+        let stream = connected.map_err(|error| {
+            let state_dir = state_dir.to_owned();
+            let kind = error.kind();
+            if matches!(kind, ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
+                AskError::NoWorker { state_dir }
+            } else if kind == ErrorKind::PermissionDenied {
+                AskError::NotYours { state_dir }
+            } else {
+                silent(error.to_string())
+            }
         })?;
         let told = |error: hyper::Error| silent(error.to_string());
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))

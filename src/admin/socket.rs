@@ -200,7 +200,12 @@ mod tests {
     #[tokio::test]
     async fn it_answers_its_owner_and_is_gone_with_the_worker() {
         let state = tempfile::tempdir().unwrap();
-        let is_nobody = async || matches!(client::status(state.path()).await, Err(client::AskError::NoWorker { .. }));
+        let is_nobody = async || {
+            matches!(
+                client::status(state.path()).await,
+                Err(client::AskError::NoWorker { .. })
+            )
+        };
         assert!(is_nobody().await);
         let told = Arc::new(Told::default());
         let socket = Socket::start(state.path(), told.clone()).unwrap();

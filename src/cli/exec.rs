@@ -43,7 +43,13 @@ pub(super) async fn exec(config: Config, task: &Path, json: bool) -> Exit {
     };
     reap::Reaper::default().at_start(&composed.rooms).await;
     let (queue, handle, mut events) = MemoryQueue::new();
-    let worker = Worker::new(composed.rooms.clone(), queue.clone(), 1, composed.mask.clone(), Modes::default());
+    let worker = Worker::new(
+        composed.rooms.clone(),
+        queue.clone(),
+        1,
+        composed.mask.clone(),
+        Modes::default(),
+    );
     handle.push(Bytes::from(body)).await;
     let working = worker.clone();
     let mut running = tokio::spawn(async move {

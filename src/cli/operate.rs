@@ -29,16 +29,19 @@ pub(super) async fn drain(config: &Config, wait: bool, hurry: bool) -> Exit {
         format!("{running}, for {} s at most", worker.drain_s)
     };
     show::line(&format!("worker {} takes no more tasks; {said}", worker.worker));
-    while wait {
+    if wait { until_gone(config, &worker).await } else { Exit::Success }
+}
+
+async fn until_gone(config: &Config, worker: &Status) -> Exit {
+    loop {
         tokio::time::sleep(LOOK_EVERY).await;
         match client::status(&config.state_dir).await {
-            Ok(now) if is_same(&now, &worker) => {}
+            Ok(now) if is_same(&now, worker) => {}
             // Another has started in its place already.
-            Ok(_) | Err(AskError::NoWorker { .. }) => break,
+            Ok(_) | Err(AskError::NoWorker { .. }) => return Exit::Success,
             Err(error @ (AskError::NotYours { .. } | AskError::Silent { .. })) => return failed(&error),
         }
     }
-    Exit::Success
 }
 
 fn is_same(one: &Status, other: &Status) -> bool {

@@ -227,7 +227,9 @@ async fn ask_engine(rooms: Arc<crate::session::Rooms>, runtimes: Vec<(String, St
     loop {
         clock.tick().await;
         let answer = rooms.engine.ping().await;
-        match (rooms.engine_health.note(answer.is_ok()), answer) {
+        let changed = rooms.engine_health.note(answer.is_ok());
+        rooms.metrics.engine(rooms.engine_health.is_fit());
+        match (changed, answer) {
             (Some(true), _) => {
                 told_away = false;
                 match rooms.engine.check().await {

@@ -261,7 +261,7 @@ mod tests {
         let id = first.owner().id;
         assert!(matches!(StateLock::take(&one).await, Err(OwnerError::Taken(_))));
         let other = StateLock::take(&two).await.unwrap();
-        assert_eq!(beside(&two), [one.clone()]);
+        assert_eq!(beside(&two), std::slice::from_ref(&one));
         let look = || standing(&one, Some(first.owner()), other.owner());
         assert!(matches!(look(), Standing::Alive));
         let owner = first.owner().clone();
@@ -270,7 +270,10 @@ mod tests {
             panic!("its lock is free");
         };
         assert_eq!(abandoned.id, id);
-        assert!(matches!(standing(&one, None, other.owner()), Standing::Alive), "one cleans at a time");
+        assert!(
+            matches!(standing(&one, None, other.owner()), Standing::Alive),
+            "one cleans at a time"
+        );
         // A start waits for who cleans.
         let starting = tokio::spawn({
             let one = one.clone();
@@ -293,7 +296,10 @@ mod tests {
             place: place.into(),
             ..owner.clone()
         };
-        assert!(matches!(standing(&one, Some(&stranger("elsewhere")), here.owner()), Standing::Unknown));
+        assert!(matches!(
+            standing(&one, Some(&stranger("elsewhere")), here.owner()),
+            Standing::Unknown
+        ));
         let replaced = stranger(&here.owner().place);
         assert!(matches!(standing(&one, Some(&replaced), here.owner()), Standing::Gone));
         std::fs::write(one.join(LOCK), "").unwrap();

@@ -88,7 +88,9 @@ impl Quota {
         let mut counts = self.counts.subscribe();
         match self.modes.max_sessions {
             Some(most) => {
-                let _ = counts.wait_for(|counts| counts.ended >= most && counts.in_hand == 0).await;
+                let _ = counts
+                    .wait_for(|counts| counts.ended >= most && counts.in_hand == 0)
+                    .await;
             }
             None => std::future::pending().await,
         }

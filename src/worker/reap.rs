@@ -118,7 +118,8 @@ impl Reaper {
         let staying = remove_containers(rooms, containers).await;
         remove_homes(homes, |id| !staying.contains(&id)).await;
         let repositories = rooms.repositories.of_another(state_dir.clone());
-        self.sessions(&repositories, &|session| put_away(&repositories, session)).await;
+        self.sessions(&repositories, &|session| put_away(&repositories, session))
+            .await;
         // A socket that nobody listens on.
         let _ = std::fs::remove_file(state_dir.join("admin.sock"));
         if self.is_due(state_dir) {
@@ -197,7 +198,11 @@ async fn remove_containers<'a>(rooms: &Rooms, listed: impl Iterator<Item = &'a L
     let mut staying = Vec::new();
     for one in listed {
         match rooms.engine.remove(one).await {
-            Ok(()) => tracing::warn!(container = one.key, worker = one.worker, "a sandbox that nobody owned was removed"),
+            Ok(()) => tracing::warn!(
+                container = one.key,
+                worker = one.worker,
+                "a sandbox that nobody owned was removed"
+            ),
             Err(error) => {
                 tracing::warn!(%error, container = one.key, "a sandbox that nobody owns could not be removed");
                 staying.extend(one.sandbox);
@@ -218,7 +223,7 @@ async fn remove_homes(homes: Vec<(SandboxId, PathBuf)>, is_left: impl Fn(Sandbox
 
 /// Whether there is anything in a state directory that goes with its worker.
 fn has_leftovers(state_dir: &Path) -> bool {
-    ["sandboxes", "sessions"].iter().any(|name| {
-        std::fs::read_dir(state_dir.join(name)).is_ok_and(|mut entries| entries.next().is_some())
-    })
+    ["sandboxes", "sessions"]
+        .iter()
+        .any(|name| std::fs::read_dir(state_dir.join(name)).is_ok_and(|mut entries| entries.next().is_some()))
 }

@@ -35,11 +35,18 @@ fn drain_by_command_lets_sessions_end_and_leaves_the_rest_to_others() {
     );
     assert!(session["age_s"].as_u64().unwrap() < 60, "{session}");
     let told = operate(&world, &daemon, &["sessions"]).stdout;
-    assert!(told.contains("ready; 1 of 4 sessions") && told.contains("turn"), "{told}");
+    assert!(
+        told.contains("ready; 1 of 4 sessions") && told.contains("turn"),
+        "{told}"
+    );
 
     let drained = operate(&world, &daemon, &["drain"]);
     assert_eq!(drained.exit, 0, "{}", drained.stderr);
-    assert!(drained.stdout.contains("1 session runs on, for 60 s at most"), "{}", drained.stdout);
+    assert!(
+        drained.stdout.contains("1 session runs on, for 60 s at most"),
+        "{}",
+        drained.stdout
+    );
     assert_eq!(daemon.status("/readyz"), 503);
     assert!(daemon.page("/readyz").contains("draining"));
     assert_eq!(daemon.status("/livez"), 200);
@@ -47,7 +54,10 @@ fn drain_by_command_lets_sessions_end_and_leaves_the_rest_to_others() {
     assert!(amqp.publish("", &tasks, world.lab_task("!say late").to_string().as_bytes()));
     let waiting = operate(&world, &daemon, &["drain", "--wait"]);
     assert_eq!(waiting.exit, 0, "{}", waiting.stderr);
-    assert_eq!(daemon.process.0.try_wait().unwrap().map(|status| status.code()), Some(Some(0)));
+    assert_eq!(
+        daemon.process.0.try_wait().unwrap().map(|status| status.code()),
+        Some(Some(0))
+    );
     assert_eq!(outcome(&events)["reason"], "published");
     assert_eq!(amqp.count(&tasks), 1, "what was not claimed is for others");
     world.assert_clean();
@@ -141,7 +151,10 @@ fn an_idle_worker_ends_and_a_busy_one_does_not() {
 /// `exec` on a task that hangs, with work in staging.
 fn hanging_exec(world: &World) -> (Process, std::path::PathBuf, std::path::PathBuf) {
     let config = world.config("[session]\ngrace_s = 20");
-    let (events, log) = (world.directory.path().join("events"), world.directory.path().join("log"));
+    let (events, log) = (
+        world.directory.path().join("events"),
+        world.directory.path().join("log"),
+    );
     let task = world.lab_task("!write a.txt b\n!commit . One\n!shell git push -q\n!hang");
     let mut command: Command = world.command(&config);
     command.args(["exec", "--json"]).arg(world.write_task(&task));
@@ -170,6 +183,10 @@ fn a_second_ctrl_c_ends_exec_at_once_and_the_next_start_keeps_the_work() {
     let next = world.exec(&world.lab_task("!say hi"));
     assert_eq!(next.reason(), "nothing_to_publish", "{}", next.stderr);
     let kept = std::fs::read_dir(world.state_dir().join("kept")).unwrap();
-    assert_eq!(kept.filter(|entry| entry.as_ref().unwrap().path().extension().unwrap() == "bundle").count(), 1);
+    assert_eq!(
+        kept.filter(|entry| entry.as_ref().unwrap().path().extension().unwrap() == "bundle")
+            .count(),
+        1
+    );
     world.assert_clean();
 }

@@ -3,7 +3,7 @@
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -21,6 +21,8 @@ const AWAY: u8 = 2;
 struct EngineProxy {
     path: PathBuf,
     state: Arc<AtomicU8>,
+    /// Whether answers to the question for a container's end are held back.
+    mute_waits: Arc<AtomicBool>,
 }
 
 impl EngineProxy {
@@ -28,28 +30,34 @@ impl EngineProxy {
         let path = world.directory.path().join("engine.sock");
         let listener = UnixListener::bind(&path).unwrap();
         let state = Arc::new(AtomicU8::new(OPEN));
-        let gate = state.clone();
+        let mute_waits = Arc::new(AtomicBool::new(false));
+        let (gate, mute) = (state.clone(), mute_waits.clone());
         std::thread::spawn(move || {
             for client in listener.incoming().filter_map(Result::ok) {
-                let gate = gate.clone();
-                std::thread::spawn(move || Self::carry(client, &gate));
+                let (gate, mute) = (gate.clone(), mute.clone());
+                std::thread::spawn(move || Self::carry(client, &gate, &mute));
             }
         });
-        Self { path, state }
+        Self {
+            path,
+            state,
+            mute_waits,
+        }
     }
 
-    fn carry(client: UnixStream, gate: &Arc<AtomicU8>) {
+    fn carry(client: UnixStream, gate: &Arc<AtomicU8>, mute: &Arc<AtomicBool>) {
         while gate.load(Ordering::Relaxed) == STALLED {
             std::thread::sleep(Duration::from_millis(20));
         }
         let Ok(server) = UnixStream::connect("/var/run/docker.sock") else {
             return;
         };
-        for (mut from, mut to) in [
-            (client.try_clone().unwrap(), server.try_clone().unwrap()),
-            (server, client),
+        let waits = Arc::new(AtomicBool::new(false));
+        for (asks, mut from, mut to) in [
+            (true, client.try_clone().unwrap(), server.try_clone().unwrap()),
+            (false, server, client),
         ] {
-            let gate = gate.clone();
+            let (gate, mute, waits) = (gate.clone(), mute.clone(), waits.clone());
             from.set_read_timeout(Some(Duration::from_millis(30))).unwrap();
             std::thread::spawn(move || {
                 let mut buffer = [0_u8; 16 * 1024];
@@ -65,6 +73,12 @@ impl EngineProxy {
                     match std::io::Read::read(&mut from, &mut buffer) {
                         Ok(0) => break,
                         Ok(count) => {
+                            if asks && String::from_utf8_lossy(&buffer[..count]).contains("/wait?") {
+                                waits.store(true, Ordering::Relaxed);
+                            }
+                            if !asks && waits.load(Ordering::Relaxed) && mute.load(Ordering::Relaxed) {
+                                continue;
+                            }
                             while gate.load(Ordering::Relaxed) == STALLED {
                                 std::thread::sleep(Duration::from_millis(20));
                             }
@@ -131,7 +145,9 @@ fn a_stalled_engine_makes_the_worker_unready_and_tasks_wait_until_it_is_back() {
         let tasks = format!("{}.tasks", daemon.prefix);
         let (_following, events) = daemon.submit_aside(&world, &world.lab_task("!say hi"));
         // Nobody takes it: it is ready in the queue, not in a worker's hands.
-        until(Duration::from_secs(10), "the task waits", || (amqp.count(&tasks) == 1).then_some(()));
+        until(Duration::from_secs(10), "the task waits", || {
+            (amqp.count(&tasks) == 1).then_some(())
+        });
         assert_eq!(std::fs::read_to_string(&events).unwrap(), "");
         proxy.set(OPEN);
         ready(&daemon);
@@ -175,14 +191,42 @@ fn a_sandbox_that_ends_while_the_engine_says_nothing_ends_its_session_within_lim
     let sandboxes = world.sandboxes();
     proxy.set(STALLED);
     let killed = Instant::now();
-    let output = std::process::Command::new("docker").args(["kill", &sandboxes[0]]).output().unwrap();
+    let output = std::process::Command::new("docker")
+        .args(["kill", &sandboxes[0]])
+        .output()
+        .unwrap();
     assert!(output.status.success());
     let outcome: Value = outcome(&events);
     assert_eq!(outcome["reason"], json!("sandbox_failed"), "{outcome}");
-    eprintln!("the session ended {} ms after its sandbox", killed.elapsed().as_millis());
+    eprintln!(
+        "the session ended {} ms after its sandbox",
+        killed.elapsed().as_millis()
+    );
     assert!(killed.elapsed() < Duration::from_secs(30), "{:?}", killed.elapsed());
     proxy.set(OPEN);
     until(Duration::from_secs(45), "the sandbox is gone", || {
+        world.sandboxes().is_empty().then_some(())
+    });
+}
+
+#[test]
+fn an_end_that_waiting_does_not_tell_is_told_by_the_engine_s_events() {
+    let world = World::new();
+    let proxy = EngineProxy::new(&world);
+    proxy.mute_waits.store(true, Ordering::Relaxed);
+    let daemon = proxy.daemon(&world, "");
+    let (_following, events) = daemon.submit_aside(&world, &world.lab_task("!write a.txt b\n!hang"));
+    wait_for(&events, "turn_started");
+    let output = std::process::Command::new("docker")
+        .args(["kill", &world.sandboxes()[0]])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let outcome = outcome(&events);
+    assert_eq!(outcome["reason"], "sandbox_failed", "{outcome}");
+    // With the status, which only the engine knows: the connection that broke says less.
+    assert!(outcome["message"].as_str().unwrap().contains("status 137"), "{outcome}");
+    until(Duration::from_secs(30), "the sandbox is gone", || {
         world.sandboxes().is_empty().then_some(())
     });
 }

@@ -56,7 +56,10 @@ fn what_a_dead_worker_left_is_gone_a_minute_later_though_it_never_comes_back() {
     assert_eq!(containers(&world.state_dir()).len(), 1);
     signal(&dead.process.0, "KILL");
     dead.wait();
-    assert!(leftovers(&world.state_dir()).len() >= 2, "nothing was left to begin with");
+    assert!(
+        leftovers(&world.state_dir()).len() >= 2,
+        "nothing was left to begin with"
+    );
     let killed = Instant::now();
     let living = dead.beside(&world, "two");
     until(RECONCILED, "nothing is left", || {
@@ -93,7 +96,11 @@ fn a_worker_that_is_stopped_keeps_what_it_owns() {
         std::fs::create_dir_all(&planted).unwrap();
         until(Duration::from_secs(50), look, || (!planted.exists()).then_some(()));
     }
-    assert_eq!(containers(&world.state_dir()), theirs, "a live owner's container was removed");
+    assert_eq!(
+        containers(&world.state_dir()),
+        theirs,
+        "a live owner's container was removed"
+    );
     assert_eq!(leftovers(&world.state_dir()), before);
     assert!(!other.log().contains("dead worker"), "{}", other.log());
     // The broker gave its session to the other; it finds that out, and lets go of what was its own.
@@ -130,6 +137,63 @@ fn what_a_worker_itself_forgot_goes_while_it_runs() {
     world.assert_clean();
 }
 
+/// A container with the labels of a worker that cannot be seen from here; gone with the test at the latest.
+struct Foreign(String);
+
+impl Foreign {
+    fn new(world: &World, deadline: i64, state: &str) -> Self {
+        let labels = [
+            format!("sandbox={}", uuid::Uuid::new_v4().simple()),
+            format!("worker={}-foreign", world.worker),
+            format!("state={state}"),
+            format!("owner={}", uuid::Uuid::new_v4()),
+            "place=elsewhere".to_owned(),
+            format!("deadline={deadline}"),
+        ];
+        let mut command = std::process::Command::new("docker");
+        command.args(["create", "--network", "none"]);
+        for label in labels {
+            command.args(["--label", &format!("dev.cofferdam.{label}")]);
+        }
+        let output = command
+            .args(["cofferdam/sandbox-scripted:test", "true"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Self(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    fn is_there(&self) -> bool {
+        let asked = std::process::Command::new("docker").args(["inspect", &self.0]).output();
+        asked.unwrap().status.success()
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("docker")
+            .args(["rm", "-f", &self.0])
+            .output();
+    }
+}
+
+#[test]
+fn where_nobody_can_tell_whether_the_owner_lives_the_deadline_decides() {
+    let world = World::new();
+    let now = jiff::Timestamp::now().as_second();
+    // Paths of another file system: one that is not here, and one that is something else here.
+    let [young, elsewhere] = ["/nowhere/cofferdam", "/etc"].map(|state| Foreign::new(&world, now + 3600, state));
+    let [over, crooked] = ["/nowhere/cofferdam", "relative/../path"].map(|state| Foreign::new(&world, now - 1, state));
+    let _daemon = Daemon::start(&world, "");
+    until(RECONCILED, "what is overdue is gone", || {
+        (!over.is_there() && !crooked.is_there()).then_some(())
+    });
+    assert!(
+        young.is_there() && elsewhere.is_there(),
+        "before its deadline it may be anybody's"
+    );
+}
+
 #[test]
 fn a_mirror_s_locks_and_half_packs_survive_no_killed_refresh() {
     let world = World::new();
@@ -141,7 +205,9 @@ fn a_mirror_s_locks_and_half_packs_survive_no_killed_refresh() {
     wait_for(&events, "\"stage\":\"mirror\"");
     let mirrors = world.state_dir().join("mirrors");
     let mirror = until(Duration::from_secs(20), "the refresh", || {
-        entries(&mirrors).into_iter().find(|path| path.join("fetching").exists())
+        entries(&mirrors)
+            .into_iter()
+            .find(|path| path.join("fetching").exists())
     });
     signal(&daemon.process.0, "KILL");
     daemon.wait();

@@ -234,7 +234,11 @@ mod tests {
         let read = listed("key".into(), 5, &labels);
         assert_eq!((read.sandbox, read.owner), (Some(spec.id), Some(spec.owner)));
         assert_eq!((read.deadline, read.worker.as_str(), read.created), (Some(7), "w", 5));
-        let strange = listed("key".into(), 5, &HashMap::from([(DEADLINE_LABEL.to_owned(), "soon".to_owned())]));
+        let strange = listed(
+            "key".into(),
+            5,
+            &HashMap::from([(DEADLINE_LABEL.to_owned(), "soon".to_owned())]),
+        );
         assert!(strange.owner.is_none() && strange.deadline.is_none() && strange.sandbox.is_none());
     }
 

@@ -29,7 +29,11 @@ pub(super) async fn drain(config: &Config, wait: bool, hurry: bool) -> Exit {
         format!("{running}, for {} s at most", worker.drain_s)
     };
     show::line(&format!("worker {} takes no more tasks; {said}", worker.worker));
-    if wait { until_gone(config, &worker).await } else { Exit::Success }
+    if wait {
+        until_gone(config, &worker).await
+    } else {
+        Exit::Success
+    }
 }
 
 async fn until_gone(config: &Config, worker: &Status) -> Exit {

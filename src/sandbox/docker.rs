@@ -192,6 +192,9 @@ impl Engine for DockerEngine {
             {
                 self.require_runtime(runtime).await?;
             }
+            if !is_answer(&error) {
+                return Err(self.away(&error).await);
+            }
             return Err(SandboxError::Create {
                 detail: sentence(&error),
             });
@@ -205,6 +208,9 @@ impl Engine for DockerEngine {
         .await
         {
             let _ = sandbox.remove().await;
+            if !is_answer(&error) {
+                return Err(self.away(&error).await);
+            }
             return Err(SandboxError::Start {
                 detail: sentence(&error),
             });
@@ -238,6 +244,11 @@ impl Engine for DockerEngine {
         let client = self.client().await?;
         remove(&client, &listed.key, self.timeout()).await
     }
+}
+
+/// Whether the engine itself said so; else it is away, or said nothing in time.
+fn is_answer(error: &Error) -> bool {
+    matches!(error, Error::DockerResponseServerError { .. })
 }
 
 fn unanswered(limit: Duration) -> SandboxError {

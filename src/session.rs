@@ -460,6 +460,9 @@ impl<'a> Session<'a> {
     }
 
     fn leave(&mut self, next: Option<Stage>) {
+        if let Some(stage) = next {
+            self.steering.at(stage);
+        }
         let left = self
             .stage
             .take()

@@ -10,18 +10,19 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::message::control::Control;
 use crate::message::event::Stage;
-use crate::message::task::ProjectRequest;
-use crate::message::{ControlKind, Event, EventBody, ProjectKey, Reason, SessionId, SessionOutcome, Task};
+use crate::message::{Event, EventBody, Reason, SessionId, SessionOutcome, Task};
 use crate::progress::Progress;
 use crate::queue::{Claim, Claimed, Delivery, Queue, Settle};
 use crate::secret::Mask;
-use crate::session::steering::{Cause, Order, OrderKind, Steering};
+use crate::session::steering::{Cause, Steering};
 use crate::session::{self, Rooms};
 
+mod controls;
 mod counted;
 pub mod reap;
+
+use controls::Controls;
 
 /// How long the sessions of a stopped worker get to keep their work and remove their sandboxes.
 const TEARDOWN: Duration = Duration::from_secs(120);
@@ -125,7 +126,7 @@ impl Worker {
     }
 
     /// One delivery, from its body to the end of its session.
-    pub async fn take(&self, delivery: Delivery) {
+    pub async fn take(&self, mut delivery: Delivery) {
         let task = match Task::parse(&delivery.body) {
             Ok(task) => task,
             Err(error) => {
@@ -147,7 +148,9 @@ impl Worker {
             }
         };
         let session = task.session;
-        match self.queue.claim(session, delivery.again()).await {
+        let after = task.resume.as_ref().map_or(0, |resume| resume.attempt);
+        delivery.count_from(after);
+        match self.queue.claim(session, delivery.again(after)).await {
             Ok(Claimed::Owner(claim)) if delivery.takeovers > self.rooms.config.most_takeovers => {
                 self.rooms.metrics.amqp_delivery("abandoned");
                 self.give_up(session, delivery, claim).await;
@@ -161,9 +164,17 @@ impl Worker {
                 self.rooms.metrics.amqp_delivery("elsewhere");
                 settle(delivery, Settle::Ack).await;
             }
+            Ok(Claimed::Superseded) => {
+                tracing::info!(%session, "a duplicate of a task was dropped: its session went on from there since");
+                self.rooms.metrics.amqp_delivery("superseded");
+                settle(delivery, Settle::Ack).await;
+            }
             Ok(Claimed::Over) => {
-                tracing::info!(%session, "a duplicate of a task was dropped: its session is over");
+                tracing::info!(%session, "a task was dropped: its session is over");
                 self.rooms.metrics.amqp_delivery("over");
+                if task.resume.is_some() {
+                    self.refuse_to_resume(session, delivery.attempt).await;
+                }
                 settle(delivery, Settle::Ack).await;
             }
             Err(error) => {
@@ -171,6 +182,18 @@ impl Worker {
                 self.rooms.metrics.amqp_delivery("returned");
                 settle(delivery, Settle::Return).await;
             }
+        }
+    }
+
+    /// Whoever asks to go on with a session that is over waits for an answer; the sender of a plain duplicate does not.
+    async fn refuse_to_resume(&self, session: SessionId, attempt: u32) {
+        let body = EventBody::Rejected {
+            code: "session_over".to_owned(),
+            message: "this session is over and cannot go on: send a task with a new session id".to_owned(),
+        };
+        let event = Event::now(&self.rooms.worker, session, attempt, 1, body);
+        if let Err(error) = self.queue.publish(&event).await {
+            tracing::warn!(%session, %error, "the rejection of a task was not published");
         }
     }
 
@@ -217,6 +240,7 @@ impl Worker {
                 worker: self.rooms.worker.clone(),
             })
             .await;
+        let delivery_attempt = delivery.attempt;
         settle(delivery, Settle::Ack).await;
 
         let steering = Steering::of(claim.holds());
@@ -224,7 +248,11 @@ impl Worker {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(session, steering.clone());
+        let mut controls = Controls::new(steering.clone(), progress.clone());
+        // What was sent before the claim goes first: a session that was ended early has no sandbox, and no forge hears of it.
+        controls.early(claim.as_mut()).await;
         let outcome = match secrets {
+            _ if matches!(steering.cause(), Some(Cause::Publish | Cause::Discard)) => ended_early(delivery_attempt),
             Ok(secrets) => {
                 // In a task of its own: a bug that panics costs this session, not the worker.
                 let (rooms, own_progress, own_steering) = (self.rooms.clone(), progress.clone(), steering.clone());
@@ -236,7 +264,7 @@ impl Worker {
                     tokio::select! {
                         ended = &mut running => break ended.unwrap_or_else(|error| bug(&error)),
                         control = claim.next_control(), if steering.cause() != Some(Cause::OwnershipLost) => match control {
-                            Some(body) => apply(&body, &steering, &progress).await,
+                            Some(body) => controls.take(claim.as_mut(), &body).await,
                             None => {
                                 tracing::warn!(%session, "the session is owned elsewhere; it stops here");
                                 steering.stop(Cause::OwnershipLost);
@@ -254,6 +282,7 @@ impl Worker {
         if steering.cause() == Some(Cause::OwnershipLost) {
             return;
         }
+        controls.refuse_the_rest(claim.as_mut(), controls::OVER).await;
         tracing::info!(%session, reason = outcome.reason.as_str(), duration_ms = outcome.duration_ms, "session ended: {}", outcome.message);
         if let Err(error) = progress.finish(EventBody::Finished { outcome }).await {
             tracing::error!(%session, %error, "the final event was not confirmed; the claim is left to expire");
@@ -298,68 +327,14 @@ async fn close(session: SessionId, claim: Box<dyn Claim>) {
     }
 }
 
-/// Applies a control message and answers it by an event.
-async fn apply(body: &[u8], steering: &Steering, progress: &Progress) {
-    const ENDING: &str = "the session is ending already";
-    let stop = |cause, said: &str| {
-        let first = steering.stop(cause);
-        Some((first, if first { said } else { ENDING }.to_owned()))
+/// The outcome of a session that was ended before this attempt at it began.
+fn ended_early(attempt: u32) -> SessionOutcome {
+    let message = if attempt == 1 {
+        "the session was ended before it began: nothing was done"
+    } else {
+        "the session was ended before it went on; what was published before stays on the forge"
     };
-    // An order is answered by the session, when it is done.
-    let order = |id: &str, kind| {
-        let id = id.to_owned();
-        let refused = "the session is ending, or too many orders wait already";
-        (!steering.order(Order { id, kind })).then(|| (false, refused.to_owned()))
-    };
-    let (in_reply_to, answer) = match Control::parse(body) {
-        Ok(Control { id, kind, .. }) => {
-            let answer = match kind {
-                ControlKind::Prompt { text, mode } => order(&id, OrderKind::Prompt { text, mode }),
-                ControlKind::AddProject {
-                    connection,
-                    path,
-                    base,
-                    new_connection,
-                } => {
-                    let project = ProjectRequest { connection, path, base };
-                    order(
-                        &id,
-                        OrderKind::AddProject {
-                            project,
-                            new_connection,
-                        },
-                    )
-                }
-                ControlKind::CancelTurn => stop(Cause::Publish, "the turn is stopped; what was committed is published"),
-                ControlKind::End { publish: true } => {
-                    stop(Cause::Publish, "the session ends; what was committed is published")
-                }
-                ControlKind::End { publish: false } => stop(Cause::Discard, "the session ends; nothing is published"),
-                ControlKind::Credential { connection, credential } => {
-                    order(&id, OrderKind::Credential { connection, credential })
-                }
-                ControlKind::Disconnect { connection } => order(&id, OrderKind::Disconnect { connection }),
-                ControlKind::Answer {
-                    connection,
-                    path,
-                    publish,
-                } => {
-                    let project = ProjectKey { connection, path };
-                    order(&id, OrderKind::Answer { project, publish })
-                }
-            };
-            (id, answer)
-        }
-        Err(error) => (String::new(), Some((false, error.to_string()))),
-    };
-    let Some((applied, message)) = answer else { return };
-    progress
-        .state(EventBody::ControlAnswered {
-            in_reply_to,
-            applied,
-            message,
-        })
-        .await;
+    refused(session::failure::Failure::new(Reason::Cancelled, message))
 }
 
 /// The outcome of a task whose credentials cannot be had.

@@ -39,6 +39,7 @@ pub struct MemoryHandle {
 struct Task {
     body: Bytes,
     attempt: u32,
+    numbered: bool,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +52,7 @@ struct Shared {
 struct State {
     mailboxes: HashMap<SessionId, mpsc::Sender<Bytes>>,
     over: HashSet<SessionId>,
+    superseded: HashSet<(SessionId, u32)>,
     returned: Vec<Task>,
     dead: Vec<DeadTask>,
 }
@@ -93,6 +95,7 @@ impl MemoryQueue {
             body: task.body.clone(),
             lane: String::new(),
             attempt: task.attempt,
+            numbered: task.numbered,
             takeovers: 0,
             redelivered,
             handle: Box::new(Settler {
@@ -106,7 +109,12 @@ impl MemoryQueue {
 impl MemoryHandle {
     /// Enqueues a task; waits while too many wait already.
     pub async fn push(&self, body: Bytes) -> Routed {
-        match self.tasks.send(Task { body, attempt: 1 }).await {
+        let task = Task {
+            body,
+            attempt: 1,
+            numbered: false,
+        };
+        match self.tasks.send(task).await {
             Ok(()) => Routed::Delivered,
             Err(_) => Routed::NoRoute,
         }
@@ -153,10 +161,13 @@ impl Queue for MemoryQueue {
     }
 
     /// Nobody outlives the owner here, so nobody begins again.
-    async fn claim(&self, session: SessionId, _again: Again) -> Result<Claimed, QueueError> {
+    async fn claim(&self, session: SessionId, again: Again) -> Result<Claimed, QueueError> {
         let mut state = self.shared.state();
         if state.over.contains(&session) {
             return Ok(Claimed::Over);
+        }
+        if state.superseded.contains(&(session, again.after)) {
+            return Ok(Claimed::Superseded);
         }
         // A claim that was dropped without `close` has left a mailbox that nobody reads any more.
         if state
@@ -170,6 +181,7 @@ impl Queue for MemoryQueue {
         state.mailboxes.insert(session, sender);
         Ok(Claimed::Owner(Box::new(MemoryClaim {
             session,
+            after: again.after,
             mailbox,
             shared: Arc::clone(&self.shared),
         })))
@@ -240,14 +252,26 @@ impl Drop for Settler {
 #[derive(Debug)]
 struct MemoryClaim {
     session: SessionId,
+    after: u32,
     mailbox: mpsc::Receiver<Bytes>,
     shared: Arc<Shared>,
 }
 
 #[async_trait]
 impl Claim for MemoryClaim {
+    fn waiting(&self) -> u32 {
+        0
+    }
+
     async fn next_control(&mut self) -> Option<Bytes> {
         self.mailbox.recv().await
+    }
+
+    fn taken(&mut self) {}
+
+    async fn shut(&mut self) -> Result<(), QueueError> {
+        self.mailbox.close();
+        Ok(())
     }
 
     fn holds(&self) -> watch::Receiver<bool> {
@@ -265,9 +289,11 @@ impl Claim for MemoryClaim {
     async fn suspend(self: Box<Self>, next: Option<Again>) -> Result<(), QueueError> {
         let mut state = self.shared.state();
         state.mailboxes.remove(&self.session);
+        state.superseded.insert((self.session, self.after));
         state.returned.extend(next.map(|next| Task {
             body: next.body,
             attempt: next.attempt,
+            numbered: true,
         }));
         drop(state);
         self.shared.came_back.notify_one();
@@ -290,6 +316,7 @@ mod tests {
             lane: String::new(),
             attempt: 1,
             takeovers: 0,
+            after: 0,
         }
     }
 

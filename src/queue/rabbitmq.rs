@@ -51,6 +51,7 @@ mod claim;
 mod client;
 mod connection;
 mod consume;
+mod contract;
 mod publish;
 mod ticket;
 mod timing;
@@ -60,6 +61,7 @@ mod topology;
 mod tests;
 
 pub use client::{Follow, follow, send_control, submit};
+pub use contract::Contract;
 
 use address::Settings;
 use connection::Link;

@@ -13,11 +13,13 @@ use super::connection::{Failure, Live, limited};
 use crate::message::SessionId;
 
 /// How long a mailbox without a consumer waits: for its task to be taken, or for its owner to come back.
-const MAILBOX_EXPIRES_MS: i32 = 86_400_000;
+pub(super) const MAILBOX_EXPIRES_MS: i32 = 86_400_000;
 /// How long late duplicates of what is over are recognised.
 const MARK_EXPIRES_MS: i32 = 86_400_000;
 /// Control messages that wait in one mailbox at most.
-const MAILBOX_LENGTH: i32 = 1000;
+pub(super) const MAILBOX_LENGTH: i32 = 1000;
+/// What becomes of a message to a full one: its sender is told.
+pub(super) const MAILBOX_OVERFLOW: &str = "reject-publish";
 
 /// What the objects are called.
 #[derive(Debug, Clone)]
@@ -106,7 +108,7 @@ pub(super) async fn declare_mailbox(channel: &Channel, names: &Names, session: S
     let mut arguments = FieldTable::default();
     put(&mut arguments, "x-expires", AMQPValue::LongInt(MAILBOX_EXPIRES_MS));
     put(&mut arguments, "x-max-length", AMQPValue::LongInt(MAILBOX_LENGTH));
-    put(&mut arguments, "x-overflow", text("reject-publish"));
+    put(&mut arguments, "x-overflow", text(MAILBOX_OVERFLOW));
     let declared = channel
         .queue_declare(mailbox.as_str().into(), QueueDeclareOptions::durable(), arguments)
         .await?;

@@ -198,18 +198,21 @@ impl Worker {
     }
 
     /// A task whose every worker died. It may be the task that kills them: it goes where it kills nobody, with the reason.
-    async fn give_up(&self, session: SessionId, delivery: Delivery, claim: Box<dyn Claim>) {
+    async fn give_up(&self, session: SessionId, delivery: Delivery, mut claim: Box<dyn Claim>) {
         let reason = Reason::Abandoned;
         let message = format!(
             "{} workers died while they had this session: look into their logs before you send it again",
             delivery.takeovers
         );
         tracing::error!(%session, "{message}");
+        let progress = Arc::new(self.progress(session, delivery.attempt, self.mask.clone()));
+        Controls::new(Steering::default(), progress.clone())
+            .refuse_the_rest(claim.as_mut(), controls::OVER)
+            .await;
         let body = EventBody::Finished {
             outcome: refused(session::failure::Failure::new(reason, message.clone())),
         };
-        let event = Event::now(&self.rooms.worker, session, delivery.attempt, 1, body);
-        if let Err(error) = self.queue.publish(&event).await {
+        if let Err(error) = progress.finish(body).await {
             tracing::warn!(%session, %error, "the end of an abandoned session was not published; its task comes again");
             settle(delivery, Settle::Return).await;
             return;
@@ -217,6 +220,11 @@ impl Worker {
         let code = reason.as_str().to_owned();
         settle(delivery, Settle::DeadLetter { code, message }).await;
         close(session, claim).await;
+    }
+
+    fn progress(&self, session: SessionId, attempt: u32, mask: Mask) -> Progress {
+        let (queue, worker) = (self.queue.clone(), &self.rooms.worker);
+        Progress::new(queue, worker, session, attempt, mask, &self.rooms.progress)
     }
 
     /// A session that this worker owns.
@@ -227,14 +235,7 @@ impl Worker {
         for secret in secrets.iter().flat_map(|secrets| secrets.values()) {
             mask.add(secret);
         }
-        let progress = Arc::new(Progress::new(
-            self.queue.clone(),
-            &self.rooms.worker,
-            session,
-            delivery.attempt,
-            mask,
-            &self.rooms.progress,
-        ));
+        let progress = Arc::new(self.progress(session, delivery.attempt, mask));
         progress
             .state(EventBody::Claimed {
                 worker: self.rooms.worker.clone(),

@@ -6,13 +6,26 @@ use super::show::Show;
 use super::{Exit, log, show};
 use crate::config::Config;
 use crate::message::{Event, EventBody, SessionId};
+use crate::queue::QueueError;
 use crate::queue::rabbitmq::{self, Follow};
 
 /// Watches a session from now on.
 pub(super) async fn watch(config: &Config, session: SessionId, json: bool) -> Exit {
     log::to_standard_error();
-    match rabbitmq::follow(&config.queue, session).await {
-        Ok(following) => follow(following, json).await,
+    let watching = async {
+        // Followed first, so that an end in between is seen.
+        let following = rabbitmq::follow(&config.queue, session).await?;
+        let is_over = rabbitmq::is_over(&config.queue, session).await?;
+        Ok::<_, QueueError>((following, is_over))
+    };
+    match watching.await {
+        Ok((_, true)) => {
+            show::complain(&format!(
+                "the session {session} is over; its `finished` event said how it ended"
+            ));
+            Exit::Unavailable
+        }
+        Ok((following, false)) => follow(following, json).await,
         Err(error) => {
             show::complain(&error.to_string());
             Exit::Unavailable

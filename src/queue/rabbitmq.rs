@@ -60,7 +60,7 @@ mod topology;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Follow, follow, send_control, submit};
+pub use client::{Follow, follow, is_over, send_control, submit};
 pub use contract::Contract;
 
 use address::Settings;

@@ -53,6 +53,16 @@ async fn open_mailbox(live: &Live, settings: &Settings, session: SessionId) -> R
     limited(settings.call_timeout, declaring).await.map(drop)
 }
 
+/// Whether a session has ended, within the last day.
+pub async fn is_over(config: &Config, session: SessionId) -> Result<bool, QueueError> {
+    let settings = Settings::resolve(config)?;
+    let live = connect_once(&settings, "client", 0).await?;
+    let tombstone = settings.names.tombstone(session);
+    let looked = topology::queue_exists(&live, &settings, &tombstone).await;
+    live.close(&settings).await;
+    looked.map_err(|failure| failure.declare(&settings.address, tombstone))
+}
+
 /// Sends a control message to a session's mailbox, confirmed. `NoRoute` when no worker runs the session.
 pub async fn send_control(config: &Config, session: SessionId, body: &[u8]) -> Result<Routed, QueueError> {
     let settings = Settings::resolve(config)?;

@@ -101,14 +101,16 @@ async fn what_goes_on_elsewhere_is_queued_and_finds_the_mailbox_as_it_was() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_that_goes_on_waits_for_the_owner_to_let_go() {
-    let Some(config) = broker() else { return };
+    let Some(mut config) = broker() else { return };
+    config.confirm_timeout_s = 10;
     let (one, two) = (started(&config).await, started(&config).await);
     let id = session();
     let claim = owner(&one, id).await;
-    // The task was queued first, and another worker is quick.
-    let (next, ()) = tokio::join!(owner_of(&two, id, from(1)), async {
-        claim.suspend(None).await.unwrap();
-    });
+    // The task was queued first, and another worker is quick: it has no answer as long as the owner is there.
+    let mut next = Box::pin(owner_of(&two, id, from(1)));
+    assert!(timeout(Duration::from_secs(1), &mut next).await.is_err());
+    claim.suspend(None).await.unwrap();
+    let next = next.await;
     within("closing", next.close()).await.unwrap();
     Operator::of(&config).await.clean().await;
 }

@@ -104,7 +104,8 @@ pub trait Claim: Send + std::fmt::Debug {
     /// The last message that was given is in safe hands: the broker forgets it. One that this is not called for comes to the next owner.
     fn taken(&mut self);
 
-    /// Lets no further control message in: from now on they come back to their senders. What came before is still given.
+    /// Lets no further control message in: from now on they come back to their senders. What came before is still given. Waits while the
+    /// ownership is not certain.
     async fn shut(&mut self) -> Result<(), QueueError>;
 
     /// Whether the ownership is certain at this moment. While it is not, another worker may take the session over: effects wait.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -283,6 +283,15 @@ impl Worker {
         if steering.cause() == Some(Cause::OwnershipLost) {
             return;
         }
+        if !still_owns(
+            claim.holds(),
+            Duration::from_secs(self.rooms.progress.final_event_limit_s),
+        )
+        .await
+        {
+            tracing::warn!(%session, "the session is owned elsewhere; its end here is not told");
+            return;
+        }
         controls.refuse_the_rest(claim.as_mut(), controls::OVER).await;
         tracing::info!(%session, reason = outcome.reason.as_str(), duration_ms = outcome.duration_ms, "session ended: {}", outcome.message);
         if let Err(error) = progress.finish(EventBody::Finished { outcome }).await {
@@ -313,6 +322,13 @@ impl Worker {
             reap::sandboxes(&self.rooms).await;
         }
     }
+}
+
+/// Waits until it is certain whether the session is still this worker's: the end of another's must not be told here. A broker that stays away
+/// decides nothing, and takes no event either.
+async fn still_owns(mut holds: watch::Receiver<bool>, limit: Duration) -> bool {
+    let certain = tokio::time::timeout(limit, holds.wait_for(|holds| *holds)).await;
+    !matches!(certain, Ok(Err(_)))
 }
 
 async fn settle(delivery: Delivery, settle: Settle) {

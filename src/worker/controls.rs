@@ -38,8 +38,8 @@ pub(super) struct Controls {
     steering: Steering,
     progress: Arc<Progress>,
     seen: Seen,
-    /// The message that ended the session.
-    ending: Option<String>,
+    /// The messages that ended the session: few, because what ends it once more must outdo what did before.
+    endings: Vec<String>,
 }
 
 impl Controls {
@@ -48,7 +48,7 @@ impl Controls {
             steering,
             progress,
             seen: Seen::default(),
-            ending: None,
+            endings: Vec::new(),
         }
     }
 
@@ -152,8 +152,10 @@ impl Controls {
                 self.order(id, OrderKind::Answer { project, publish }).await
             }
             ControlKind::CancelTurn => {
+                let applied = self.steering.stop(Cause::Publish);
                 let said = "the turn is stopped; what was committed is published";
-                self.stop(id, Cause::Publish, said).await;
+                self.answer(id, applied, if applied { said } else { ENDING }.to_owned())
+                    .await;
                 Kept::ByUs
             }
             ControlKind::End { publish } => {
@@ -162,28 +164,24 @@ impl Controls {
                 } else {
                     (Cause::Discard, "the session ends; nothing is published")
                 };
-                if self.ending.is_none() {
-                    self.ending = Some(id.clone());
+                let applied = self.steering.stop(cause);
+                if applied {
+                    self.endings.push(id.clone());
                 }
                 let kept = self.kept(&id);
-                self.stop(id, cause, said).await;
+                self.answer(id, applied, if applied { said } else { ENDING }.to_owned())
+                    .await;
                 kept
             }
         }
     }
 
     fn kept(&self, id: &str) -> Kept {
-        if self.ending.as_deref() == Some(id) {
+        if self.endings.iter().any(|ending| ending == id) {
             Kept::ByTheBroker
         } else {
             Kept::ByUs
         }
-    }
-
-    async fn stop(&self, id: String, cause: Cause, said: &str) {
-        let first = self.steering.stop(cause);
-        self.answer(id, first, if first { said } else { ENDING }.to_owned())
-            .await;
     }
 
     async fn order(&self, id: String, kind: OrderKind) -> Kept {

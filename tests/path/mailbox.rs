@@ -297,3 +297,32 @@ fn a_worker_in_a_black_hole_pushes_nothing_once_another_took_over_and_stops_when
         world.sandboxes().is_empty().then_some(())
     });
 }
+
+#[test]
+fn the_end_of_a_session_that_another_worker_has_is_not_told_by_the_one_that_lost_it() {
+    let world = World::new();
+    let proxy = Proxy::new(true);
+    let one = Daemon::start_at(&world, &proxy.url(), "");
+    let amqp = Amqp::open();
+    let mut events = amqp.listen(&format!("{}.events", one.prefix));
+    // Nothing to publish: the loser is done without asking whether it may push.
+    let task = world.lab_task("!sleep 18000");
+    assert!(amqp.publish("", &format!("{}.tasks", one.prefix), task.to_string().as_bytes()));
+    until_event(&amqp, &mut events, "turn_started");
+    proxy.hole.store(true, Ordering::Relaxed);
+    let _two = one.beside(&world, "two");
+    let claimed = until_event(&amqp, &mut events, "claimed");
+    assert_eq!(claimed.last().unwrap()["attempt"], 2, "{claimed:?}");
+    until(Duration::from_secs(60), "the loser to be done", || {
+        one.page("/metrics")
+            .contains("reason=\"nothing_to_publish\"} 1")
+            .then_some(())
+    });
+    proxy.hole.store(false, Ordering::Relaxed);
+    let came = until_event(&amqp, &mut events, "finished");
+    assert_eq!(came.last().unwrap()["attempt"], 2, "{came:?}");
+    until(Duration::from_secs(60), "the loser to learn that it lost", || {
+        one.log().contains("its end here is not told").then_some(())
+    });
+    assert!(!one.log().contains("session ended"), "{}", one.log());
+}

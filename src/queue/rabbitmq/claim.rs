@@ -367,6 +367,11 @@ impl Claim for Mailbox {
     }
 
     async fn shut(&mut self) -> Result<(), QueueError> {
+        // Another owner's mailbox must stay open.
+        if self.holds.wait_for(|holds| *holds).await.is_err() {
+            let (session, detail) = (self.session, "another worker owns it".to_owned());
+            return Err(QueueError::Claim { session, detail });
+        }
         let last = ending::shut(&self.settings, &self.link, &self.publisher, self.session).await?;
         self.last = Some(last);
         Ok(())

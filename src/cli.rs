@@ -5,11 +5,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod check;
 mod compose;
 mod connection;
 mod control;
 mod doctor;
 mod exec;
+mod exposed;
 mod hardening;
 mod log;
 mod run;
@@ -17,6 +19,7 @@ mod schema;
 mod seal;
 mod set_up;
 mod show;
+mod state;
 mod submit;
 mod watch;
 
@@ -315,7 +318,7 @@ async fn dispatch(cli: Cli) -> Exit {
         Command::Watch { session, json } => watch::watch(&config, session, json).await,
         Command::Config {
             command: ConfigCommand::Check,
-        } => compose::check(&config),
+        } => check::check(&config),
         Command::Connection {
             command: ConnectionCommand::Check { names, task, json },
         } => connection::check_all(&config, &names, task.as_deref(), json).await,

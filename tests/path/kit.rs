@@ -57,20 +57,20 @@ impl Daemon {
 
     /// Another worker of the same installation, with a state directory of its own.
     pub(crate) fn beside(&self, world: &World, name: &str) -> Self {
-        self.beside_at(world, name, &broker())
+        self.beside_logging(world, name, "info,lapin=off")
     }
 
-    /// The same, with a way of its own to the broker.
-    pub(crate) fn beside_at(&self, world: &World, name: &str, url: &str) -> Self {
-        let beside = Some((name, url));
-        let other = Self::run(world, self.config.clone(), &self.prefix, beside, "info,lapin=off");
+    /// The same, with so much in its log. Its way to the broker is straight, whatever the first one's is.
+    pub(crate) fn beside_logging(&self, world: &World, name: &str, level: &str) -> Self {
+        let beside = Some((name, broker()));
+        let other = Self::run(world, self.config.clone(), &self.prefix, beside, level);
         until(Duration::from_secs(30), "readiness", || {
             (other.status("/readyz") == 200).then_some(())
         });
         other
     }
 
-    fn run(world: &World, config: PathBuf, prefix: &str, beside: Option<(&str, &str)>, level: &str) -> Self {
+    fn run(world: &World, config: PathBuf, prefix: &str, beside: Option<(&str, String)>, level: &str) -> Self {
         let log = world
             .directory
             .path()
@@ -250,6 +250,22 @@ impl Amqp {
                 .unwrap();
             got.map(|message| (message.delivery.data.clone(), message.delivery.properties.clone()))
         })
+    }
+
+    /// Takes a message and gives it back, as a worker does that cannot go on: the broker counts it.
+    pub(crate) fn give_back(&self, queue: &str) {
+        self.runtime.block_on(async {
+            let got = self
+                .channel
+                .basic_get(queue.into(), BasicGetOptions { no_ack: false })
+                .await;
+            let message = got.unwrap().expect("a message to give back");
+            let requeue = lapin::options::BasicNackOptions {
+                requeue: true,
+                ..Default::default()
+            };
+            message.delivery.acker.nack(requeue).await.unwrap();
+        });
     }
 
     pub(crate) fn count(&self, queue: &str) -> u32 {

@@ -7,25 +7,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::message::control::Control;
 use crate::message::event::Stage;
 use crate::message::outcome::Outcome;
-use crate::message::task::ProjectRequest;
-use crate::message::{ControlKind, Event, EventBody, ProjectKey, Reason, SessionId, SessionOutcome, Task};
+use crate::message::{Event, EventBody, Reason, SessionId, SessionOutcome, Task};
 use crate::progress::Progress;
 use crate::queue::{Claim, Claimed, Delivery, Queue, Settle};
 use crate::secret::Mask;
-use crate::session::steering::{Cause, Order, OrderKind, Steering};
+use crate::session::steering::{Cause, Steering};
 use crate::session::{self, Rooms};
 
+mod controls;
 mod counted;
 mod quota;
 pub mod reap;
 
+use controls::Controls;
 pub use quota::Modes;
 use quota::Quota;
 
@@ -222,7 +222,7 @@ impl Worker {
     }
 
     /// One delivery, from its body to the end of its session.
-    pub async fn take(&self, delivery: Delivery) {
+    pub async fn take(&self, mut delivery: Delivery) {
         let task = match Task::parse(&delivery.body) {
             Ok(task) => task,
             Err(error) => {
@@ -232,6 +232,8 @@ impl Worker {
             }
         };
         let session = task.session;
+        let after = task.resume.as_ref().map_or(0, |resume| resume.attempt);
+        delivery.count_from(after);
         // What was taken over was claimed before, where it was allowed: whether its owner is really gone, only a claim can tell.
         if delivery.takeovers == 0
             && let Some(refused) = session::admit::in_clear(&self.rooms, &task)
@@ -240,7 +242,7 @@ impl Worker {
                 .await;
             return;
         }
-        match self.queue.claim(session, delivery.again()).await {
+        match self.queue.claim(session, delivery.again(after)).await {
             Ok(Claimed::Owner(claim)) if delivery.takeovers > self.rooms.config.most_takeovers => {
                 self.rooms.metrics.amqp_delivery("abandoned");
                 self.give_up(session, delivery, claim).await;
@@ -254,9 +256,17 @@ impl Worker {
                 self.rooms.metrics.amqp_delivery("elsewhere");
                 settle(delivery, Settle::Ack).await;
             }
+            Ok(Claimed::Superseded) => {
+                tracing::info!(%session, "a duplicate of a task was dropped: its session went on from there since");
+                self.rooms.metrics.amqp_delivery("superseded");
+                settle(delivery, Settle::Ack).await;
+            }
             Ok(Claimed::Over) => {
-                tracing::info!(%session, "a duplicate of a task was dropped: its session is over");
+                tracing::info!(%session, "a task was dropped: its session is over");
                 self.rooms.metrics.amqp_delivery("over");
+                if task.resume.is_some() {
+                    self.refuse_to_resume(session, delivery.attempt).await;
+                }
                 settle(delivery, Settle::Ack).await;
             }
             Err(error) => {
@@ -264,6 +274,18 @@ impl Worker {
                 self.rooms.metrics.amqp_delivery("returned");
                 settle(delivery, Settle::Return).await;
             }
+        }
+    }
+
+    /// Whoever asks to go on with a session that is over waits for an answer; the sender of a plain duplicate does not.
+    async fn refuse_to_resume(&self, session: SessionId, attempt: u32) {
+        let body = EventBody::Rejected {
+            code: "session_over".to_owned(),
+            message: "this session is over and cannot go on: send a task with a new session id".to_owned(),
+        };
+        let event = Event::now(&self.rooms.worker, session, attempt, 1, body);
+        if let Err(error) = self.queue.publish(&event).await {
+            tracing::warn!(%session, %error, "the rejection of a task was not published");
         }
     }
 
@@ -284,18 +306,21 @@ impl Worker {
     }
 
     /// A task whose every worker died. It may be the task that kills them: it goes where it kills nobody, with the reason.
-    async fn give_up(&self, session: SessionId, delivery: Delivery, claim: Box<dyn Claim>) {
+    async fn give_up(&self, session: SessionId, delivery: Delivery, mut claim: Box<dyn Claim>) {
         let reason = Reason::Abandoned;
         let message = format!(
             "{} workers died while they had this session: look into their logs before you send it again",
             delivery.takeovers
         );
         tracing::error!(%session, "{message}");
+        let progress = Arc::new(self.progress(session, delivery.attempt, self.mask.clone()));
+        Controls::new(Steering::default(), progress.clone())
+            .refuse_the_rest(claim.as_mut(), controls::OVER)
+            .await;
         let body = EventBody::Finished {
             outcome: refused(session::failure::Failure::new(reason, message.clone())),
         };
-        let event = Event::now(&self.rooms.worker, session, delivery.attempt, 1, body);
-        if let Err(error) = self.queue.publish(&event).await {
+        if let Err(error) = progress.finish(body).await {
             tracing::warn!(%session, %error, "the end of an abandoned session was not published; its task comes again");
             settle(delivery, Settle::Return).await;
             return;
@@ -303,6 +328,11 @@ impl Worker {
         let code = reason.as_str().to_owned();
         settle(delivery, Settle::DeadLetter { code, message }).await;
         close(session, claim).await;
+    }
+
+    fn progress(&self, session: SessionId, attempt: u32, mask: Mask) -> Progress {
+        let (queue, worker) = (self.queue.clone(), &self.rooms.worker);
+        Progress::new(queue, worker, session, attempt, mask, &self.rooms.progress)
     }
 
     /// A session that this worker owns.
@@ -313,20 +343,13 @@ impl Worker {
         for secret in secrets.iter().flat_map(|secrets| secrets.values()) {
             mask.add(secret);
         }
-        let progress = Arc::new(Progress::new(
-            self.queue.clone(),
-            &self.rooms.worker,
-            session,
-            delivery.attempt,
-            mask,
-            &self.rooms.progress,
-        ));
+        let progress = Arc::new(self.progress(session, delivery.attempt, mask));
         progress
             .state(EventBody::Claimed {
                 worker: self.rooms.worker.clone(),
             })
             .await;
-        let attempt = delivery.attempt;
+        let delivery_attempt = delivery.attempt;
         settle(delivery, Settle::Ack).await;
 
         let steering = Steering::of(claim.holds());
@@ -334,14 +357,18 @@ impl Worker {
             session,
             Running {
                 steering: steering.clone(),
-                attempt,
+                attempt: delivery_attempt,
                 since: Instant::now(),
             },
         );
         if let Some(cause) = self.stopping.get() {
             steering.stop(*cause);
         }
+        let mut controls = Controls::new(steering.clone(), progress.clone());
+        // What was sent before the claim goes first: a session that was ended early has no sandbox, and no forge hears of it.
+        controls.early(claim.as_mut()).await;
         let outcome = match secrets {
+            _ if matches!(steering.cause(), Some(Cause::Publish | Cause::Discard)) => ended_early(delivery_attempt),
             Ok(secrets) => {
                 // In a task of its own: a bug that panics costs this session, not the worker.
                 let (rooms, own_progress, own_steering) = (self.rooms.clone(), progress.clone(), steering.clone());
@@ -353,7 +380,7 @@ impl Worker {
                     tokio::select! {
                         ended = &mut running => break ended.unwrap_or_else(|error| bug(&error)),
                         control = claim.next_control(), if steering.cause() != Some(Cause::OwnershipLost) => match control {
-                            Some(body) => apply(&body, &steering, &progress).await,
+                            Some(body) => controls.take(claim.as_mut(), &body).await,
                             None => {
                                 tracing::warn!(%session, "the session is owned elsewhere; it stops here");
                                 steering.stop(Cause::OwnershipLost);
@@ -372,6 +399,17 @@ impl Worker {
             self.quota.ended(None);
             return;
         }
+        if !still_owns(
+            claim.holds(),
+            Duration::from_secs(self.rooms.progress.final_event_limit_s),
+        )
+        .await
+        {
+            tracing::warn!(%session, "the session is owned elsewhere; its end here is not told");
+            self.quota.ended(None);
+            return;
+        }
+        controls.refuse_the_rest(claim.as_mut(), controls::OVER).await;
         self.quota.ended(Some(outcome.result));
         tracing::info!(%session, reason = outcome.reason.as_str(), duration_ms = outcome.duration_ms, "session ended: {}", outcome.message);
         if let Err(error) = progress.finish(EventBody::Finished { outcome }).await {
@@ -415,6 +453,13 @@ impl Worker {
     }
 }
 
+/// Waits until it is certain whether the session is still this worker's: the end of another's must not be told here. A broker that stays away
+/// decides nothing, and takes no event either.
+async fn still_owns(mut holds: watch::Receiver<bool>, limit: Duration) -> bool {
+    let certain = tokio::time::timeout(limit, holds.wait_for(|holds| *holds)).await;
+    !matches!(certain, Ok(Err(_)))
+}
+
 async fn settle(delivery: Delivery, settle: Settle) {
     if let Err(error) = delivery.handle.settle(settle).await {
         // The broker hands it out again; a claim or a tombstone then drops the duplicate.
@@ -428,68 +473,14 @@ async fn close(session: SessionId, claim: Box<dyn Claim>) {
     }
 }
 
-/// Applies a control message and answers it by an event.
-async fn apply(body: &[u8], steering: &Steering, progress: &Progress) {
-    const ENDING: &str = "the session is ending already";
-    let stop = |cause, said: &str| {
-        let first = steering.stop(cause);
-        Some((first, if first { said } else { ENDING }.to_owned()))
+/// The outcome of a session that was ended before this attempt at it began.
+fn ended_early(attempt: u32) -> SessionOutcome {
+    let message = if attempt == 1 {
+        "the session was ended before it began: nothing was done"
+    } else {
+        "the session was ended before it went on; what was published before stays on the forge"
     };
-    // An order is answered by the session, when it is done.
-    let order = |id: &str, kind| {
-        let id = id.to_owned();
-        let refused = "the session is ending, or too many orders wait already";
-        (!steering.order(Order { id, kind })).then(|| (false, refused.to_owned()))
-    };
-    let (in_reply_to, answer) = match Control::parse(body) {
-        Ok(Control { id, kind, .. }) => {
-            let answer = match kind {
-                ControlKind::Prompt { text, mode } => order(&id, OrderKind::Prompt { text, mode }),
-                ControlKind::AddProject {
-                    connection,
-                    path,
-                    base,
-                    new_connection,
-                } => {
-                    let project = ProjectRequest { connection, path, base };
-                    order(
-                        &id,
-                        OrderKind::AddProject {
-                            project,
-                            new_connection,
-                        },
-                    )
-                }
-                ControlKind::CancelTurn => stop(Cause::Publish, "the turn is stopped; what was committed is published"),
-                ControlKind::End { publish: true } => {
-                    stop(Cause::Publish, "the session ends; what was committed is published")
-                }
-                ControlKind::End { publish: false } => stop(Cause::Discard, "the session ends; nothing is published"),
-                ControlKind::Credential { connection, credential } => {
-                    order(&id, OrderKind::Credential { connection, credential })
-                }
-                ControlKind::Disconnect { connection } => order(&id, OrderKind::Disconnect { connection }),
-                ControlKind::Answer {
-                    connection,
-                    path,
-                    publish,
-                } => {
-                    let project = ProjectKey { connection, path };
-                    order(&id, OrderKind::Answer { project, publish })
-                }
-            };
-            (id, answer)
-        }
-        Err(error) => (String::new(), Some((false, error.to_string()))),
-    };
-    let Some((applied, message)) = answer else { return };
-    progress
-        .state(EventBody::ControlAnswered {
-            in_reply_to,
-            applied,
-            message,
-        })
-        .await;
+    refused(session::failure::Failure::new(Reason::Cancelled, message))
 }
 
 /// The outcome of a task whose credentials cannot be had.

@@ -41,6 +41,7 @@ pub struct MemoryHandle {
 struct Task {
     body: Bytes,
     attempt: u32,
+    numbered: bool,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +55,7 @@ struct State {
     mailboxes: HashMap<SessionId, mpsc::Sender<Bytes>>,
     /// In the order in which they ended.
     over: VecDeque<SessionId>,
+    superseded: VecDeque<(SessionId, u32)>,
     returned: Vec<Task>,
     dead: VecDeque<DeadTask>,
 }
@@ -104,6 +106,7 @@ impl MemoryQueue {
             body: task.body.clone(),
             lane: String::new(),
             attempt: task.attempt,
+            numbered: task.numbered,
             takeovers: 0,
             redelivered,
             handle: Box::new(Settler {
@@ -117,7 +120,12 @@ impl MemoryQueue {
 impl MemoryHandle {
     /// Enqueues a task; waits while too many wait already.
     pub async fn push(&self, body: Bytes) -> Routed {
-        match self.tasks.send(Task { body, attempt: 1 }).await {
+        let task = Task {
+            body,
+            attempt: 1,
+            numbered: false,
+        };
+        match self.tasks.send(task).await {
             Ok(()) => Routed::Delivered,
             Err(_) => Routed::NoRoute,
         }
@@ -164,10 +172,13 @@ impl Queue for MemoryQueue {
     }
 
     /// Nobody outlives the owner here, so nobody begins again.
-    async fn claim(&self, session: SessionId, _again: Again) -> Result<Claimed, QueueError> {
+    async fn claim(&self, session: SessionId, again: Again) -> Result<Claimed, QueueError> {
         let mut state = self.shared.state();
         if state.over.contains(&session) {
             return Ok(Claimed::Over);
+        }
+        if state.superseded.contains(&(session, again.after)) {
+            return Ok(Claimed::Superseded);
         }
         // A claim that was dropped without `close` has left a mailbox that nobody reads any more.
         if state
@@ -182,6 +193,7 @@ impl Queue for MemoryQueue {
         state.mailboxes.insert(session, sender);
         Ok(Claimed::Owner(Box::new(MemoryClaim {
             session,
+            after: again.after,
             mailbox,
             shared: Arc::clone(&self.shared),
         })))
@@ -253,14 +265,26 @@ impl Drop for Settler {
 #[derive(Debug)]
 struct MemoryClaim {
     session: SessionId,
+    after: u32,
     mailbox: mpsc::Receiver<Bytes>,
     shared: Arc<Shared>,
 }
 
 #[async_trait]
 impl Claim for MemoryClaim {
+    fn waiting(&self) -> u32 {
+        0
+    }
+
     async fn next_control(&mut self) -> Option<Bytes> {
         self.mailbox.recv().await
+    }
+
+    fn taken(&mut self) {}
+
+    async fn shut(&mut self) -> Result<(), QueueError> {
+        self.mailbox.close();
+        Ok(())
     }
 
     fn holds(&self) -> watch::Receiver<bool> {
@@ -278,9 +302,11 @@ impl Claim for MemoryClaim {
     async fn suspend(self: Box<Self>, next: Option<Again>) -> Result<(), QueueError> {
         let mut state = self.shared.state();
         state.mailboxes.remove(&self.session);
+        remember(&mut state.superseded, (self.session, self.after));
         state.returned.extend(next.map(|next| Task {
             body: next.body,
             attempt: next.attempt,
+            numbered: true,
         }));
         drop(state);
         self.shared.came_back.notify_one();
@@ -303,6 +329,7 @@ mod tests {
             lane: String::new(),
             attempt: 1,
             takeovers: 0,
+            after: 0,
         }
     }
 

@@ -64,8 +64,10 @@ impl Daemon {
         self.beside_logging(world, name, "info,lapin=off")
     }
 
+    /// The same, with so much in its log. Its way to the broker is straight, whatever the first one's is.
     pub(crate) fn beside_logging(&self, world: &World, name: &str, level: &str) -> Self {
-        let other = Self::run(world, self.config.clone(), &self.prefix, Some(name), level);
+        let beside = Some((name, broker()));
+        let other = Self::run(world, self.config.clone(), &self.prefix, beside, level);
         until(Duration::from_secs(30), "readiness", || {
             (other.status("/readyz") == 200).then_some(())
         });
@@ -101,7 +103,7 @@ impl Daemon {
         daemon
     }
 
-    fn run(world: &World, config: PathBuf, prefix: &str, beside: Option<&str>, level: &str) -> Self {
+    fn run(world: &World, config: PathBuf, prefix: &str, beside: Option<(&str, String)>, level: &str) -> Self {
         Self::run_with(world, config, prefix, beside, level, &[], &[])
     }
 
@@ -109,7 +111,7 @@ impl Daemon {
         world: &World,
         config: PathBuf,
         prefix: &str,
-        beside: Option<&str>,
+        beside: Option<(&str, String)>,
         level: &str,
         arguments: &[&str],
         variables: &[(&str, &str)],
@@ -119,9 +121,10 @@ impl Daemon {
             .path()
             .join(format!("log-{}", uuid::Uuid::new_v4().simple()));
         let mut command = world.command(&config);
-        if let Some(name) = beside {
+        if let Some((name, url)) = beside {
             let state = world.directory.path().join(name);
             command
+                .env("COFFERDAM__QUEUE__URL", url)
                 .env("COFFERDAM__STATE_DIR", state)
                 .env("COFFERDAM__WORKER", format!("{}-{name}", world.worker));
         }
@@ -173,6 +176,16 @@ impl Daemon {
             .output()
             .unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// A command that speaks to the broker, with these words.
+    pub(crate) fn command(&self, world: &World, words: &[&str]) -> Command {
+        let mut command = world.command(&self.config);
+        command
+            .env("COFFERDAM__QUEUE__URL", broker())
+            .env("COFFERDAM_LOG", "error,lapin=off")
+            .args(words);
+        command
     }
 
     pub(crate) fn submit(&self, world: &World, task: &Value) -> Ran {
@@ -367,6 +380,8 @@ impl Amqp {
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     pub(crate) open: Arc<AtomicBool>,
+    /// Whether connections stay and all that goes into them is lost; they end with the hole.
+    pub(crate) hole: Arc<AtomicBool>,
 }
 
 impl Proxy {
@@ -383,6 +398,8 @@ impl Proxy {
             .unwrap()
             .to_owned();
         let gate = open.clone();
+        let hole = Arc::new(AtomicBool::new(false));
+        let swallow = hole.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().filter_map(Result::ok) {
                 if !gate.load(Ordering::Relaxed) {
@@ -395,13 +412,20 @@ impl Proxy {
                     (client.try_clone().unwrap(), server.try_clone().unwrap()),
                     (server, client),
                 ] {
-                    let gate = gate.clone();
+                    let (gate, swallow) = (gate.clone(), swallow.clone());
                     from.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
                     std::thread::spawn(move || {
                         let mut buffer = [0_u8; 16 * 1024];
+                        let mut was_lost = false;
                         while gate.load(Ordering::Relaxed) {
+                            let lost = swallow.load(Ordering::Relaxed);
+                            if was_lost && !lost {
+                                break;
+                            }
+                            was_lost |= lost;
                             match std::io::Read::read(&mut from, &mut buffer) {
                                 Ok(0) => break,
+                                Ok(_) if was_lost => {}
                                 Ok(count) => {
                                     if std::io::Write::write_all(&mut to, &buffer[..count]).is_err() {
                                         break;
@@ -420,7 +444,7 @@ impl Proxy {
                 }
             }
         });
-        Self { port, open }
+        Self { port, open, hole }
     }
 
     pub(crate) fn url(&self) -> String {

@@ -40,7 +40,7 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
     let metrics = Arc::new(metrics);
     let worker = config.worker_name();
     let bad = |message: String| (Exit::BadConfig, message);
-    super::state::prepare(&config.state_dir).map_err(bad)?;
+    super::state::close(&config.state_dir).map_err(bad)?;
     let lock = StateLock::take(&config.state_dir)
         .await
         .map_err(|error| bad(error.to_string()))?;
@@ -124,6 +124,7 @@ pub(super) fn resolve<C: CountRequests + CountModel + 'static>(
     let mut mask = Mask::default().and_token_shapes();
     let mut own_keys = Vec::new();
     let mut models = crate::gateway::model::Endpoints::new();
+    let bodies = crate::gateway::model::Bodies::new(config.gateway.body_bytes);
     for (name, model) in &config.models {
         let key = model_key(model).map_err(|message| format!("models.{name}: {message}"))?;
         if let Some(key) = &key {
@@ -132,7 +133,7 @@ pub(super) fn resolve<C: CountRequests + CountModel + 'static>(
         }
         let endpoint =
             Endpoint::new(model, key, counts.clone()).map_err(|message| format!("models.{name}: {message}"))?;
-        models.insert(name.clone(), Arc::new(endpoint));
+        models.insert(name.clone(), Arc::new(endpoint.holding_in(bodies.clone())));
     }
     let set_up_secrets = set_up::secrets(&config.agents)?;
     for (_, secret) in set_up_secrets.values().flatten() {

@@ -8,18 +8,23 @@ use std::path::Path;
 /// The file whose lock says that a worker runs here.
 const LOCK: &str = "worker.lock";
 
-/// Makes the directory where there is none, and closes it to other users. The lock is taken after it.
+/// Makes the directory where there is none, and closes it and its lock to other users.
 ///
 /// # Errors
 /// It cannot be made this worker's own.
-pub(super) fn prepare(state: &Path) -> Result<(), String> {
+pub(super) fn close(state: &Path) -> Result<(), String> {
     let failed = |error: &dyn std::fmt::Display| format!("state_dir {} cannot be used: {error}", state.display());
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(state)
         .map_err(|error| failed(&error))?;
-    close_to_others(state).map_err(|error| failed(&error))
+    close_to_others(state).map_err(|error| failed(&error))?;
+    // One that an older version made: whoever may open it may hold it.
+    match std::fs::set_permissions(state.join(LOCK), std::fs::Permissions::from_mode(0o600)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(&error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Other users get no way in: they could hold the lock, and read what sessions leave.
@@ -84,17 +89,17 @@ mod tests {
     use super::*;
     use crate::sandbox::owner::StateLock;
 
-    async fn take(state: &Path) -> Result<StateLock, String> {
-        prepare(state)?;
-        StateLock::take(state).await.map_err(|error| error.to_string())
-    }
-
     fn mode(path: &Path) -> u32 {
         std::fs::metadata(path).unwrap().mode() & 0o777
     }
 
     fn open(path: &Path, mode: u32) {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    async fn take(state: &Path) -> Result<StateLock, String> {
+        close(state)?;
+        StateLock::take(state).await.map_err(|error| error.to_string())
     }
 
     #[tokio::test]

@@ -157,6 +157,8 @@ fn open(path: &Path, create: bool) -> std::io::Result<File> {
         .read(true)
         .write(true)
         .create(create)
+        // Whoever may open it may hold it.
+        .mode(0o600)
         .truncate(false)
         .mode(0o600)
         .custom_flags(OFlag::O_NOFOLLOW.bits())

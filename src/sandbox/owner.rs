@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -121,6 +121,9 @@ impl StateLock {
             }
             tokio::time::sleep(ASK_EVERY).await;
         };
+        // One that an older version made: whoever may open it may hold it.
+        lock.set_permissions(std::fs::Permissions::from_mode(0o600))
+            .map_err(disk)?;
         let id = match read_id(&mut lock) {
             Some(id) => id,
             None => {
@@ -157,6 +160,7 @@ fn open(path: &Path, create: bool) -> std::io::Result<File> {
         // Whoever may open it may hold it.
         .mode(0o600)
         .truncate(false)
+        .mode(0o600)
         .custom_flags(OFlag::O_NOFOLLOW.bits())
         .open(path)
 }

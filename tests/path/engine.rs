@@ -73,7 +73,7 @@ impl EngineProxy {
                     match std::io::Read::read(&mut from, &mut buffer) {
                         Ok(0) => break,
                         Ok(count) => {
-                            if asks && String::from_utf8_lossy(&buffer[..count]).contains("/wait?") {
+                            if asks && String::from_utf8_lossy(&buffer[..count]).contains("/wait") {
                                 waits.store(true, Ordering::Relaxed);
                             }
                             if !asks && waits.load(Ordering::Relaxed) && mute.load(Ordering::Relaxed) {

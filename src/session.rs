@@ -5,15 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::future::try_join_all;
-use tokio_util::task::TaskTracker;
 
-use crate::agent::{self, AgentError, ProjectBrief, TurnLimits, TurnReport, prompt, sections};
+use crate::agent::TurnReport;
 use crate::gateway::egress::Refusals;
-use crate::gateway::model::Meter;
-use crate::grant::{Egress, Grant, Identity, ProjectGrant};
+use crate::grant::Grant;
 use crate::message::event::Stage;
 use crate::message::{AgentName, ConnectionName, EventBody, ProjectKey, ProjectOutcome, Reason, SessionOutcome, Task};
 use crate::progress::Progress;
@@ -31,16 +29,19 @@ mod guard;
 pub mod identity;
 mod keep;
 mod live;
+mod minted;
 mod orders;
 mod publish;
 mod push_options;
 mod reach;
 pub mod rooms;
 mod routes;
+mod scope;
 mod set_up;
 mod space;
 mod stage;
 pub mod steering;
+mod talk;
 pub mod tenant;
 mod turn;
 mod usage;
@@ -48,22 +49,17 @@ mod verdict;
 pub mod visibility;
 mod workspace;
 
-use admit::Admitted;
 use failure::Failure;
 use live::Live;
 use orders::Open;
-use publish::{Left, Publishing, Words, Work};
+use publish::{Left, Publishing, Work};
 use rooms::HeldSandbox;
 pub use rooms::{Config, LiveSandboxes, Rooms};
+use scope::{TELLING, said, stoppable, stopped, tell};
 pub use set_up::SetUpSecrets;
 use stage::{no_trailers, stage_all};
 use steering::{Cause, Steering};
 use verdict::{bounded, fold};
-
-/// How long a comment that is on its way may take at the end.
-const SAYING: Duration = Duration::from_secs(60);
-/// How long an event of the teardown may wait for a broker that is away.
-const TELLING: Duration = Duration::from_secs(10);
 
 /// Runs one session to its outcome. Everything it took is let go when this returns.
 ///
@@ -326,122 +322,6 @@ impl<'a> Session<'a> {
         publishing.all(&self.work, left).await
     }
 
-    /// The agent that the task names, or the default one.
-    fn agent(&self) -> Result<(AgentName, &'a agent::Config), Failure> {
-        let names = || {
-            self.rooms
-                .agents
-                .keys()
-                .map(AgentName::to_string)
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        let name = self
-            .task
-            .agent
-            .as_ref()
-            .or(self.rooms.default_agent.as_ref())
-            .ok_or_else(|| {
-                let message = format!(
-                    "the task names no agent and this worker has no default_agent: name one of {}",
-                    names()
-                );
-                Failure::new(Reason::UnknownAgent, message)
-            })?;
-        let config = self.rooms.agents.get(name).ok_or_else(|| {
-            Failure::new(
-                Reason::UnknownAgent,
-                format!("this worker has no agent {name}: name one of {}", names()),
-            )
-        })?;
-        Ok((name.clone(), config))
-    }
-
-    /// The authority of this session, from what the forges answered.
-    fn mint(&self, admitted: &[Admitted], agent: &Identity, egress: Egress) -> Grant {
-        Grant {
-            session: self.task.session,
-            projects: admitted.iter().map(|one| one.grant.clone()).collect(),
-            trailers: admit::trailers(self.task, admitted, agent),
-            publish: self.task.publish,
-            uncommitted: self.task.uncommitted,
-            may_comment: self.task.comment,
-            egress,
-            limits: admit::limits(self.rooms, self.task),
-        }
-    }
-
-    /// One prompt and the agent's answer to it.
-    async fn turn(&self, grant: &Grant, config: &agent::Config, meter: Option<&Meter>) -> Result<TurnReport, Failure> {
-        let inside = self.live.inside()?;
-        let directories: Vec<String> = grant.projects.iter().map(|project| project.directory.clone()).collect();
-        let directory = turn::directory(&directories);
-        let starting = turn::start(&inside, config, self.task, &directory, self.progress);
-        let mut started = self.stoppable(self.live.while_alive(starting)).await?;
-        let prompt = prompt::first(&self.task.prompt, &self.briefs(grant));
-        let limits = TurnLimits {
-            turn: grant.limits.turn,
-            idle: grant.limits.idle,
-            grace: Duration::from_secs(self.rooms.config.grace_s),
-        };
-        self.progress.state(EventBody::TurnStarted { turn: 1 }).await;
-        let stop = self.steering.token().child_token();
-        let turning = self.live.while_alive(async {
-            let turned = started.agent.turn(&prompt, limits, self.progress, &stop).await;
-            if matches!(turned, Err(AgentError::Ended { .. })) {
-                started.settle().await;
-            }
-            turned.map_err(|error| {
-                let ended = matches!(error, AgentError::Ended { .. } | AgentError::Answered { .. });
-                let mut failure = Failure::from(error);
-                if ended {
-                    turn::add_last_words(&mut failure, &started.last_words());
-                }
-                failure
-            })
-        });
-        let turned = usage::watched(meter, self.progress, &stop, self.steering.token(), turning).await;
-        agent::tell_dropped_errors(started.dropped_errors(), self.progress).await;
-        let stop_reason = match &turned {
-            Ok(report) => report.stop_reason.clone(),
-            Err(failure) => failure.reason.as_str().to_owned(),
-        };
-        self.progress.state(EventBody::TurnEnded { turn: 1, stop_reason }).await;
-        turned
-    }
-
-    fn words<'w>(&'w self, agent: &'w AgentName, grant: &'w Grant, refusals: &Refusals) -> Words<'w> {
-        let user = self.task.user.as_ref().map(|user| user.name.as_str());
-        Words {
-            session: self.task.session,
-            publish: self.task.publish,
-            title: self.task.title.as_deref(),
-            sections: sections::read(&self.report.answer),
-            unreached: refusals.counted(),
-            agent: agent.as_str(),
-            user: user
-                .or_else(|| grant.projects.first().map(|project| project.identity.name.as_str()))
-                .unwrap_or_default(),
-        }
-    }
-
-    fn briefs(&self, grant: &Grant) -> Vec<ProjectBrief> {
-        let begun = |key: &ProjectKey| {
-            let mut all = self.work.iter();
-            all.any(|work| work.admitted.grant.key == *key && work.expected.is_some())
-        };
-        let brief = |project: &ProjectGrant| ProjectBrief {
-            connection: project.connection.clone(),
-            path: project.key.path.clone(),
-            directory: project.directory.clone(),
-            branch: project.branch.to_string(),
-            base: project.base.to_string(),
-            change_request_word: project.forge.change_request_word(),
-            begun: begun(&project.key),
-        };
-        grant.projects.iter().map(brief).collect()
-    }
-
     /// The same before the agent begins: then a dropped connection ends the session, because nothing is lost by it.
     async fn early<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         self.open.undropped(self.stoppable(work)).await
@@ -474,41 +354,4 @@ struct Worked {
     wishes: Wishes,
     refusals: Refusals,
     refused: BTreeMap<ProjectKey, String>,
-}
-
-/// Goes on with something until the session is told to stop.
-async fn stoppable<T>(steering: &Steering, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::select! {
-        biased;
-        () = steering.token().cancelled() => Err(stopped(steering)),
-        done = work => done,
-    }
-}
-
-fn stopped(steering: &Steering) -> Failure {
-    match steering.cause() {
-        Some(Cause::WorkerStopped) => {
-            Failure::new(Reason::WorkerStopped, "the worker was stopped: send the task again")
-        }
-        Some(Cause::OwnershipLost) => Failure::new(Reason::WorkerStopped, "another worker took the session over"),
-        Some(Cause::Publish | Cause::Discard) | None => {
-            Failure::new(Reason::Cancelled, "a control message ended the session")
-        }
-    }
-}
-
-/// Waits for what an agent is saying on a forge: nothing is said that is not told.
-async fn said(speaking: &TaskTracker) {
-    speaking.close();
-    if tokio::time::timeout(SAYING, speaking.wait()).await.is_err() {
-        tracing::warn!("a comment was on its way when its session ended; whether it arrived is not told");
-    }
-}
-
-/// Emits an event of the teardown. When the broker is away for long it is given up: the final event says the same, and cleaning up must go on.
-async fn tell(progress: &Progress, event: EventBody) {
-    let kind = event.kind();
-    if tokio::time::timeout(TELLING, progress.state(event)).await.is_err() {
-        tracing::warn!(kind, "an event of the teardown was given up: the broker takes none");
-    }
 }

@@ -5,20 +5,24 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
 
-use crate::agent::TurnReport;
+use crate::agent::{self, TurnReport};
 use crate::gateway::egress::Refusals;
+use crate::gateway::model::Meter;
 use crate::grant::Grant;
 use crate::message::event::Stage;
-use crate::message::{AgentName, ConnectionName, EventBody, ProjectKey, ProjectOutcome, Reason, SessionOutcome, Task};
+use crate::message::{
+    AgentName, ConnectionName, EventBody, ProjectKey, ProjectOutcome, Reason, Resume, SessionOutcome, Task,
+};
 use crate::progress::Progress;
 use crate::secret::Secret;
 use crate::tools::Wishes;
 
 pub mod admit;
+mod ask;
 pub mod change_text;
 pub mod checks;
 mod connections;
@@ -31,6 +35,7 @@ mod keep;
 mod live;
 mod minted;
 mod orders;
+mod prompts;
 mod publish;
 mod push_options;
 mod reach;
@@ -43,6 +48,7 @@ mod stage;
 pub mod steering;
 mod talk;
 pub mod tenant;
+mod told;
 mod turn;
 mod usage;
 mod verdict;
@@ -52,16 +58,39 @@ mod workspace;
 use failure::Failure;
 use live::Live;
 use orders::Open;
-use publish::{Left, Publishing, Work};
 use rooms::HeldSandbox;
 pub use rooms::{Config, LiveSandboxes, Rooms};
 use scope::{TELLING, said, stoppable, stopped, tell};
 pub use set_up::SetUpSecrets;
 use stage::{no_trailers, stage_all};
-use steering::{Cause, Steering};
-use verdict::{bounded, fold};
+use steering::Steering;
+use talk::Close;
+use told::Told;
+use verdict::bounded;
 
-/// Runs one session to its outcome. Everything it took is let go when this returns.
+/// How a session gave its slot back.
+#[derive(Debug)]
+pub enum Ended {
+    /// It is over.
+    Finished(SessionOutcome),
+    /// It goes on later.
+    Suspended(Suspension),
+}
+
+/// A session that is to go on.
+#[derive(Debug)]
+pub struct Suspension {
+    /// Why, for people.
+    pub message: String,
+    /// How each project stands.
+    pub projects: Vec<ProjectOutcome>,
+    /// The conversation so far, masked; its attempt is whoever's who runs it.
+    pub resume: Resume,
+    /// What another worker is to be asked at once; otherwise the next prompt is waited for.
+    pub next: Option<String>,
+}
+
+/// Runs one session until it ends or is suspended. Everything it took is let go when this returns.
 ///
 /// Not cancel-safe by dropping: stop it by its steering, so that work is kept and the sandbox removed.
 pub async fn run(
@@ -70,12 +99,12 @@ pub async fn run(
     secrets: BTreeMap<ConnectionName, Secret>,
     progress: &Arc<Progress>,
     steering: &Steering,
-) -> SessionOutcome {
+) -> Ended {
     let open = Open::default();
     let (_, never) = tokio::sync::mpsc::channel(1);
     let mut inbox = steering.inbox().unwrap_or(never);
-    let outcome = tokio::select! {
-        outcome = path(rooms, task, secrets, &open, progress, steering) => outcome,
+    let ended = tokio::select! {
+        ended = path(rooms, task, secrets, &open, progress, steering) => ended,
         never = orders::obey(rooms, task, &open, progress, steering, &mut inbox) => match never {},
     };
     // A broker that is away must not hold the end up.
@@ -85,7 +114,7 @@ pub async fn run(
     {
         tracing::warn!("orders were left unanswered: the broker takes no events");
     }
-    outcome
+    ended
 }
 
 /// The path itself.
@@ -96,11 +125,12 @@ async fn path(
     open: &Open,
     progress: &Arc<Progress>,
     steering: &Steering,
-) -> SessionOutcome {
+) -> Ended {
     let began = Instant::now();
     for secret in secrets.values().chain(&rooms.own_keys) {
         open.known.add(secret);
     }
+    let memory = task.resume.clone().unwrap_or_default();
     let mut session = Session {
         rooms,
         task,
@@ -110,29 +140,22 @@ async fn path(
         stage: None,
         live: Live::default(),
         first: None,
-        work: Vec::new(),
         report: TurnReport::default(),
+        told: Told::of(&memory.history),
+        memory,
     };
-    let limit = admit::limits(rooms, task).session;
-    let worked = match tokio::time::timeout(limit, session.work(secrets)).await {
-        Ok(worked) => worked,
-        Err(_) => {
-            let message = format!(
-                "the session reached its limit of {} s: ask for less at a time, or for a higher limit",
-                limit.as_secs()
-            );
-            Err(Failure::new(Reason::SessionTimeout, message))
-        }
+    open.prompts
+        .open(&task.prompt, session.memory.turns, session.idle_timeout().is_some());
+    let deadline = tokio::time::Instant::now() + admit::limits(rooms, task).session;
+    let ready = tokio::time::timeout_at(deadline, session.begin(secrets)).await;
+    let close = match ready.unwrap_or_else(|_| Err(session.out_of_time())) {
+        Ok(ready) => session.talk(&ready, deadline).await,
+        Err(failure) => session.broke(failure).await,
     };
-    // From here on the worker's scope: the deadline and the cancellation above do not reach it. Publishing is in it, because cut in the
-    // middle it would leave a change request that no outcome names; its calls have limits of their own.
-    let (reason, message, projects) = match worked {
-        Ok(worked) => fold(session.publish(&worked).await),
-        Err(failure) => {
-            let projects = session.keep_work(&failure).await;
-            (failure.reason, failure.message, projects)
-        }
-    };
+    // From here on the worker's scope: neither the deadline nor the cancellation reaches it.
+    if let Close::Finished(_, _, projects) = &close {
+        session.conclude(projects).await;
+    }
     let (first, live) = (session.first.take(), std::mem::take(&mut session.live));
     session.leave(Some(Stage::Cleanup));
     // A broker that is away may hold the event back, never the sandbox's end.
@@ -147,18 +170,37 @@ async fn path(
         said(&open.speaking)
     );
     session.leave(None);
-    let report = session.report;
-    let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    rooms
-        .metrics
-        .session_finished(reason.result().as_str(), reason.as_str(), began.elapsed());
-    SessionOutcome {
-        result: reason.result(),
-        reason,
-        message,
-        projects,
-        answer: bounded(report.answer, 16 * 1024),
-        duration_ms,
+    let ended = |reason: Reason| {
+        rooms
+            .metrics
+            .session_finished(reason.result().as_str(), reason.as_str(), began.elapsed());
+    };
+    match close {
+        Close::Finished(reason, message, projects) => {
+            ended(reason);
+            Ended::Finished(SessionOutcome {
+                result: reason.result(),
+                reason,
+                message,
+                projects,
+                answer: bounded(session.report.answer, 16 * 1024),
+                duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            })
+        }
+        Close::Suspended {
+            message,
+            projects,
+            next,
+        } => {
+            ended(Reason::Suspended);
+            session.memory.turns = open.prompts.begun();
+            Ended::Suspended(Suspension {
+                message,
+                projects,
+                resume: session.memory,
+                next,
+            })
+        }
     }
 }
 
@@ -173,13 +215,16 @@ struct Session<'a> {
     /// The sandbox of the set-up, as long as it is there.
     first: Option<Live>,
     open: &'a Open,
-    work: Vec<Arc<Work>>,
+    /// The agent's last answer.
     report: TurnReport,
+    told: Told,
+    /// The conversation so far.
+    memory: Resume,
 }
 
 impl<'a> Session<'a> {
-    /// grant -> mirror -> sandbox -> clone -> turn -> staging.
-    async fn work(&mut self, secrets: BTreeMap<ConnectionName, Secret>) -> Result<Worked, Failure> {
+    /// grant -> mirror -> sandbox -> clone.
+    async fn begin(&mut self, secrets: BTreeMap<ConnectionName, Secret>) -> Result<Ready<'a>, Failure> {
         let (rooms, task) = (self.rooms, self.task);
         let (agent_name, agent) = self.agent()?;
         let agent_identity = identity::parse(&agent.co_author)
@@ -223,8 +268,7 @@ impl<'a> Session<'a> {
                 .undropped(stoppable(self.steering, stage_all(rooms, task, grant, admitted)))
         );
         let (grant, work) = staged?;
-        self.open.staged(&work);
-        self.work = work;
+        self.open.staged(grant.clone(), &work);
         for project in &grant.projects {
             let (base, branch) = (project.base.clone(), project.branch.clone());
             self.progress
@@ -247,8 +291,8 @@ impl<'a> Session<'a> {
         let inside = self.live.inside()?;
         self.early(self.live.while_alive(async {
             workspace::prepare(&inside, &grant).await?;
-            try_join_all(self.work.iter().map(|work| {
-                let exists = work.expected.is_some();
+            try_join_all(work.iter().map(|work| {
+                let exists = work.began_at.is_some();
                 let project = &work.admitted.grant;
                 let trailers = grant.trailers.get(&project.key).ok_or_else(no_trailers);
                 let (inside, progress) = (&inside, self.progress);
@@ -263,8 +307,8 @@ impl<'a> Session<'a> {
             .await
         }))
         .await?;
-        for work in &self.work {
-            let base = work.expected.clone().unwrap_or_else(|| work.staging.base().clone());
+        for work in &work {
+            let base = work.began_at.clone().unwrap_or_else(|| work.staging.base().clone());
             let project = &work.admitted.grant;
             let body = EventBody::Cloned {
                 project: project.key.clone(),
@@ -273,53 +317,31 @@ impl<'a> Session<'a> {
             };
             self.progress.state(body).await;
         }
-
-        self.enter(Stage::Turn).await;
-        let turned = self.turn(&grant, agent, meter.as_deref()).await;
-        let stopped_to_publish = self.steering.cause() == Some(Cause::Publish);
-        match turned {
-            Ok(report) => self.report = report,
-            Err(failure) if failure.reason == Reason::Cancelled && stopped_to_publish => {}
-            Err(failure) if failure.reason == Reason::Cancelled => return Err(stopped(self.steering)),
-            Err(failure) => return Err(failure),
-        }
-        if self.steering.cause().is_some_and(|cause| cause != Cause::Publish) {
-            return Err(stopped(self.steering));
-        }
-        let refused = self.live.while_alive(self.collect(&grant)).await?;
-        if !refused.is_empty()
-            && let Some(place) = self.live.full().await
-        {
-            let message = format!(
-                "{place} in the sandbox is full and not everything could be committed: ask for less at a time, or let the operator raise \
-                 sandbox.workspace_bytes"
-            );
-            return Err(Failure::new(Reason::DiskFull, message));
-        }
-        Ok(Worked {
+        Ok(Ready {
             agent: agent_name,
+            config: agent,
             grant,
+            meter,
             wishes,
             refusals,
-            refused,
+            idle: self.idle_timeout(),
         })
     }
 
-    /// staging -> publish.
-    async fn publish(&mut self, worked: &Worked) -> Vec<ProjectOutcome> {
-        self.enter(Stage::Publish).await;
-        let publishing = Publishing {
-            rooms: self.rooms,
-            progress: self.progress,
-            steering: self.steering,
-            open: self.open,
-            words: self.words(&worked.agent, &worked.grant, &worked.refusals),
-        };
-        let left = |work: &Work| Left {
-            wish: worked.wishes.get(&work.admitted.grant.key),
-            refused: worked.refused.get(&work.admitted.grant.key).cloned(),
-        };
-        publishing.all(&self.work, left).await
+    /// The session is over, and so is each project of it.
+    async fn conclude(&self, projects: &[ProjectOutcome]) {
+        for work in self.open.work() {
+            let key = &work.admitted.grant.key;
+            let Some(outcome) = projects.iter().find(|outcome| outcome.project == *key) else {
+                continue;
+            };
+            let _busy = work.busy.lock().await;
+            let _ = work.ended.set(outcome.clone());
+            if work.is_untold() {
+                let outcome = outcome.clone();
+                tell(self.progress, EventBody::ProjectFinished { outcome }).await;
+            }
+        }
     }
 
     /// The same before the agent begins: then a dropped connection ends the session, because nothing is lost by it.
@@ -347,11 +369,18 @@ impl<'a> Session<'a> {
     }
 }
 
-/// What the session's work left to publish.
-struct Worked {
+/// What a conversation needs, once everything stands.
+struct Ready<'a> {
     agent: AgentName,
+    config: &'a agent::Config,
+    /// As it was at the start; what it is now is in `Open`.
     grant: Arc<Grant>,
+    meter: Option<Arc<Meter>>,
     wishes: Wishes,
     refusals: Refusals,
-    refused: BTreeMap<ProjectKey, String>,
+    /// How long it waits for another prompt.
+    idle: Option<Duration>,
 }
+
+/// What was not taken into staging, and why.
+type Refused = BTreeMap<ProjectKey, String>;

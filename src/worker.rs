@@ -15,12 +15,13 @@ use crate::message::event::Stage;
 use crate::message::task::ProjectRequest;
 use crate::message::{ControlKind, Event, EventBody, ProjectKey, Reason, SessionId, SessionOutcome, Task};
 use crate::progress::Progress;
-use crate::queue::{Claim, Claimed, Delivery, Queue, Settle};
+use crate::queue::{Again, Claim, Claimed, Delivery, Queue, Settle};
 use crate::secret::Mask;
 use crate::session::steering::{Cause, Order, OrderKind, Steering};
-use crate::session::{self, Rooms};
+use crate::session::{self, Ended, Rooms, Suspension};
 
 mod counted;
+mod handover;
 pub mod reap;
 
 /// How long the sessions of a stopped worker get to keep their work and remove their sandboxes.
@@ -108,7 +109,7 @@ impl Worker {
         self.queue.stop_consuming().await;
         sessions.close();
         if tokio::time::timeout(drain, sessions.wait()).await.is_err() {
-            self.stop_sessions(Cause::WorkerStopped);
+            self.stop_sessions(Cause::Drain);
             if tokio::time::timeout(TEARDOWN, sessions.wait()).await.is_err() {
                 tracing::error!("sessions did not end in their time; the next worker removes what they left");
             }
@@ -125,7 +126,7 @@ impl Worker {
     }
 
     /// One delivery, from its body to the end of its session.
-    pub async fn take(&self, delivery: Delivery) {
+    pub async fn take(&self, mut delivery: Delivery) {
         let task = match Task::parse(&delivery.body) {
             Ok(task) => task,
             Err(error) => {
@@ -147,6 +148,10 @@ impl Worker {
             }
         };
         let session = task.session;
+        if let Some(resume) = &task.resume {
+            // Consumers of events ignore what is older than an attempt that they have seen.
+            delivery.attempt = delivery.attempt.max(resume.attempt.saturating_add(1));
+        }
         match self.queue.claim(session, delivery.again()).await {
             Ok(Claimed::Owner(claim)) if delivery.takeovers > self.rooms.config.most_takeovers => {
                 self.rooms.metrics.amqp_delivery("abandoned");
@@ -217,6 +222,7 @@ impl Worker {
                 worker: self.rooms.worker.clone(),
             })
             .await;
+        let again = delivery.again();
         settle(delivery, Settle::Ack).await;
 
         let steering = Steering::of(claim.holds());
@@ -224,7 +230,7 @@ impl Worker {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(session, steering.clone());
-        let outcome = match secrets {
+        let ended = match secrets {
             Ok(secrets) => {
                 // In a task of its own: a bug that panics costs this session, not the worker.
                 let (rooms, own_progress, own_steering) = (self.rooms.clone(), progress.clone(), steering.clone());
@@ -234,7 +240,7 @@ impl Worker {
                     );
                 loop {
                     tokio::select! {
-                        ended = &mut running => break ended.unwrap_or_else(|error| bug(&error)),
+                        ended = &mut running => break ended.unwrap_or_else(|error| Ended::Finished(bug(&error))),
                         control = claim.next_control(), if steering.cause() != Some(Cause::OwnershipLost) => match control {
                             Some(body) => apply(&body, &steering, &progress).await,
                             None => {
@@ -245,7 +251,7 @@ impl Worker {
                     }
                 }
             }
-            Err(failure) => refused(failure),
+            Err(failure) => Ended::Finished(refused(failure)),
         };
         self.running
             .lock()
@@ -254,6 +260,10 @@ impl Worker {
         if steering.cause() == Some(Cause::OwnershipLost) {
             return;
         }
+        let outcome = match ended {
+            Ended::Finished(outcome) => outcome,
+            Ended::Suspended(suspension) => return suspend(session, again, suspension, &progress, claim).await,
+        };
         tracing::info!(%session, reason = outcome.reason.as_str(), duration_ms = outcome.duration_ms, "session ended: {}", outcome.message);
         if let Err(error) = progress.finish(EventBody::Finished { outcome }).await {
             tracing::error!(%session, %error, "the final event was not confirmed; the claim is left to expire");
@@ -298,13 +308,44 @@ async fn close(session: SessionId, claim: Box<dyn Claim>) {
     }
 }
 
+/// Gives a session that is not over back: told first, then queued where the worker itself wants it to go on.
+async fn suspend(session: SessionId, again: Again, suspension: Suspension, progress: &Progress, claim: Box<dyn Claim>) {
+    let Suspension {
+        mut message,
+        projects,
+        mut resume,
+        next,
+    } = suspension;
+    resume.attempt = again.attempt;
+    let next = next.and_then(|prompt| {
+        let body = handover::body(&again.body, &prompt, resume.clone());
+        if body.is_none() {
+            message.push_str("; what was asked last is too long to be handed on and must be sent again");
+        }
+        body.map(|body| Again {
+            body,
+            attempt: again.attempt.saturating_add(1),
+            ..again
+        })
+    });
+    tracing::info!(%session, queued = next.is_some(), "session suspended: {message}");
+    let event = EventBody::Suspended {
+        message,
+        queued: next.is_some(),
+        projects,
+        resume,
+    };
+    if let Err(error) = progress.finish(event).await {
+        tracing::error!(%session, %error, "the suspension was not confirmed; the claim is left to expire");
+        return;
+    }
+    if let Err(error) = claim.suspend(next).await {
+        tracing::warn!(%session, %error, "the claim was not given back; it ends with the connection");
+    }
+}
+
 /// Applies a control message and answers it by an event.
 async fn apply(body: &[u8], steering: &Steering, progress: &Progress) {
-    const ENDING: &str = "the session is ending already";
-    let stop = |cause, said: &str| {
-        let first = steering.stop(cause);
-        Some((first, if first { said } else { ENDING }.to_owned()))
-    };
     // An order is answered by the session, when it is done.
     let order = |id: &str, kind| {
         let id = id.to_owned();
@@ -330,11 +371,11 @@ async fn apply(body: &[u8], steering: &Steering, progress: &Progress) {
                         },
                     )
                 }
-                ControlKind::CancelTurn => stop(Cause::Publish, "the turn is stopped; what was committed is published"),
-                ControlKind::End { publish: true } => {
-                    stop(Cause::Publish, "the session ends; what was committed is published")
+                ControlKind::CancelTurn => order(&id, OrderKind::CancelTurn),
+                ControlKind::End { publish } => {
+                    let (applied, said) = steering.end(publish);
+                    Some((applied, said.to_owned()))
                 }
-                ControlKind::End { publish: false } => stop(Cause::Discard, "the session ends; nothing is published"),
                 ControlKind::Credential { connection, credential } => {
                     order(&id, OrderKind::Credential { connection, credential })
                 }

@@ -236,8 +236,13 @@ pub(super) fn trailers(task: &Task, projects: &[Admitted], agent: &Identity) -> 
 
 /// The session's title: the task's, else the first line of its prompt.
 pub(super) fn title(task: &Task) -> String {
+    title_of(task, &task.prompt, 1)
+}
+
+/// What a turn's own commit is called: its prompt's first line, or the task's title for the first turn.
+pub(super) fn title_of(task: &Task, prompt: &str, turn: u32) -> String {
     let first_line = || {
-        task.prompt
+        prompt
             .lines()
             .map(str::trim)
             .find(|line| !line.is_empty())
@@ -246,7 +251,7 @@ pub(super) fn title(task: &Task) -> String {
     task.title
         .as_deref()
         .map(str::trim)
-        .filter(|title| !title.is_empty())
+        .filter(|title| !title.is_empty() && turn == 1)
         .unwrap_or_else(first_line)
         .chars()
         .take(120)

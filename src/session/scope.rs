@@ -31,6 +31,10 @@ pub(super) fn stopped(steering: &Steering) -> Failure {
         Some(Cause::WorkerStopped) => {
             Failure::new(Reason::WorkerStopped, "the worker was stopped: send the task again")
         }
+        Some(Cause::Drain) => Failure::new(
+            Reason::WorkerStopped,
+            "the worker was stopped: another goes on with the session",
+        ),
         Some(Cause::OwnershipLost) => Failure::new(Reason::WorkerStopped, "another worker took the session over"),
         Some(Cause::Publish | Cause::Discard) | None => {
             Failure::new(Reason::Cancelled, "a control message ended the session")

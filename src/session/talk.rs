@@ -1,90 +1,294 @@
-//! The conversation with the agent: prompts, and what is said of its work afterwards.
+//! The conversation with the agent, turn by turn: prompt, work, publish, and then the next prompt, a wait for one, or the end.
+//!
+//! The turns obey the session's deadline; publishing does not, because cut in the middle it would leave a change request that nobody names.
 
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep, timeout_at};
+
 use super::failure::Failure;
-use super::publish::Words;
-use super::{Session, turn, usage};
-use crate::agent::{self, AgentError, ProjectBrief, TurnLimits, TurnReport, prompt, sections};
-use crate::gateway::egress::Refusals;
-use crate::gateway::model::Meter;
-use crate::grant::{Grant, ProjectGrant};
-use crate::message::{AgentName, EventBody, ProjectKey};
+use super::prompts::Begun;
+use super::publish::{Left, Publishing};
+use super::steering::Cause;
+use super::turn::Started;
+use super::verdict::{bounded, fold};
+use super::{Ready, Refused, Session, admit, stopped, workspace};
+use crate::agent::sections;
+use crate::message::event::Stage;
+use crate::message::resume::LONGEST_MEMORY;
+use crate::message::{EventBody, ProjectOutcome, Reason};
+
+/// How a session gives its slot back.
+pub(super) enum Close {
+    /// It is over.
+    Finished(Reason, String, Vec<ProjectOutcome>),
+    /// It goes on later: at once elsewhere with this prompt, or with the next one.
+    Suspended {
+        message: String,
+        projects: Vec<ProjectOutcome>,
+        next: Option<String>,
+    },
+}
+
+/// What a turn left to be published.
+struct Worked {
+    refused: Refused,
+    /// What was asked and not answered to its end, because the worker stops.
+    interrupted: Option<String>,
+}
 
 impl Session<'_> {
-    /// One prompt and the agent's answer to it.
-    pub(super) async fn turn(
-        &self,
-        grant: &Grant,
-        config: &agent::Config,
-        meter: Option<&Meter>,
-    ) -> Result<TurnReport, Failure> {
-        let inside = self.live.inside()?;
-        let directories: Vec<String> = grant.projects.iter().map(|project| project.directory.clone()).collect();
-        let directory = turn::directory(&directories);
-        let starting = turn::start(&inside, config, self.task, &directory, self.progress);
-        let mut started = self.stoppable(self.live.while_alive(starting)).await?;
-        let prompt = prompt::first(&self.task.prompt, &self.briefs(grant));
-        let limits = TurnLimits {
-            turn: grant.limits.turn,
-            idle: grant.limits.idle,
-            grace: Duration::from_secs(self.rooms.config.grace_s),
-        };
-        self.progress.state(EventBody::TurnStarted { turn: 1 }).await;
-        let stop = self.steering.token().child_token();
-        let turning = self.live.while_alive(async {
-            let turned = started.agent.turn(&prompt, limits, self.progress, &stop).await;
-            if matches!(turned, Err(AgentError::Ended { .. })) {
-                started.settle().await;
+    /// Turns until nothing is asked any more.
+    pub(super) async fn talk(&mut self, ready: &Ready<'_>, deadline: Instant) -> Close {
+        let mut agent = None;
+        let mut projects = None;
+        loop {
+            let mut interrupted = None;
+            if let Some(begun) = self.open.prompts.begin(self.steering.token()) {
+                self.enter(Stage::Turn).await;
+                let worked = timeout_at(deadline, self.exchange(ready, &begun, &mut agent)).await;
+                self.open.prompts.ended();
+                let worked = match worked.unwrap_or_else(|_| Err(self.out_of_time())) {
+                    Ok(worked) => worked,
+                    Err(failure) => return self.broke(failure).await,
+                };
+                interrupted = worked.interrupted;
+                projects = Some(self.publish(ready, worked.refused).await);
             }
-            turned.map_err(|error| {
-                let ended = matches!(error, AgentError::Ended { .. } | AgentError::Answered { .. });
-                let mut failure = Failure::from(error);
-                if ended {
-                    turn::add_last_words(&mut failure, &started.last_words());
+            let mut closing = self.steering.cause().is_some();
+            if !closing && !self.open.prompts.is_waiting() {
+                if let Some(projects) = &projects {
+                    self.tell_unpublished(projects).await;
                 }
-                failure
-            })
-        });
-        let turned = usage::watched(meter, self.progress, &stop, self.steering.token(), turning).await;
-        agent::tell_dropped_errors(started.dropped_errors(), self.progress).await;
-        let stop_reason = match &turned {
-            Ok(report) => report.stop_reason.clone(),
-            Err(failure) => failure.reason.as_str().to_owned(),
-        };
-        self.progress.state(EventBody::TurnEnded { turn: 1, stop_reason }).await;
-        turned
-    }
-
-    pub(super) fn words<'w>(&'w self, agent: &'w AgentName, grant: &'w Grant, refusals: &Refusals) -> Words<'w> {
-        let user = self.task.user.as_ref().map(|user| user.name.as_str());
-        Words {
-            session: self.task.session,
-            publish: self.task.publish,
-            title: self.task.title.as_deref(),
-            sections: sections::read(&self.report.answer),
-            unreached: refusals.counted(),
-            agent: agent.as_str(),
-            user: user
-                .or_else(|| grant.projects.first().map(|project| project.identity.name.as_str()))
-                .unwrap_or_default(),
+                match self.idle(ready, deadline).await {
+                    Ok(()) => closing = self.steering.cause().is_some() || self.open.prompts.close_if_empty(),
+                    Err(failure) => {
+                        let projects = self.outcomes(ready, projects.take()).await;
+                        return Close::Finished(failure.reason, failure.message, projects);
+                    }
+                }
+            }
+            if closing {
+                let projects = self.outcomes(ready, projects.take()).await;
+                return self.close(interrupted.as_deref(), projects);
+            }
         }
     }
 
-    fn briefs(&self, grant: &Grant) -> Vec<ProjectBrief> {
-        let begun = |key: &ProjectKey| {
-            let mut all = self.work.iter();
-            all.any(|work| work.admitted.grant.key == *key && work.expected.is_some())
-        };
-        let brief = |project: &ProjectGrant| ProjectBrief {
-            connection: project.connection.clone(),
-            path: project.key.path.clone(),
-            directory: project.directory.clone(),
-            branch: project.branch.to_string(),
-            base: project.base.to_string(),
-            change_request_word: project.forge.change_request_word(),
-            begun: begun(&project.key),
-        };
-        grant.projects.iter().map(brief).collect()
+    /// Waits for a prompt, where the task wants that; returns when one came, the time is over, or the session is told to stop.
+    async fn idle(&mut self, ready: &Ready<'_>, deadline: Instant) -> Result<(), Failure> {
+        let Some(limit) = ready.idle else { return Ok(()) };
+        self.leave(None);
+        let alive = self.live.while_alive(async {
+            tokio::select! {
+                () = self.open.prompts.came() => Ok(()),
+                () = self.steering.token().cancelled() => Ok(()),
+                () = sleep(limit) => Ok(()),
+            }
+        });
+        match timeout_at(deadline, alive).await {
+            // A sandbox that ends while nothing is done in it takes nothing with it: all that was committed is taken.
+            Ok(waited) => {
+                if let Err(failure) = waited {
+                    tracing::info!(session = %self.task.session, "the sandbox of an idle session ended: {}", failure.message);
+                    self.steering.stop(Cause::Drain);
+                }
+                Ok(())
+            }
+            Err(_) => Err(self.out_of_time()),
+        }
     }
+
+    /// How the session ends, when nothing of it went wrong.
+    fn close(&self, interrupted: Option<&str>, projects: Vec<ProjectOutcome>) -> Close {
+        let next = self.open.prompts.close(interrupted);
+        let is_open_ended = self.idle_timeout().is_some();
+        let suspended = |message: &str, projects: Vec<ProjectOutcome>, next| Close::Suspended {
+            message: with_kept(message, &projects),
+            projects,
+            next,
+        };
+        match self.steering.cause() {
+            Some(Cause::Drain) if next.is_some() => suspended(
+                "the worker stops; another goes on with the session from its branch",
+                projects,
+                next,
+            ),
+            Some(Cause::Drain | Cause::WorkerStopped) | None if next.is_none() && is_open_ended => suspended(
+                "no prompt waits: the session goes on when the next one comes",
+                projects,
+                None,
+            ),
+            Some(Cause::Discard) => Close::Finished(
+                Reason::Cancelled,
+                "a control message ended the session".to_owned(),
+                projects,
+            ),
+            Some(Cause::WorkerStopped) if next.is_some() => {
+                let failure = stopped(self.steering);
+                Close::Finished(failure.reason, failure.message, projects)
+            }
+            Some(Cause::Publish | Cause::OwnershipLost | Cause::WorkerStopped | Cause::Drain) | None => {
+                let (reason, message, projects) = fold(projects);
+                Close::Finished(reason, message, projects)
+            }
+        }
+    }
+
+    /// After a failure: the work is kept, and what a stopping worker could not begin is handed on.
+    pub(super) async fn broke(&mut self, failure: Failure) -> Close {
+        let projects = self.keep_work(&failure).await;
+        if self.steering.cause() == Some(Cause::Drain)
+            && failure.reason == Reason::WorkerStopped
+            && let Some(next) = self.open.prompts.close(None)
+        {
+            return Close::Suspended {
+                message: with_kept("the worker stops; another goes on with the session", &projects),
+                projects,
+                next: Some(next),
+            };
+        }
+        self.open.prompts.close(None);
+        Close::Finished(failure.reason, failure.message, projects)
+    }
+
+    async fn outcomes(&mut self, ready: &Ready<'_>, projects: Option<Vec<ProjectOutcome>>) -> Vec<ProjectOutcome> {
+        match projects {
+            Some(projects) => projects,
+            None if self.steering.cause() == Some(Cause::OwnershipLost) => Vec::new(),
+            // No turn was given: this says so for each project.
+            None => self.publish(ready, Refused::default()).await,
+        }
+    }
+
+    /// One prompt, the agent's answer, and everything that it committed taken into staging.
+    async fn exchange(
+        &mut self,
+        ready: &Ready<'_>,
+        begun: &Begun,
+        agent: &mut Option<Started>,
+    ) -> Result<Worked, Failure> {
+        let turned = self.turn(ready, begun, agent).await;
+        let (answer, was_stopped) = match turned {
+            Ok(report) => {
+                let answer = report.answer.clone();
+                self.report = report;
+                (answer, false)
+            }
+            Err(failure) if failure.reason == Reason::Cancelled && begun.stop.is_cancelled() => (String::new(), true),
+            Err(failure) => return Err(failure),
+        };
+        let interrupted = match self.steering.cause() {
+            None | Some(Cause::Publish) => None,
+            Some(Cause::Drain) => was_stopped.then(|| begun.prompt.clone()),
+            Some(Cause::Discard | Cause::WorkerStopped | Cause::OwnershipLost) => return Err(stopped(self.steering)),
+        };
+        let keys: Vec<_> = self
+            .open
+            .work()
+            .iter()
+            .map(|work| work.admitted.grant.key.clone())
+            .collect();
+        self.told.turn(&keys, &sections::read(&answer), &ready.wishes);
+        if interrupted.is_none() {
+            let prompt = self.progress.masked(&begun.prompt);
+            // What an answer comes to stands at its end.
+            let answer = bounded(self.progress.masked(&answer), LONGEST_MEMORY);
+            self.memory.remember(&prompt, &answer);
+        }
+        let goes_on = self.steering.cause().is_none() && (self.open.prompts.is_waiting() || ready.idle.is_some());
+        let stays = goes_on && agent.as_ref().is_some_and(|started| started.agent.is_usable());
+        let agent_is = if stays {
+            workspace::Agent::Stays
+        } else {
+            *agent = None;
+            workspace::Agent::Ends
+        };
+        let title = admit::title_of(self.task, &begun.prompt, begun.number);
+        let grant = self.open.grant()?;
+        let collecting = self.collect(&grant, (&title, &answer), agent_is);
+        let refused = self.live.while_alive(collecting).await?;
+        if !refused.is_empty()
+            && let Some(place) = self.live.full().await
+        {
+            let message = format!(
+                "{place} in the sandbox is full and not everything could be committed: ask for less at a time, or let the operator raise \
+                 sandbox.workspace_bytes"
+            );
+            return Err(Failure::new(Reason::DiskFull, message));
+        }
+        Ok(Worked { refused, interrupted })
+    }
+
+    /// staging -> publish.
+    async fn publish(&mut self, ready: &Ready<'_>, refused: Refused) -> Vec<ProjectOutcome> {
+        self.enter(Stage::Publish).await;
+        self.steering.publishes(true);
+        let work = self.open.work();
+        let is_whole = self.open.prompts.begun() > 1 || work.iter().any(|work| work.began_at.is_some());
+        let publishing = Publishing {
+            rooms: self.rooms,
+            progress: self.progress,
+            steering: self.steering,
+            open: self.open,
+            words: self.words(ready, is_whole),
+        };
+        let published = publishing
+            .all(&work, |work| {
+                let key = &work.admitted.grant.key;
+                Left {
+                    wish: ready.wishes.get(key),
+                    sections: self.told.whole(key),
+                    refused: refused.get(key).cloned(),
+                }
+            })
+            .await;
+        self.steering.publishes(false);
+        published
+    }
+
+    /// Before the session goes on: what did not reach a forge. When it ends its outcome says so.
+    async fn tell_unpublished(&self, projects: &[ProjectOutcome]) {
+        if self.idle_timeout().is_none() {
+            return;
+        }
+        for project in projects {
+            if matches!(
+                project.reason,
+                Reason::Published | Reason::Kept | Reason::NothingToPublish
+            ) {
+                continue;
+            }
+            let code = project.reason.as_str().to_owned();
+            let message = format!("{}: {}", project.project, project.message);
+            self.progress.state(EventBody::Warning { code, message }).await;
+        }
+    }
+
+    /// How long the session waits for another prompt; not at all where the task does not ask for it.
+    pub(super) fn idle_timeout(&self) -> Option<Duration> {
+        let most = self.rooms.config.idle_timeout_s;
+        let asked = self.task.idle_timeout_s.unwrap_or(0).min(most);
+        (asked > 0).then(|| Duration::from_secs(asked))
+    }
+
+    pub(super) fn out_of_time(&self) -> Failure {
+        let message = format!(
+            "the session reached its limit of {} s: ask for less at a time, or for a higher limit",
+            admit::limits(self.rooms, self.task).session.as_secs()
+        );
+        Failure::new(Reason::SessionTimeout, message)
+    }
+}
+
+/// Adds what only this worker's disk holds: it does not travel with the session.
+fn with_kept(message: &str, projects: &[ProjectOutcome]) -> String {
+    let kept: Vec<&str> = projects.iter().filter_map(|project| project.kept.as_deref()).collect();
+    if kept.is_empty() {
+        return message.to_owned();
+    }
+    format!(
+        "{message}; commits that are not on a forge stay on this worker as {} and are not in the branch that is gone on from",
+        kept.join(", ")
+    )
 }

@@ -9,6 +9,7 @@ mod bad_input;
 mod broker;
 mod commands;
 mod connections;
+mod conversation;
 mod egress;
 mod escape;
 mod forge_tools;

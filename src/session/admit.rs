@@ -306,12 +306,14 @@ pub(super) fn branch_names(refs: &[crate::grant::ShownRef]) -> std::collections:
 
 /// The session's branch on a project whose branches are known.
 pub(super) fn final_branch(rooms: &Rooms, task: &Task, refs: &[crate::grant::ShownRef]) -> Result<BranchName, Failure> {
-    Ok(branch::branch_name(
-        &rooms.config.branch,
-        task.session,
-        &title(task),
-        &branch_names(refs),
-    )?)
+    let (pattern, existing) = (&rooms.config.branch, branch_names(refs));
+    // A session that goes on has another prompt, and so another title than the one that its branch was called by.
+    if task.resume.is_some()
+        && let Some(begun) = branch::begun(pattern, task.session, &existing)
+    {
+        return Ok(begun);
+    }
+    Ok(branch::branch_name(pattern, task.session, &title(task), &existing)?)
 }
 
 #[cfg(test)]

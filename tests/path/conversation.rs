@@ -87,7 +87,7 @@ impl<'a> Talk<'a> {
 
     /// The subjects on the session's branch, newest first.
     fn commits(&self) -> Vec<String> {
-        let branch = self.request()["source_branch"].as_str().unwrap().to_owned();
+        let branch = self.request()["source"].as_str().unwrap().to_owned();
         let commits = self
             .world
             .commits("/gitlab/platform/tools/greeter.git", "test-gitlab-api", &branch);
@@ -202,10 +202,11 @@ fn a_steered_session_is_suspended_when_nobody_speaks_and_goes_on_from_its_branch
 fn a_cancelled_turn_leaves_the_session_open_and_an_end_is_answered_for_what_it_does() {
     let world = World::new();
     let daemon = Daemon::start(&world, "[session]\ngrace_s = 1");
-    let mut task = world.lab_task("!write one.txt 1\n!commit . First\n!hang-hard");
+    let mut task = world
+        .lab_task("!write one.txt 1\n!commit . First\n!say ## Changes\\nThe first thing, at some length.\n!hang-hard");
     task["idle_timeout_s"] = json!(120);
     let talk = Talk::begin(&world, &daemon, &task);
-    wait_for(&talk.events, "hanging");
+    wait_for(&talk.events, "The first thing");
     let asked = Instant::now();
     let answer = talk.say("c-1", json!({"kind": "cancel_turn"}));
     assert_eq!(

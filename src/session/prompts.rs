@@ -176,6 +176,12 @@ impl Prompts {
         !self.state().waiting.is_empty()
     }
 
+    /// Whether a prompt that a control message brought waits.
+    pub(super) fn is_one_left(&self) -> bool {
+        let state = self.state();
+        state.waiting.len() > usize::from(state.here == 0)
+    }
+
     /// Waits until a prompt waits.
     pub(super) async fn came(&self) {
         while !self.is_waiting() {
@@ -249,8 +255,11 @@ mod tests {
         assert_eq!(prompts.stop_turn(), Stopped::Nothing);
         assert!(prompts.begin(&session).is_none());
         let (prompts, session) = talk(false);
+        assert!(!prompts.is_one_left(), "the task's own");
         prompts.begin(&session).unwrap();
         assert_eq!(prompts.stop_turn(), Stopped::Turn(5));
+        prompts.add("more", PromptMode::Queue).unwrap();
+        assert!(prompts.is_one_left());
     }
 
     #[test]

@@ -64,7 +64,8 @@ impl Session<'_> {
                     Ok(()) => closing = self.steering.cause().is_some() || self.open.prompts.close_if_empty(),
                     Err(failure) => {
                         let projects = self.outcomes(ready, projects.take()).await;
-                        return Close::Finished(failure.reason, failure.message, projects);
+                        let left = self.open.prompts.close(None);
+                        return Close::Finished(failure.reason, without(failure.message, left.is_some()), projects);
                     }
                 }
             }
@@ -121,16 +122,16 @@ impl Session<'_> {
             ),
             Some(Cause::Discard) => Close::Finished(
                 Reason::Cancelled,
-                "a control message ended the session".to_owned(),
+                without("a control message ended the session".to_owned(), next.is_some()),
                 projects,
             ),
             Some(Cause::WorkerStopped) if next.is_some() => {
                 let failure = stopped(self.steering);
-                Close::Finished(failure.reason, failure.message, projects)
+                Close::Finished(failure.reason, without(failure.message, true), projects)
             }
             Some(Cause::Publish | Cause::OwnershipLost | Cause::WorkerStopped | Cause::Drain) | None => {
                 let (reason, message, projects) = fold(projects);
-                Close::Finished(reason, message, projects)
+                Close::Finished(reason, without(message, next.is_some()), projects)
             }
         }
     }
@@ -148,8 +149,9 @@ impl Session<'_> {
                 next: Some(next),
             };
         }
+        let left = self.open.prompts.is_one_left();
         self.open.prompts.close(None);
-        Close::Finished(failure.reason, failure.message, projects)
+        Close::Finished(failure.reason, without(failure.message, left), projects)
     }
 
     async fn outcomes(&mut self, ready: &Ready<'_>, projects: Option<Vec<ProjectOutcome>>) -> Vec<ProjectOutcome> {
@@ -278,6 +280,15 @@ impl Session<'_> {
             admit::limits(self.rooms, self.task).session.as_secs()
         );
         Failure::new(Reason::SessionTimeout, message)
+    }
+}
+
+/// Adds that something was accepted and is not done.
+fn without(message: String, prompts_left: bool) -> String {
+    if prompts_left {
+        message + "; what waited to be asked was not asked any more"
+    } else {
+        message
     }
 }
 

@@ -13,6 +13,7 @@ mod exec;
 mod exposed;
 mod hardening;
 mod log;
+mod operate;
 mod run;
 mod schema;
 mod seal;
@@ -70,7 +71,25 @@ configuration.";
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Take tasks from the broker until told to stop.
-    Run,
+    Run {
+        #[command(flatten)]
+        modes: run::RunModes,
+    },
+    /// Let the worker that runs with this configuration take no more tasks, and end when its sessions have.
+    Drain {
+        /// Stay until it has ended.
+        #[arg(long)]
+        wait: bool,
+        /// Do not wait for its sessions: they end now and keep their work.
+        #[arg(long)]
+        hurry: bool,
+    },
+    /// Show what the worker that runs with this configuration does now.
+    Sessions {
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Run one task here and now, without a broker.
     Exec {
         /// The task; `-` reads standard input.
@@ -219,7 +238,9 @@ async fn dispatch(cli: Cli) -> Exit {
                 Exit::Software
             };
         }
-        Command::Run
+        Command::Run { .. }
+        | Command::Drain { .. }
+        | Command::Sessions { .. }
         | Command::Exec { .. }
         | Command::Submit { .. }
         | Command::Config { .. }
@@ -234,7 +255,9 @@ async fn dispatch(cli: Cli) -> Exit {
         },
     };
     match cli.command {
-        Command::Run => run::run(config).await,
+        Command::Run { modes } => run::run(config, modes).await,
+        Command::Drain { wait, hurry } => operate::drain(&config, wait, hurry).await,
+        Command::Sessions { json } => operate::sessions(&config, json).await,
         Command::Exec { task, json } => exec::exec(config, &task, json).await,
         Command::Submit { task, follow, json } => submit::submit(&config, &task, follow, json).await,
         Command::Config {

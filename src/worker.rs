@@ -3,8 +3,9 @@
 //! Never knows what a session does. A delivery is settled as soon as its session is claimed, so it is never held while an agent works.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::message::control::Control;
 use crate::message::event::Stage;
+use crate::message::outcome::Outcome;
 use crate::message::task::ProjectRequest;
 use crate::message::{ControlKind, Event, EventBody, ProjectKey, Reason, SessionId, SessionOutcome, Task};
 use crate::progress::Progress;
@@ -22,12 +24,16 @@ use crate::session::{self, Ended, Rooms, Suspension};
 
 mod counted;
 mod handover;
+mod quota;
 pub mod reap;
+
+pub use quota::Modes;
+use quota::Quota;
 
 /// How long the sessions of a stopped worker get to keep their work and remove their sandboxes.
 const TEARDOWN: Duration = Duration::from_secs(120);
-/// How often what nobody owns is looked for.
-const REAP_EVERY: Duration = Duration::from_secs(60);
+/// How often what nobody owns is looked for: a minute after a crash nothing of it is to be left.
+const REAP_EVERY: Duration = Duration::from_secs(20);
 
 /// How often it is asked whether the disk has room for new work.
 const DISK_EVERY: Duration = Duration::from_secs(1);
@@ -37,9 +43,36 @@ pub struct Worker {
     rooms: Arc<Rooms>,
     queue: Arc<dyn Queue>,
     slots: Arc<Semaphore>,
-    running: Mutex<HashMap<SessionId, Steering>>,
+    running: Mutex<HashMap<SessionId, Running>>,
+    quota: Arc<Quota>,
+    /// No task is taken any more, whoever decided that.
+    finishing: AtomicBool,
+    /// Why all sessions are stopped, also those that only just begin.
+    stopping: OnceLock<Cause>,
     /// Known secrets of the worker itself, masked in every event.
     mask: Mask,
+}
+
+/// A session of this worker.
+struct Running {
+    steering: Steering,
+    attempt: u32,
+    since: Instant,
+}
+
+/// What can be seen of a running session.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Its id.
+    pub session: SessionId,
+    /// Which attempt at it this is.
+    pub attempt: u32,
+    /// Where it is, and since when.
+    pub stage: Option<(Stage, Instant)>,
+    /// When this worker began it.
+    pub since: Instant,
+    /// Whether it was told to stop.
+    pub stopping: bool,
 }
 
 impl std::fmt::Debug for Worker {
@@ -54,7 +87,7 @@ impl std::fmt::Debug for Worker {
 impl Worker {
     /// A worker with that many slots.
     #[must_use]
-    pub fn new(rooms: Arc<Rooms>, queue: Arc<dyn Queue>, concurrency: usize, mask: Mask) -> Arc<Self> {
+    pub fn new(rooms: Arc<Rooms>, queue: Arc<dyn Queue>, concurrency: usize, mask: Mask, modes: Modes) -> Arc<Self> {
         rooms.metrics.concurrency_limit(concurrency);
         // Every series is there from the start, so that an alert sees the first failure.
         let reasons = Reason::ALL
@@ -68,46 +101,71 @@ impl Worker {
             queue,
             slots,
             running: Mutex::new(HashMap::new()),
+            quota: Quota::of(modes),
+            finishing: AtomicBool::new(false),
+            stopping: OnceLock::new(),
             mask,
         })
     }
 
-    /// Takes tasks until `stop`, then lets sessions go on for `drain`, then ends them, keeping their work.
+    /// Takes tasks until `stop`, then lets sessions go on for `drain`, then ends them, keeping their work. Ends by itself as its modes say.
     pub async fn run(self: &Arc<Self>, stop: CancellationToken, drain: Duration) {
         let sessions = TaskTracker::new();
         let reaper = tokio::spawn(self.clone().reap_regularly());
         self.look_at_disk().await;
         let disk = tokio::spawn(self.clone().look_at_disk_regularly());
+        let enough = stop.child_token();
+        let done = tokio::spawn({
+            let (quota, enough) = (self.quota.clone(), enough.clone());
+            async move {
+                let why = quota.done().await;
+                tracing::info!("no more tasks are taken: {why}");
+                enough.cancel();
+            }
+        });
         loop {
             // The slot first: a delivery that cannot be worked on belongs to another worker.
             let slot = tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
+                () = enough.cancelled() => break,
                 slot = self.slots.clone().acquire_owned() => slot,
             };
             let Ok(slot) = slot else { break };
             // What is not asked for stays with the broker, for this worker later or for another now.
             tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
-                () = self.rooms.disk.until(false) => {}
+                () = enough.cancelled() => break,
+                () = self.quota.room() => {}
+            }
+            tokio::select! {
+                biased;
+                () = enough.cancelled() => break,
+                () = self.fit() => {}
             }
             let delivery = tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
+                () = enough.cancelled() => break,
                 () = self.rooms.disk.until(true) => continue,
+                () = self.rooms.engine_health.until(false) => continue,
                 delivery = self.queue.next_task() => delivery,
             };
             let Some(delivery) = delivery else { break };
-            let worker = self.clone();
+            let (worker, in_hand) = (self.clone(), self.quota.took());
             sessions.spawn(async move {
                 worker.take(delivery).await;
-                drop(slot);
+                drop((slot, in_hand));
             });
         }
+        self.finishing.store(true, Ordering::Relaxed);
+        done.abort();
         self.rooms.metrics.draining(true);
         self.queue.stop_consuming().await;
         sessions.close();
+        // Who ends by himself is in no hurry, until somebody says so.
+        tokio::select! {
+            () = sessions.wait() => {}
+            () = stop.cancelled() => {}
+        }
         if tokio::time::timeout(drain, sessions.wait()).await.is_err() {
             self.stop_sessions(Cause::Drain);
             if tokio::time::timeout(TEARDOWN, sessions.wait()).await.is_err() {
@@ -118,11 +176,50 @@ impl Worker {
         disk.abort();
     }
 
+    /// Waits until disk and engine can carry a new session, both at the same time.
+    async fn fit(&self) {
+        while self.rooms.disk.is_low() || !self.rooms.engine_health.is_fit() {
+            self.rooms.disk.until(false).await;
+            self.rooms.engine_health.until(true).await;
+        }
+    }
+
     /// Ends every running session.
     pub fn stop_sessions(&self, cause: Cause) {
-        for steering in self.running.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            steering.stop(cause);
+        let _ = self.stopping.set(cause);
+        for one in self.running.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            one.steering.stop(cause);
         }
+    }
+
+    /// Whether it takes no task any more.
+    #[must_use]
+    pub fn is_finishing(&self) -> bool {
+        self.finishing.load(Ordering::Relaxed)
+    }
+
+    /// How the last session ended here: `None` when none has, `Some(None)` when it went to another worker.
+    #[must_use]
+    pub fn last(&self) -> Option<Option<Outcome>> {
+        self.quota.last()
+    }
+
+    /// The running sessions, the oldest first.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<Seen> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen: Vec<Seen> = running
+            .iter()
+            .map(|(session, one)| Seen {
+                session: *session,
+                attempt: one.attempt,
+                stage: one.steering.stage(),
+                since: one.since,
+                stopping: one.steering.cause().is_some(),
+            })
+            .collect();
+        seen.sort_by_key(|one| one.since);
+        seen
     }
 
     /// One delivery, from its body to the end of its session.
@@ -234,14 +331,21 @@ impl Worker {
                 worker: self.rooms.worker.clone(),
             })
             .await;
-        let again = delivery.again();
+        let (attempt, again) = (delivery.attempt, delivery.again());
         settle(delivery, Settle::Ack).await;
 
         let steering = Steering::of(claim.holds());
-        self.running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(session, steering.clone());
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(
+            session,
+            Running {
+                steering: steering.clone(),
+                attempt,
+                since: Instant::now(),
+            },
+        );
+        if let Some(cause) = self.stopping.get() {
+            steering.stop(*cause);
+        }
         let ended = match secrets {
             Ok(secrets) => {
                 // In a task of its own: a bug that panics costs this session, not the worker.
@@ -270,12 +374,19 @@ impl Worker {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&session);
         if steering.cause() == Some(Cause::OwnershipLost) {
+            self.quota.ended(None);
             return;
         }
         let outcome = match ended {
             Ended::Finished(outcome) => outcome,
-            Ended::Suspended(suspension) => return suspend(session, again, suspension, &progress, claim).await,
+            Ended::Suspended(suspension) => {
+                let goes_on_elsewhere = suspension.next.is_some();
+                self.quota
+                    .ended((!goes_on_elsewhere).then(|| Reason::Suspended.result()));
+                return suspend(session, again, suspension, &progress, claim).await;
+            }
         };
+        self.quota.ended(Some(outcome.result));
         tracing::info!(%session, reason = outcome.reason.as_str(), duration_ms = outcome.duration_ms, "session ended: {}", outcome.message);
         if let Err(error) = progress.finish(EventBody::Finished { outcome }).await {
             tracing::error!(%session, %error, "the final event was not confirmed; the claim is left to expire");
@@ -298,11 +409,22 @@ impl Worker {
         }
     }
 
+    /// Under the lock without which no session begins here: one that begins later finds nothing of the former.
+    fn put_away(&self, session: SessionId) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if !running.contains_key(&session) {
+            reap::put_away(&self.rooms.repositories, session);
+        }
+    }
+
     async fn reap_regularly(self: Arc<Self>) {
+        let mut reaper = reap::Reaper::default();
         let mut clock = tokio::time::interval(REAP_EVERY);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             clock.tick().await;
-            reap::sandboxes(&self.rooms).await;
+            reaper.own(&self.rooms, &|session| self.put_away(session)).await;
+            reaper.others(&self.rooms).await;
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing survives the process, and nothing is dropped silently: a slow subscriber holds state events back, progress is refused.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -16,6 +16,8 @@ use crate::message::{Event, SessionId};
 const TASKS: usize = 64;
 /// Control messages that wait in one mailbox at most.
 const MAILBOX: usize = 64;
+/// Sessions that are remembered as over, and dead letters that are kept, at most: the oldest are forgotten first.
+const REMEMBERED: usize = 1024;
 /// Events that wait for the subscriber at most.
 const EVENTS: usize = 256;
 
@@ -50,9 +52,18 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     mailboxes: HashMap<SessionId, mpsc::Sender<Bytes>>,
-    over: HashSet<SessionId>,
+    /// In the order in which they ended.
+    over: VecDeque<SessionId>,
     returned: Vec<Task>,
-    dead: Vec<DeadTask>,
+    dead: VecDeque<DeadTask>,
+}
+
+/// Adds one, and forgets the oldest beyond the bound.
+fn remember<T>(all: &mut VecDeque<T>, one: T) {
+    if all.len() >= REMEMBERED {
+        all.pop_front();
+    }
+    all.push_back(one);
 }
 
 /// A body that was not a task.
@@ -127,7 +138,7 @@ impl MemoryHandle {
     /// What was dead-lettered so far.
     #[must_use]
     pub fn dead(&self) -> Vec<DeadTask> {
-        self.shared.state().dead.clone()
+        self.shared.state().dead.iter().cloned().collect()
     }
 }
 
@@ -166,6 +177,7 @@ impl Queue for MemoryQueue {
         {
             return Ok(Claimed::Elsewhere);
         }
+        state.mailboxes.retain(|_, mailbox| !mailbox.is_closed());
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         state.mailboxes.insert(session, sender);
         Ok(Claimed::Owner(Box::new(MemoryClaim {
@@ -215,11 +227,12 @@ impl SettleHandle for Settler {
             Settle::Return => {}
             Settle::DeadLetter { code, message } => {
                 if let Some(task) = self.task.take() {
-                    self.shared.state().dead.push(DeadTask {
+                    let dead = DeadTask {
                         body: task.body,
                         code,
                         message,
-                    });
+                    };
+                    remember(&mut self.shared.state().dead, dead);
                 }
             }
         }
@@ -258,7 +271,7 @@ impl Claim for MemoryClaim {
     async fn close(self: Box<Self>) -> Result<(), QueueError> {
         let mut state = self.shared.state();
         state.mailboxes.remove(&self.session);
-        state.over.insert(self.session);
+        remember(&mut state.over, self.session);
         Ok(())
     }
 
@@ -355,6 +368,25 @@ mod tests {
         claim.close().await.unwrap();
         assert!(matches!(queue.claim(id, again()).await.unwrap(), Claimed::Over));
         assert_eq!(handle.send_control(id, Bytes::from_static(b"x")).await, Routed::NoRoute);
+    }
+
+    #[tokio::test]
+    async fn what_is_over_is_remembered_within_a_bound() {
+        let (queue, _handle, _events) = MemoryQueue::new();
+        let first = session();
+        for id in std::iter::once(first).chain(std::iter::repeat_with(session).take(REMEMBERED)) {
+            let Claimed::Owner(claim) = queue.claim(id, again()).await.unwrap() else {
+                panic!("nobody else owns it");
+            };
+            claim.close().await.unwrap();
+            assert!(matches!(queue.claim(id, again()).await.unwrap(), Claimed::Over));
+        }
+        assert_eq!(queue.shared.state().over.len(), REMEMBERED);
+        assert!(matches!(queue.claim(first, again()).await.unwrap(), Claimed::Owner(_)));
+        // A claim that nobody closed is not kept either.
+        drop(queue.claim(session(), again()).await.unwrap());
+        let _live = queue.claim(session(), again()).await.unwrap();
+        assert_eq!(queue.shared.state().mailboxes.len(), 1);
     }
 
     #[tokio::test]

@@ -48,11 +48,15 @@ impl Daemon {
     }
 
     pub(crate) fn begin_logging(world: &World, url: &str, prefix: &str, more: &str, level: &str) -> Self {
-        // The worker picks its port and logs it: a port picked here could be somebody else's by the time it listens.
-        let config = world.config(&format!(
-            "{more}\n[queue]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nheartbeat_s = 3\nticket_s = 2\n[admin]\nlisten = \"127.0.0.1:0\"\n"
-        ));
+        let config = Self::config(world, url, prefix, more);
         Self::run(world, config, prefix, None, level)
+    }
+
+    fn config(world: &World, url: &str, prefix: &str, more: &str) -> PathBuf {
+        // The worker picks its port and logs it: a port picked here could be somebody else's by the time it listens.
+        world.config(&format!(
+            "{more}\n[queue]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nheartbeat_s = 3\nticket_s = 2\n[admin]\nlisten = \"127.0.0.1:0\"\n"
+        ))
     }
 
     /// Another worker of the same installation, with a state directory of its own.
@@ -68,7 +72,48 @@ impl Daemon {
         other
     }
 
+    /// The same worker, started once more after its end.
+    pub(crate) fn again(&self, world: &World) -> Self {
+        let again = Self::run(world, self.config.clone(), &self.prefix, None, "info,lapin=off");
+        until(Duration::from_secs(30), "readiness", || {
+            (again.status("/readyz") == 200).then_some(())
+        });
+        again
+    }
+
+    /// A worker whose `run` has these arguments.
+    pub(crate) fn start_with(world: &World, more: &str, arguments: &[&str]) -> Self {
+        Self::start_of(world, more, arguments, &[])
+    }
+
+    /// A worker with these variables.
+    pub(crate) fn start_in(world: &World, more: &str, variables: &[(&str, &str)]) -> Self {
+        Self::start_of(world, more, &[], variables)
+    }
+
+    fn start_of(world: &World, more: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let prefix = format!("t{}", uuid::Uuid::new_v4().simple());
+        let config = Self::config(world, &broker(), &prefix, more);
+        let daemon = Self::run_with(world, config, &prefix, None, "info,lapin=off", arguments, variables);
+        until(Duration::from_secs(30), "readiness", || {
+            (daemon.status("/readyz") == 200).then_some(())
+        });
+        daemon
+    }
+
     fn run(world: &World, config: PathBuf, prefix: &str, beside: Option<&str>, level: &str) -> Self {
+        Self::run_with(world, config, prefix, beside, level, &[], &[])
+    }
+
+    fn run_with(
+        world: &World,
+        config: PathBuf,
+        prefix: &str,
+        beside: Option<&str>,
+        level: &str,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let log = world
             .directory
             .path()
@@ -82,7 +127,9 @@ impl Daemon {
         }
         command
             .env("COFFERDAM_LOG", level)
+            .envs(variables.iter().copied())
             .arg("run")
+            .args(arguments)
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap());
         let mut process = Process(command.spawn().unwrap());

@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use tokio::sync::{Semaphore, watch};
 
 use crate::message::SandboxId;
 
+mod open;
 pub mod remove;
 pub mod tree;
 mod usage;
@@ -23,6 +24,10 @@ pub use usage::Usage;
 const RESUME_ABOVE: u64 = 5;
 /// Files and directories that the file system must still take; one that does not count them is not asked.
 const LEAST_FREE_FILES: u64 = 10_000;
+/// Looks at workspaces at a time: each costs processor time and open directories, and a slow one must not keep the others waiting.
+const LOOKS_AT_A_TIME: usize = 4;
+/// In danger nobody is chosen before all were looked at this shortly before.
+const FRESH: Duration = Duration::from_secs(4);
 /// How long one look at a workspace may take.
 const LONGEST_LOOK: Duration = Duration::from_secs(20);
 
@@ -74,10 +79,16 @@ pub struct Disk {
     config: Config,
     directory: PathBuf,
     /// What workspaces on disk were last seen to hold.
-    held: Mutex<HashMap<SandboxId, u64>>,
+    held: Mutex<HashMap<SandboxId, Held>>,
     low: watch::Sender<bool>,
-    /// One look at a time: it costs processor time and open directories.
     looking: Semaphore,
+}
+
+/// What a workspace was last seen to hold, in bytes, and when.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    bytes: u64,
+    at: Instant,
 }
 
 impl Disk {
@@ -89,7 +100,7 @@ impl Disk {
             directory,
             held: Mutex::default(),
             low: watch::Sender::new(false),
-            looking: Semaphore::new(1),
+            looking: Semaphore::new(LOOKS_AT_A_TIME),
         }
     }
 
@@ -141,13 +152,30 @@ impl Disk {
         let _ = self.low.subscribe().wait_for(|now| *now == low).await;
     }
 
-    /// Counts a workspace, one at a time; `None` when it could not be looked at.
-    pub async fn look(&self, id: SandboxId, workspace: &Path) -> Option<Usage> {
+    /// Counts a workspace, and what the processes of its sandbox hold without a name, where the engine told the first of them; `None` when it
+    /// could not be looked at.
+    pub async fn look(&self, id: SandboxId, workspace: &Path, init: Option<u32>) -> Option<Usage> {
         let _one = self.looking.acquire().await.ok()?;
         let (workspace, most_files) = (workspace.to_owned(), self.config.workspace_files);
-        let counting = tokio::task::spawn_blocking(move || usage::count(&workspace, most_files, LONGEST_LOOK));
+        let counting = tokio::task::spawn_blocking(move || {
+            let mut usage = usage::count(&workspace, most_files, LONGEST_LOOK)?;
+            if let Some(init) = init {
+                let open = open::count(init, &workspace, Instant::now() + LONGEST_LOOK)?;
+                usage.bytes = usage.bytes.saturating_add(open.bytes);
+                usage.cut |= open.cut;
+            }
+            std::io::Result::Ok(usage)
+        });
         let usage = counting.await.ok()?.ok()?;
-        self.held().insert(id, usage.bytes);
+        // What could not be counted in time may be any amount.
+        let bytes = if usage.cut { u64::MAX } else { usage.bytes };
+        self.held().insert(
+            id,
+            Held {
+                bytes,
+                at: Instant::now(),
+            },
+        );
         Some(usage)
     }
 
@@ -156,14 +184,24 @@ impl Disk {
         self.held().remove(&id);
     }
 
-    /// Whether less than this part of the mark is free and this is the largest workspace: somebody has to make room, and one at a time is
-    /// enough.
+    /// Whether less than this part of the mark is free.
     #[must_use]
-    pub fn must_go(&self, id: SandboxId, free: Free, part: u64) -> bool {
-        free.bytes < self.config.least_free_bytes / part.max(1) && largest(&self.held()) == Some(id)
+    pub fn in_danger(&self, free: Free, part: u64) -> bool {
+        free.bytes < self.config.least_free_bytes / part.max(1)
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<SandboxId, u64>> {
+    /// Whether less than this part of the mark is free and this is the largest workspace: somebody has to make room, and one at a time is
+    /// enough. With `fresh` nobody is chosen by what another held some time ago.
+    #[must_use]
+    pub fn must_go(&self, id: SandboxId, free: Free, part: u64, fresh: bool) -> bool {
+        if !self.in_danger(free, part) {
+            return false;
+        }
+        let held = self.held();
+        (!fresh || held.values().all(|one| one.at.elapsed() < FRESH)) && largest(&held) == Some(id)
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<SandboxId, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -177,8 +215,8 @@ fn is_low(free: Free, mark: u64, was: bool) -> bool {
     free.bytes < wanted || free.files.is_some_and(|files| files < LEAST_FREE_FILES)
 }
 
-fn largest(held: &HashMap<SandboxId, u64>) -> Option<SandboxId> {
-    held.iter().max_by_key(|(_, bytes)| **bytes).map(|(id, _)| *id)
+fn largest(held: &HashMap<SandboxId, Held>) -> Option<SandboxId> {
+    held.iter().max_by_key(|(_, held)| held.bytes).map(|(id, _)| *id)
 }
 
 #[cfg(test)]
@@ -213,11 +251,21 @@ mod tests {
             "/".into(),
         );
         let (small, large) = (SandboxId::random(), SandboxId::random());
-        disk.held().extend([(small, 5), (large, 7)]);
-        assert!(!disk.must_go(large, bytes(500), 2));
-        assert!(disk.must_go(large, bytes(499), 2));
-        assert!(!disk.must_go(small, bytes(499), 2));
+        let now = |bytes| Held {
+            bytes,
+            at: Instant::now(),
+        };
+        disk.held().extend([(small, now(5)), (large, now(7))]);
+        assert!(!disk.must_go(large, bytes(500), 2, true));
+        assert!(disk.must_go(large, bytes(499), 2, true));
+        assert!(!disk.must_go(small, bytes(499), 2, true));
         disk.forget(large);
-        assert!(disk.must_go(small, bytes(499), 2));
+        assert!(disk.must_go(small, bytes(499), 2, true));
+        // What another held long ago chooses nobody, until it cannot wait.
+        if let Some(long_ago) = Instant::now().checked_sub(FRESH * 2) {
+            disk.held().insert(large, Held { bytes: 1, at: long_ago });
+            assert!(!disk.must_go(small, bytes(499), 2, true));
+            assert!(disk.must_go(small, bytes(249), 4, false));
+        }
     }
 }

@@ -154,6 +154,7 @@ impl Engine for DockerEngine {
             name: name.clone(),
             timeout: self.timeout(),
             memory: None,
+            init: None,
         };
         let created = within(self.timeout(), client.create_container(Some(options), body)).await;
         if let Err(error) = created {
@@ -185,6 +186,18 @@ impl Engine for DockerEngine {
             return Err(SandboxError::Start {
                 detail: sentence(&error),
             });
+        }
+        if spec.workspace_directory.is_some() {
+            // A sandbox that has ended already tells none.
+            let inspected = client.inspect_container(&name, None::<InspectContainerOptions>);
+            let state = within(self.timeout(), inspected)
+                .await
+                .ok()
+                .and_then(|answer| answer.state);
+            let pid = state
+                .and_then(|state| state.pid)
+                .and_then(|pid| u32::try_from(pid).ok());
+            sandbox.init = pid.filter(|pid| *pid > 0);
         }
         Ok(Arc::new(sandbox))
     }
@@ -220,6 +233,7 @@ impl Engine for DockerEngine {
                 name,
                 timeout: self.timeout(),
                 memory: None,
+                init: None,
             };
             // One that cannot be removed does not keep the others.
             match sandbox.remove().await {
@@ -238,6 +252,8 @@ struct DockerSandbox {
     timeout: Duration,
     /// Of one that was started here.
     memory: Option<memory::MemoryWatch>,
+    /// PID 1, of one that was started here with a workspace on disk.
+    init: Option<u32>,
 }
 
 #[async_trait]
@@ -269,6 +285,10 @@ impl Sandbox for DockerSandbox {
         self.memory
             .as_ref()
             .map_or_else(|| watch::Sender::new(0).subscribe(), memory::MemoryWatch::kills)
+    }
+
+    fn init(&self) -> Option<u32> {
+        self.init
     }
 
     async fn remove(&self) -> Result<(), SandboxError> {

@@ -244,10 +244,12 @@ impl<'a> Session<'a> {
         let (wishes, refusals) = (Wishes::default(), Refusals::default());
         let proxy = self.egress(&grant, &refusals);
         match plan {
-            Some(plan) => self.set_up(plan, &grant, &agent.image, runtime, &proxy).await?,
+            Some(plan) => self.set_up(plan, &grant, &agent.image, runtime, &refusals).await?,
             None => self.enter(Stage::Clone).await,
         }
         let meter = self.open_routes(&grant, agent, &wishes, proxy)?;
+        let stagings = self.work.iter().map(|work| work.staging.clone()).collect();
+        self.live.watch_pushes(stagings);
         let inside = self.live.inside()?;
         self.early(self.live.while_alive(async {
             workspace::prepare(&inside, &grant).await?;

@@ -68,19 +68,19 @@ impl Config {
             }
             (Some(_), None) | (None, Some(_)) => {}
         }
-        // The operator's own script calls what the project holds: build files, hooks of package managers.
-        if self.projects.is_empty() && !self.secrets.is_empty() {
-            return Err((
-                "projects",
-                "must name the projects whose default branch may be given the secrets",
-            ));
-        }
         let is_name = |name: &str| {
             name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
                 && name.bytes().next().is_some_and(|b| !b.is_ascii_digit())
         };
         if !self.secrets.keys().all(|name| is_name(name)) {
             return Err(("secrets", "names of variables are letters, digits and _"));
+        }
+        // The operator's own script calls what the project holds: build files, hooks of package managers.
+        if self.projects.is_empty() && !self.secrets.is_empty() {
+            return Err((
+                "projects",
+                "must name the projects whose default branch may be given the secrets",
+            ));
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The model route: an agent reaches its model at `/model/<name>/...`, and the key is put in here, on the worker.
 //!
-//! Never lets a client-sent key through, never reaches a path that is not listed, never follows a redirect. Streams both ways. What a request
+//! Never lets a client-sent key through, never lets ours back, never reaches a path that is not listed, never follows a redirect. Streams both
+//! ways. What a request
 //! may ask for is in `demand`, what it cost is read by `usage` and summed up by `meter`; `forward` does the talking.
 
 use std::collections::BTreeMap;
@@ -11,18 +12,23 @@ use axum::Router;
 use axum::http::HeaderValue;
 use serde::Deserialize;
 
-use crate::secret::Secret;
+use crate::secret::{Mask, Secret};
 
 mod api;
 mod body;
 mod demand;
+mod echo;
 mod forward;
 mod meter;
 mod refusal;
 mod usage;
 
+pub use body::Bodies;
 pub use meter::{CountModel, Meter, Used};
 pub use usage::Tokens;
+
+/// Memory for the requests to one endpoint that shares none, in bytes.
+const DEFAULT_BODIES: usize = 256 * 1024 * 1024;
 
 /// A model endpoint that agents may be given.
 #[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
@@ -76,6 +82,8 @@ pub enum KeyStyle {
 pub struct Endpoint {
     url: String,
     key: Option<Secret>,
+    /// Hides the key in what comes back.
+    mask: Mask,
     key_as: KeyStyle,
     paths: Vec<String>,
     models: Vec<String>,
@@ -83,6 +91,7 @@ pub struct Endpoint {
     budget_tokens: Option<u64>,
     client: reqwest::Client,
     count: Arc<dyn CountModel>,
+    bodies: Bodies,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -122,6 +131,7 @@ impl Endpoint {
         }
         Ok(Self {
             url,
+            mask: Mask::new(&key),
             key,
             key_as: config.key_as,
             paths: config.paths.clone(),
@@ -130,7 +140,14 @@ impl Endpoint {
             budget_tokens: config.budget_tokens,
             client,
             count,
+            bodies: Bodies::new(DEFAULT_BODIES),
         })
+    }
+
+    /// Has requests counted against this memory, which other endpoints share.
+    #[must_use]
+    pub fn holding_in(self, bodies: Bodies) -> Self {
+        Self { bodies, ..self }
     }
 }
 

@@ -33,6 +33,8 @@ const LOCK_FD: i32 = 4;
 pub(crate) struct Limits {
     /// Address space in bytes.
     pub(crate) memory: u64,
+    /// Memory of its own in bytes: not what it maps of packs.
+    pub(crate) heap: u64,
     /// Largest file written, in bytes.
     pub(crate) file: u64,
     /// Processor time in seconds.
@@ -50,6 +52,7 @@ pub(crate) struct Invocation {
     network: Option<Network>,
     lock: Option<File>,
     limits: Option<Limits>,
+    behind: Vec<OsString>,
     input: Vec<u8>,
     largest_output: usize,
 }
@@ -91,6 +94,7 @@ impl Invocation {
             network: None,
             lock: None,
             limits: None,
+            behind: Vec::new(),
             input: Vec::new(),
             largest_output: 1024 * 1024,
         }
@@ -134,6 +138,13 @@ impl Invocation {
     /// Limits what it may use.
     pub(crate) fn limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
+        self
+    }
+
+    /// Has it started by a program that walls it in: these words, then git and its arguments.
+    pub(crate) fn behind<I: IntoIterator<Item = A>, A: AsRef<OsStr>>(mut self, words: I) -> Self {
+        self.behind
+            .extend(words.into_iter().map(|word| word.as_ref().to_owned()));
         self
     }
 
@@ -186,13 +197,20 @@ impl Git {
 
     /// Starts git with pipes on all three streams.
     pub(crate) fn spawn(&self, invocation: Invocation) -> Result<tokio::process::Child, RepositoryError> {
-        let mut command = match invocation.limits {
-            None => std::process::Command::new(&self.program),
-            Some(limits) => {
+        let mut words: Vec<&OsStr> = invocation.behind.iter().map(OsString::as_os_str).collect();
+        words.push(self.program.as_os_str());
+        let mut command = match (invocation.limits, words.split_first()) {
+            (None, Some((first, rest))) => {
+                let mut command = std::process::Command::new(first);
+                command.args(rest);
+                command
+            }
+            (Some(limits), _) => {
                 let mut shell = std::process::Command::new("/bin/sh");
-                shell.arg("-c").arg(limits.script()).arg("sh").arg(&self.program);
+                shell.arg("-c").arg(limits.script()).arg("sh").args(&words);
                 shell
             }
+            (None, None) => std::process::Command::new(&self.program),
         };
         clear_environment(&mut command);
         command
@@ -282,8 +300,9 @@ impl Limits {
     /// Sets the limits, then becomes the program. A limit that is lower already stays.
     fn script(self) -> String {
         format!(
-            "ulimit -c 0; ulimit -v {}; ulimit -f {}; ulimit -t {}; exec \"$@\"",
+            "ulimit -c 0; ulimit -v {}; ulimit -d {}; ulimit -f {}; ulimit -t {}; exec \"$@\"",
             self.memory / 1024,
+            self.heap.min(self.memory) / 1024,
             self.file.div_ceil(512),
             self.processor_s
         )

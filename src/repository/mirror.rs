@@ -265,6 +265,7 @@ async fn fetch(
     // A forge is not trusted with this machine's disk and memory.
     let limits = Limits {
         memory: shared.config.git_memory,
+        heap: shared.config.git_memory,
         file: shared.config.largest_fetch,
         processor_s: shared.config.fetch_timeout_s.saturating_mul(2).max(1),
     };

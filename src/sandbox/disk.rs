@@ -28,6 +28,8 @@ const LEAST_FREE_FILES: u64 = 10_000;
 const LOOKS_AT_A_TIME: usize = 4;
 /// In danger nobody is chosen before all were looked at this shortly before.
 const FRESH: Duration = Duration::from_secs(4);
+/// Pushes of a session that count, in bytes.
+const LEAST_PUSHED: u64 = 64 * 1024 * 1024;
 /// How long one look at a workspace may take.
 const LONGEST_LOOK: Duration = Duration::from_secs(20);
 
@@ -35,8 +37,8 @@ const LONGEST_LOOK: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Free bytes of the file system of `state_dir` below which no task is taken. Below half of it the session with the largest workspace on
-    /// disk is stopped.
+    /// Free bytes of the file system of `state_dir` below which no task is taken. Below half of it the session that takes most of it
+    /// (workspace on disk and pushes) is stopped.
     pub least_free_bytes: u64,
     /// Files and directories that one workspace on disk may hold.
     pub workspace_files: u64,
@@ -80,6 +82,8 @@ pub struct Disk {
     directory: PathBuf,
     /// What workspaces on disk were last seen to hold.
     held: Mutex<HashMap<SandboxId, Held>>,
+    /// What their sessions pushed, where that is much.
+    pushed: Mutex<HashMap<SandboxId, u64>>,
     low: watch::Sender<bool>,
     looking: Semaphore,
 }
@@ -99,6 +103,7 @@ impl Disk {
             config,
             directory,
             held: Mutex::default(),
+            pushed: Mutex::default(),
             low: watch::Sender::new(false),
             looking: Semaphore::new(LOOKS_AT_A_TIME),
         }
@@ -182,12 +187,33 @@ impl Disk {
     /// Forgets a workspace that is gone.
     pub fn forget(&self, id: SandboxId) {
         self.held().remove(&id);
+        self.count_pushed(id, 0);
     }
 
     /// Whether less than this part of the mark is free.
     #[must_use]
     pub fn in_danger(&self, free: Free, part: u64) -> bool {
         free.bytes < self.config.least_free_bytes / part.max(1)
+    }
+
+    /// Counts what the session of this sandbox pushed. Little is not counted: where nobody holds much, ending a session makes no room.
+    pub fn count_pushed(&self, id: SandboxId, bytes: u64) {
+        let mut pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
+        if bytes < LEAST_PUSHED {
+            pushed.remove(&id);
+        } else {
+            pushed.insert(id, bytes);
+        }
+    }
+
+    /// What each takes, workspace and pushes together.
+    fn all(&self) -> HashMap<SandboxId, u64> {
+        let mut all: HashMap<_, _> = self.held().iter().map(|(id, held)| (*id, held.bytes)).collect();
+        for (id, bytes) in self.pushed.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let sum: &mut u64 = all.entry(*id).or_default();
+            *sum = sum.saturating_add(*bytes);
+        }
+        all
     }
 
     /// Whether less than this part of the mark is free and this is the largest workspace: somebody has to make room, and one at a time is
@@ -197,8 +223,8 @@ impl Disk {
         if !self.in_danger(free, part) {
             return false;
         }
-        let held = self.held();
-        (!fresh || held.values().all(|one| one.at.elapsed() < FRESH)) && largest(&held) == Some(id)
+        let all_fresh = || self.held().values().all(|one| one.at.elapsed() < FRESH);
+        (!fresh || all_fresh()) && largest(&self.all()) == Some(id)
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<SandboxId, Held>> {
@@ -215,8 +241,8 @@ fn is_low(free: Free, mark: u64, was: bool) -> bool {
     free.bytes < wanted || free.files.is_some_and(|files| files < LEAST_FREE_FILES)
 }
 
-fn largest(held: &HashMap<SandboxId, Held>) -> Option<SandboxId> {
-    held.iter().max_by_key(|(_, held)| held.bytes).map(|(id, _)| *id)
+fn largest(held: &HashMap<SandboxId, u64>) -> Option<SandboxId> {
+    held.iter().max_by_key(|(_, bytes)| **bytes).map(|(id, _)| *id)
 }
 
 #[cfg(test)]
@@ -259,6 +285,13 @@ mod tests {
         assert!(!disk.must_go(large, bytes(500), 2, true));
         assert!(disk.must_go(large, bytes(499), 2, true));
         assert!(!disk.must_go(small, bytes(499), 2, true));
+        disk.count_pushed(small, LEAST_PUSHED - 1);
+        assert!(disk.must_go(large, bytes(499), 2, true));
+        disk.count_pushed(small, LEAST_PUSHED);
+        assert!(disk.must_go(small, bytes(499), 2, true));
+        disk.forget(small);
+        disk.held().insert(small, now(5));
+        assert!(disk.must_go(large, bytes(499), 2, true));
         disk.forget(large);
         assert!(disk.must_go(small, bytes(499), 2, true));
         // What another held long ago chooses nobody, until it cannot wait.

@@ -14,6 +14,7 @@ use super::{HeldSandbox, Rooms, space};
 use crate::gateway::{Gateway, Inside, egress};
 use crate::message::{Reason, SandboxId, SessionId};
 use crate::progress::Progress;
+use crate::repository::Staging;
 use crate::sandbox::home::SandboxHome;
 use crate::sandbox::{Sandbox, SandboxError, SandboxSpec, Workspace};
 
@@ -119,6 +120,13 @@ impl Live {
         };
         self.inside = Some(Arc::new(inside));
         Ok(())
+    }
+
+    /// Counts what is pushed to these against the host's disk.
+    pub(super) fn watch_pushes(&mut self, projects: Vec<Arc<Staging>>) {
+        if let Some(guard) = &mut self.guard {
+            guard.watch_pushes(projects);
+        }
     }
 
     /// Sets the gateway's routes and opens the way out.

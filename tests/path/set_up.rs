@@ -8,8 +8,13 @@ use crate::harness::{LAB, Process, Ran, World, until};
 const SECRET: &str = "npm_0123456789abcdefSECRET+/x";
 
 fn command(world: &World, set_up: &str, task: &serde_json::Value) -> Command {
+    let projects = if set_up.contains("projects = ") {
+        String::new()
+    } else {
+        format!("projects = [\"{}/gitlab/\"]\n", world.forge)
+    };
     let config = world.config(&format!(
-        "[agents.scripted.set_up]\nsecrets = {{ NPM_TOKEN = {{ env = \"TEST_SET_UP_SECRET\" }} }}\n{set_up}"
+        "[agents.scripted.set_up]\nsecrets = {{ NPM_TOKEN = {{ env = \"TEST_SET_UP_SECRET\" }} }}\n{projects}{set_up}"
     ));
     let mut command = world.command(&config);
     command.args(["exec", "--json"]).arg(world.write_task(task));
@@ -184,6 +189,17 @@ fn a_script_that_fails_tells_its_masked_end_and_a_slow_one_its_limit() {
     let said = said["message"].as_str().unwrap();
     assert!(said.ends_with("the token is [MASKED]") && said.len() < 9000, "{said}");
     assert_eq!(ran.all("output_dropped").len(), 1);
+    // What is kept begins within the secret.
+    let ran = exec(
+        &world,
+        "script = '''seq 100000; echo \"the token is $NPM_TOKEN\"; head -c 8170 /dev/zero | tr '\\0' =; exit 3'''",
+        &world.lab_task("!say hello"),
+    );
+    assert!(failed(&ran).contains("status 3"));
+    assert!(
+        ran.stdout.contains("=====") && !ran.stdout.contains("SECRET+/x"),
+        "the end of the secret is told"
+    );
     let ran = exec(
         &world,
         "timeout_s = 1\nscript = 'sleep 600'",
@@ -241,7 +257,11 @@ fn a_mistake_in_a_set_up_is_told_at_the_start_by_its_key() {
             "script = 'x'\nfrom_default_branch = 'y'",
             "agents.scripted.set_up.script",
         ),
-        ("from_default_branch = 'y'", "agents.scripted.set_up.projects"),
+        (
+            "projects = []\nfrom_default_branch = 'y'",
+            "agents.scripted.set_up.projects",
+        ),
+        ("projects = []\nscript = 'x'", "agents.scripted.set_up.projects"),
         ("script = 'x'\ntimeout_s = 0", "agents.scripted.set_up.timeout_s"),
     ] {
         let ran = exec(&world, set_up, &world.lab_task("!say hello"));

@@ -298,8 +298,8 @@ echo child | setsid env -i PATH="$PATH" bash /tmp/child.sh
         direct = plain.replace("localhost:", "127.0.0.1/")
     );
     let set_up = format!(
-        "[agents.script.set_up]\nscript = \"\"\"{}\nget listed {plain}/gitlab/api/v4/version >/workspace/set-up.txt\ntrue\n\"\"\"\n",
-        TOOLS.replace('\\', "\\\\")
+        "[agents.script.set_up]\nscript = '''\ncat >/tmp/ask.sh <<\"END\"\n{TOOLS}\nget listed {plain}/gitlab/api/v4/version\nEND\n\
+         bash /tmp/ask.sh >/workspace/set-up.txt\n'''\n"
     );
     let script = format!("{child}\nsed 's/^</<set-up /' /workspace/set-up.txt\n");
     let operator = config("most = \"custom\"\nallow_private = [\"127.0.0.0/8\"]", &script);

@@ -72,7 +72,7 @@ fn a_workspace_on_disk_over_its_limit_ends_its_session_and_the_next_one_works() 
 }
 
 /// Fills a file that has no name any more, and holds it.
-const UNSEEN: &str = "!shell exec 3>gone; rm gone; head -c 120000000 /dev/urandom >&3; sleep 600";
+const UNSEEN: &str = "!shell exec 3>gone; rm gone; head -c 170000000 /dev/urandom >&3; sleep 600";
 
 #[test]
 fn a_file_that_is_open_without_a_name_counts_as_what_it_takes() {
@@ -89,14 +89,17 @@ fn in_danger_the_session_that_fills_the_disk_goes_and_not_the_one_that_is_seen_t
     let world = World::new();
     let _disk = SmallDisk::mount(&world, "256m");
     let prefix = format!("t{}", uuid::Uuid::new_v4().simple());
-    let config =
-        "[disk]\nleast_free_bytes = 167772160\n[sandbox]\nworkspace = \"directory\"\nworkspace_bytes = 1073741824\n";
+    // A set-up puts the workspace on disk.
+    let config = "set_up = { script = 'true' }\n[disk]\nleast_free_bytes = 167772160\n";
     let daemon = Daemon::begin(&world, &crate::kit::broker(), &prefix, config);
+    until(Duration::from_secs(30), "readiness", || {
+        (daemon.status("/readyz") == 200).then_some(())
+    });
     let innocent = world.lab_task(
-        "!shell head -c 40000000 /dev/urandom >/workspace/seen\n!write a.txt b\n!commit . One\n!sleep 20000\n!say done",
+        "!shell head -c 40000000 /dev/urandom >/workspace/seen\n!write a.txt b\n!commit . One\n!sleep 30000\n!say done",
     );
     let (_one, seen) = daemon.submit_aside(&world, &innocent);
-    wait_for(&seen, "\"event\":\"turn_started\"");
+    wait_for(&seen, "turn_started");
     let mut hostile = world.lab_task(&format!("!write b.txt b\n!commit . Two\n{UNSEEN}"));
     hostile["limits"] = json!({"turn_s": 60});
     let (_two, unseen) = daemon.submit_aside(&world, &hostile);

@@ -20,6 +20,7 @@ mod git;
 mod inspect;
 pub mod internal;
 mod keep;
+mod left;
 mod look;
 mod mirror;
 mod policy;
@@ -256,7 +257,66 @@ impl Repositories {
     /// # Errors
     /// The disk, or a record that cannot be read.
     pub fn reopen(&self, session: SessionId) -> Result<Vec<Staging>, RepositoryError> {
-        staging::reopen(&self.shared, session)
+        staging::reopen(&self.shared, &self.shared.config.sessions().join(session.to_string()))
+    }
+
+    /// The same room over the state directory of another worker, which is dead: whoever asks holds its lock. Writes nothing by itself.
+    #[must_use]
+    pub fn of_another(&self, state_dir: PathBuf) -> Self {
+        let shared = Shared {
+            config: Config {
+                state_dir,
+                ..self.shared.config.clone()
+            },
+            git: self.shared.git.clone(),
+            internal: self.shared.internal.clone(),
+            served: self.shared.served.clone(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Puts away, in one step, what is here of a session that does not run: one of the same id may start right after. It is among
+    /// [`Self::left`] then. Blocks for a moment.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn put_away(&self, session: SessionId) -> Result<(), RepositoryError> {
+        left::put_away(&self.shared, session)
+    }
+
+    /// The directories of what was put away, by this worker or by one before it.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn left(&self) -> Result<Vec<PathBuf>, RepositoryError> {
+        left::list(&self.shared)
+    }
+
+    /// Keeps the work in something that was put away as bundles, and removes it. What could not be kept stays for the next time. Says which
+    /// bundles there are now.
+    ///
+    /// # Errors
+    /// Work could not be kept, or the disk.
+    pub async fn clear_left(&self, directory: &std::path::Path) -> Result<Vec<PathBuf>, RepositoryError> {
+        left::clear(&self.shared, directory).await
+    }
+
+    /// Removes half-written packs and locks that a killed git left in mirrors which nobody uses now; says in how many.
+    ///
+    /// # Errors
+    /// The disk.
+    pub async fn clear_mirrors(&self) -> Result<usize, RepositoryError> {
+        mirror::clear_interrupted(&self.shared).await
+    }
+
+    /// Removes only what has had its time: bundles, and mirrors that nobody used. For the directory of a dead worker.
+    ///
+    /// # Errors
+    /// The disk.
+    pub async fn expire(&self) -> Result<usize, RepositoryError> {
+        Ok(keep::remove_expired(&self.shared)? + mirror::expire_all(&self.shared).await?)
     }
 
     /// Repacks and removes mirrors, and removes bundles whose time is over. Meant to be called every hour; says how much was done.

@@ -233,16 +233,15 @@ pub(super) fn list_sessions(shared: &Shared) -> Result<Vec<SessionId>, Repositor
     Ok(found)
 }
 
-pub(super) fn reopen(shared: &Arc<Shared>, session: SessionId) -> Result<Vec<Staging>, RepositoryError> {
-    let directory = shared.config.sessions().join(session.to_string());
-    let entries = match fs::read_dir(&directory) {
+pub(super) fn reopen(shared: &Arc<Shared>, directory: &Path) -> Result<Vec<Staging>, RepositoryError> {
+    let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(RepositoryError::state("list", &directory)(error)),
+        Err(error) => return Err(RepositoryError::state("list", directory)(error)),
     };
     let mut found = Vec::new();
     for entry in entries {
-        let directory = entry.map_err(RepositoryError::state("list", &directory))?.path();
+        let directory = entry.map_err(RepositoryError::state("list", directory))?.path();
         // The policy is written last: without it the staging was never whole, and nothing was pushed into it.
         if let Ok(policy) = Policy::read(&directory) {
             found.push(Staging {

@@ -34,6 +34,8 @@ pub struct Config {
     pub turn_s: u64,
     /// Time without a sign of life from the agent, in seconds.
     pub idle_s: u64,
+    /// How long a session that stays open may wait for another prompt at most, in seconds; a task asks for less or for nothing. 0: never.
+    pub idle_timeout_s: u64,
     /// Time that an agent gets to stop when it is asked to, in seconds.
     pub grace_s: u64,
     /// How long the publishing of finished work waits for a fresh credential when the token has died, in seconds.
@@ -57,6 +59,7 @@ impl Default for Config {
             session_s: 4 * 3600,
             turn_s: 2 * 3600,
             idle_s: 20 * 60,
+            idle_timeout_s: 30 * 60,
             grace_s: 10,
             credential_wait_s: 15 * 60,
             most_takeovers: 2,
@@ -71,6 +74,12 @@ impl Default for Config {
 impl Config {
     pub(super) fn session_limit(&self) -> Duration {
         Duration::from_secs(self.session_s)
+    }
+
+    /// Longer than any sandbox of this worker lives: the session, all that its end may wait for, and slack for slow forges and engines.
+    pub(super) fn longest_sandbox(&self) -> Duration {
+        let waits = self.credential_wait_s.saturating_add(self.answer_wait_s);
+        Duration::from_secs(self.session_s.saturating_add(waits).saturating_add(3600))
     }
 
     pub(super) fn turn_limit(&self) -> Duration {
@@ -126,6 +135,10 @@ pub struct Rooms {
     pub own_keys: Vec<Secret>,
     /// The container engine.
     pub engine: Arc<dyn Engine>,
+    /// Whether it can be counted on.
+    pub engine_health: Arc<sandbox::health::Health>,
+    /// The state directory is this worker's for as long as this lives.
+    pub lock: sandbox::owner::StateLock,
     /// What operators see.
     pub metrics: Arc<Metrics>,
     /// How patient sessions are with a broker that is away.
@@ -135,14 +148,6 @@ pub struct Rooms {
 }
 
 impl Rooms {
-    /// Removes the directories of sandboxes that a killed worker left. Only at the start, while nobody holds one.
-    ///
-    /// # Errors
-    /// They cannot be removed.
-    pub async fn remove_left_homes(&self) -> Result<(), sandbox::SandboxError> {
-        sandbox::home::remove_tree(&self.state_dir.join("sandboxes")).await
-    }
-
     /// By what this worker's sandboxes are known on an engine that others use too: two workers of one host and name differ in their state.
     #[must_use]
     pub fn owner(&self) -> String {

@@ -100,6 +100,11 @@ pub trait Sandbox: Send + Sync {
     /// How often the engine told that the kernel killed something in it for memory; one process may be told of more than once. Never falls.
     fn memory_kills(&self) -> watch::Receiver<u64>;
 
+    /// Its first process as the worker's machine numbers it, where that is known.
+    fn init(&self) -> Option<u32> {
+        None
+    }
+
     /// Kills and removes it. Removing what is gone is success.
     async fn remove(&self) -> Result<(), SandboxError>;
 }

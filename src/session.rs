@@ -284,7 +284,7 @@ impl<'a> Session<'a> {
         let (wishes, refusals) = (Wishes::default(), Refusals::default());
         let proxy = self.egress(&grant, &refusals);
         match plan {
-            Some(plan) => self.set_up(plan, &grant, &agent.image, runtime, &proxy).await?,
+            Some(plan) => self.set_up(plan, &grant, &agent.image, runtime, &refusals).await?,
             None => self.enter(Stage::Clone).await,
         }
         let meter = self.open_routes(&grant, agent, &wishes, proxy)?;

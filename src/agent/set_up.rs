@@ -22,7 +22,7 @@ pub struct Config {
     #[serde(default)]
     pub secrets: BTreeMap<String, Source>,
     /// The projects that are set up, by their web address; one that ends in `/` stands for all below it. All projects when empty, which
-    /// `from_default_branch` with secrets does not allow: whoever owns a project would be given them.
+    /// secrets do not allow: whoever owns a project would be given them, because a script calls what the project holds.
     #[serde(default)]
     pub projects: Vec<String>,
     /// Time limit of the script in one project, in seconds.
@@ -66,12 +66,6 @@ impl Config {
                     "must be a path below the project's root, without . and ..",
                 ));
             }
-            (None, Some(_)) if self.projects.is_empty() && !self.secrets.is_empty() => {
-                return Err((
-                    "projects",
-                    "must name the projects whose default branch may be given the secrets",
-                ));
-            }
             (Some(_), None) | (None, Some(_)) => {}
         }
         let is_name = |name: &str| {
@@ -80,6 +74,13 @@ impl Config {
         };
         if !self.secrets.keys().all(|name| is_name(name)) {
             return Err(("secrets", "names of variables are letters, digits and _"));
+        }
+        // The operator's own script calls what the project holds: build files, hooks of package managers.
+        if self.projects.is_empty() && !self.secrets.is_empty() {
+            return Err((
+                "projects",
+                "must name the projects whose default branch may be given the secrets",
+            ));
         }
         Ok(())
     }
@@ -125,6 +126,8 @@ mod tests {
         }
         let secret = "secrets = { KEY = { env = \"X\" } }\n";
         assert_eq!(says(&format!("{secret}from_default_branch = \"x\"")), "projects");
+        // The script calls what the project holds: whoever owns one would be given the secrets.
+        assert_eq!(says(&format!("{secret}script = \"x\"")), "projects");
         for name in ["1A", "A-B", "\"\"", "\"A=B\""] {
             assert_eq!(
                 says(&format!("script = \"x\"\nsecrets = {{ {name} = {{ env = \"X\" }} }}")),
@@ -132,7 +135,8 @@ mod tests {
             );
         }
         for good in [
-            format!("{secret}script = \"x\""),
+            "script = \"x\"".to_owned(),
+            format!("{secret}script = \"x\"\nprojects = [\"https://f.example/team/\"]"),
             "from_default_branch = \".cofferdam/set-up.sh\"".to_owned(),
             format!("{secret}from_default_branch = \"x\"\nprojects = [\"https://f.example/team/\"]"),
         ] {

@@ -41,6 +41,8 @@ use tunnel::Tunnel;
 
 /// Most connections of one sandbox at a time, whatever is configured.
 pub(super) const MOST_CONNECTIONS: usize = 256;
+/// Names of one session that are looked up at a time.
+const MOST_QUESTIONS: usize = 4;
 /// How long a connection waits for a place.
 const WAIT: Duration = Duration::from_secs(20);
 /// How long a request's head may take.
@@ -63,6 +65,7 @@ pub struct Proxy {
     tell: Tell,
     metrics: Arc<Metrics>,
     places: Semaphore,
+    questions: Arc<Semaphore>,
     budgets: Budgets,
 }
 
@@ -117,6 +120,7 @@ impl Proxy {
     ) -> Self {
         Self {
             places: Semaphore::new(config.connections.min(MOST_CONNECTIONS)),
+            questions: Arc::new(Semaphore::new(MOST_QUESTIONS)),
             budgets: Budgets::new(config.upload_bytes, config.download_bytes),
             egress,
             config,

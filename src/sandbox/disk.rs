@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use tokio::sync::{Semaphore, watch};
 
 use crate::message::SandboxId;
 
+mod open;
 pub mod remove;
 pub mod tree;
 mod usage;
@@ -23,6 +24,10 @@ pub use usage::Usage;
 const RESUME_ABOVE: u64 = 5;
 /// Files and directories that the file system must still take; one that does not count them is not asked.
 const LEAST_FREE_FILES: u64 = 10_000;
+/// Looks at workspaces at a time: each costs processor time and open directories, and a slow one must not keep the others waiting.
+const LOOKS_AT_A_TIME: usize = 4;
+/// In danger nobody is chosen before all were looked at this shortly before.
+const FRESH: Duration = Duration::from_secs(4);
 /// Pushes of a session that count, in bytes.
 const LEAST_PUSHED: u64 = 64 * 1024 * 1024;
 /// How long one look at a workspace may take.
@@ -76,12 +81,18 @@ pub struct Disk {
     config: Config,
     directory: PathBuf,
     /// What workspaces on disk were last seen to hold.
-    held: Mutex<HashMap<SandboxId, u64>>,
+    held: Mutex<HashMap<SandboxId, Held>>,
     /// What their sessions pushed, where that is much.
     pushed: Mutex<HashMap<SandboxId, u64>>,
     low: watch::Sender<bool>,
-    /// One look at a time: it costs processor time and open directories.
     looking: Semaphore,
+}
+
+/// What a workspace was last seen to hold, in bytes, and when.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    bytes: u64,
+    at: Instant,
 }
 
 impl Disk {
@@ -94,7 +105,7 @@ impl Disk {
             held: Mutex::default(),
             pushed: Mutex::default(),
             low: watch::Sender::new(false),
-            looking: Semaphore::new(1),
+            looking: Semaphore::new(LOOKS_AT_A_TIME),
         }
     }
 
@@ -146,13 +157,30 @@ impl Disk {
         let _ = self.low.subscribe().wait_for(|now| *now == low).await;
     }
 
-    /// Counts a workspace, one at a time; `None` when it could not be looked at.
-    pub async fn look(&self, id: SandboxId, workspace: &Path) -> Option<Usage> {
+    /// Counts a workspace, and what the processes of its sandbox hold without a name, where the engine told the first of them; `None` when it
+    /// could not be looked at.
+    pub async fn look(&self, id: SandboxId, workspace: &Path, init: Option<u32>) -> Option<Usage> {
         let _one = self.looking.acquire().await.ok()?;
         let (workspace, most_files) = (workspace.to_owned(), self.config.workspace_files);
-        let counting = tokio::task::spawn_blocking(move || usage::count(&workspace, most_files, LONGEST_LOOK));
+        let counting = tokio::task::spawn_blocking(move || {
+            let mut usage = usage::count(&workspace, most_files, LONGEST_LOOK)?;
+            if let Some(init) = init {
+                let open = open::count(init, &workspace, Instant::now() + LONGEST_LOOK)?;
+                usage.bytes = usage.bytes.saturating_add(open.bytes);
+                usage.cut |= open.cut;
+            }
+            std::io::Result::Ok(usage)
+        });
         let usage = counting.await.ok()?.ok()?;
-        self.held().insert(id, usage.bytes);
+        // What could not be counted in time may be any amount.
+        let bytes = if usage.cut { u64::MAX } else { usage.bytes };
+        self.held().insert(
+            id,
+            Held {
+                bytes,
+                at: Instant::now(),
+            },
+        );
         Some(usage)
     }
 
@@ -162,11 +190,10 @@ impl Disk {
         self.count_pushed(id, 0);
     }
 
-    /// Whether less than this part of the mark is free and this is the largest workspace: somebody has to make room, and one at a time is
-    /// enough.
+    /// Whether less than this part of the mark is free.
     #[must_use]
-    pub fn must_go(&self, id: SandboxId, free: Free, part: u64) -> bool {
-        free.bytes < self.config.least_free_bytes / part.max(1) && largest(&self.all()) == Some(id)
+    pub fn in_danger(&self, free: Free, part: u64) -> bool {
+        free.bytes < self.config.least_free_bytes / part.max(1)
     }
 
     /// Counts what the session of this sandbox pushed. Little is not counted: where nobody holds much, ending a session makes no room.
@@ -181,15 +208,26 @@ impl Disk {
 
     /// What each takes, workspace and pushes together.
     fn all(&self) -> HashMap<SandboxId, u64> {
-        let mut all = self.held().clone();
+        let mut all: HashMap<_, _> = self.held().iter().map(|(id, held)| (*id, held.bytes)).collect();
         for (id, bytes) in self.pushed.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let sum = all.entry(*id).or_default();
+            let sum: &mut u64 = all.entry(*id).or_default();
             *sum = sum.saturating_add(*bytes);
         }
         all
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<SandboxId, u64>> {
+    /// Whether less than this part of the mark is free and this is the largest workspace: somebody has to make room, and one at a time is
+    /// enough. With `fresh` nobody is chosen by what another held some time ago.
+    #[must_use]
+    pub fn must_go(&self, id: SandboxId, free: Free, part: u64, fresh: bool) -> bool {
+        if !self.in_danger(free, part) {
+            return false;
+        }
+        let all_fresh = || self.held().values().all(|one| one.at.elapsed() < FRESH);
+        (!fresh || all_fresh()) && largest(&self.all()) == Some(id)
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<SandboxId, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -239,18 +277,28 @@ mod tests {
             "/".into(),
         );
         let (small, large) = (SandboxId::random(), SandboxId::random());
-        disk.held().extend([(small, 5), (large, 7)]);
-        assert!(!disk.must_go(large, bytes(500), 2));
-        assert!(disk.must_go(large, bytes(499), 2));
-        assert!(!disk.must_go(small, bytes(499), 2));
+        let now = |bytes| Held {
+            bytes,
+            at: Instant::now(),
+        };
+        disk.held().extend([(small, now(5)), (large, now(7))]);
+        assert!(!disk.must_go(large, bytes(500), 2, true));
+        assert!(disk.must_go(large, bytes(499), 2, true));
+        assert!(!disk.must_go(small, bytes(499), 2, true));
         disk.count_pushed(small, LEAST_PUSHED - 1);
-        assert!(disk.must_go(large, bytes(499), 2));
+        assert!(disk.must_go(large, bytes(499), 2, true));
         disk.count_pushed(small, LEAST_PUSHED);
-        assert!(disk.must_go(small, bytes(499), 2));
+        assert!(disk.must_go(small, bytes(499), 2, true));
         disk.forget(small);
-        disk.held().insert(small, 5);
-        assert!(disk.must_go(large, bytes(499), 2));
+        disk.held().insert(small, now(5));
+        assert!(disk.must_go(large, bytes(499), 2, true));
         disk.forget(large);
-        assert!(disk.must_go(small, bytes(499), 2));
+        assert!(disk.must_go(small, bytes(499), 2, true));
+        // What another held long ago chooses nobody, until it cannot wait.
+        if let Some(long_ago) = Instant::now().checked_sub(FRESH * 2) {
+            disk.held().insert(large, Held { bytes: 1, at: long_ago });
+            assert!(!disk.must_go(small, bytes(499), 2, true));
+            assert!(disk.must_go(small, bytes(249), 4, false));
+        }
     }
 }

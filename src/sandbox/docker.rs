@@ -11,7 +11,9 @@ use async_trait::async_trait;
 use bollard::Docker;
 use bollard::errors::Error;
 use bollard::models::ContainerSummary;
-use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOptionsBuilder, StartContainerOptions};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder, StartContainerOptions,
+};
 
 use self::sandbox::{DockerSandbox, remove};
 use super::left::Listed;
@@ -185,6 +187,7 @@ impl Engine for DockerEngine {
             name: name.clone(),
             timeout: self.timeout(),
             events: None,
+            init: None,
         };
         let created = within(self.timeout(), client.create_container(Some(options), body)).await;
         if let Err(error) = created {
@@ -222,6 +225,18 @@ impl Engine for DockerEngine {
             return Err(SandboxError::Start {
                 detail: sentence(&error),
             });
+        }
+        if spec.workspace_directory.is_some() {
+            // A sandbox that has ended already tells none.
+            let inspected = client.inspect_container(&name, None::<InspectContainerOptions>);
+            let state = within(self.timeout(), inspected)
+                .await
+                .ok()
+                .and_then(|answer| answer.state);
+            let pid = state
+                .and_then(|state| state.pid)
+                .and_then(|pid| u32::try_from(pid).ok());
+            sandbox.init = pid.filter(|pid| *pid > 0);
         }
         Ok(Arc::new(sandbox))
     }

@@ -24,6 +24,8 @@ const TICK: Duration = Duration::from_millis(500);
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 /// Looking may take this part of the time.
 const LOOK_PART: u32 = 20;
+/// Looks in a row that may be cut short: one may be a slow moment of the disk.
+const MOST_CUTS: u32 = 2;
 /// After that long a session that is over its limit runs nothing but what takes its work.
 const QUIETING: Duration = Duration::from_secs(3);
 /// A failure that follows this soon after something was killed for memory was caused by it.
@@ -62,6 +64,8 @@ pub(super) enum Excess {
     Bytes(u64),
     Files(u64),
     Depth,
+    /// Nobody knows: it takes too long to count.
+    Unknown,
     /// The host has no room, and this session takes most of it.
     Host,
 }
@@ -95,7 +99,14 @@ impl Guard {
         let space = watch::Sender::new(Space::Enough);
         let mut tasks = vec![tokio::spawn(hear(sandbox.memory_kills(), kills_tx, metrics, progress))];
         if let Some((path, most_bytes)) = workspace {
-            tasks.push(tokio::spawn(look(disk.clone(), id, path, most_bytes, space.clone())));
+            tasks.push(tokio::spawn(look(
+                disk.clone(),
+                id,
+                path,
+                sandbox.init(),
+                most_bytes,
+                space.clone(),
+            )));
         }
         Self {
             kills,
@@ -179,7 +190,14 @@ async fn hear(
 }
 
 /// Asks the disk often, and counts the workspace when it is time or when the disk lost so much that the workspace may be over its limit.
-async fn look(disk: Arc<Disk>, id: SandboxId, path: PathBuf, most_bytes: u64, told: watch::Sender<Space>) {
+async fn look(
+    disk: Arc<Disk>,
+    id: SandboxId,
+    path: PathBuf,
+    init: Option<u32>,
+    most_bytes: u64,
+    told: watch::Sender<Space>,
+) {
     let limits = Limits {
         bytes: most_bytes,
         files: disk.most_files(),
@@ -188,22 +206,31 @@ async fn look(disk: Arc<Disk>, id: SandboxId, path: PathBuf, most_bytes: u64, to
     let (mut due, mut free_then) = (Instant::now(), u64::MAX);
     let mut over: Option<Instant> = None;
     let mut settled = None;
+    let (mut looked, mut cuts) = (Instant::now(), 0);
     loop {
         tokio::time::sleep(TICK).await;
         let Some(free) = disk.free().await else { continue };
         let room = limits.bytes.saturating_sub(usage.bytes);
-        if Instant::now() >= due || over.is_some() || free_then.saturating_sub(free.bytes) > room / 2 {
+        let lost = free_then.saturating_sub(free.bytes) > room / 2;
+        // In danger all look, so that nobody is chosen by what others held some time ago.
+        let endangered = disk.in_danger(free, 2) && looked.elapsed() > LOOK_EVERY.0;
+        if Instant::now() >= due || over.is_some() || lost || endangered {
             let began = Instant::now();
-            if let Some(seen) = disk.look(id, &path).await {
-                usage = seen;
+            if let Some(seen) = disk.look(id, &path, init).await {
+                cuts = if seen.cut { cuts + 1 } else { 0 };
+                usage = Usage {
+                    cut: cuts >= MOST_CUTS,
+                    ..seen
+                };
             }
+            looked = Instant::now();
             free_then = free.bytes;
             due = Instant::now() + (began.elapsed() * LOOK_PART).clamp(LOOK_EVERY.0, LOOK_EVERY.1);
         }
         if over.is_some_and(|since| since.elapsed() > QUIETING) {
             settled.get_or_insert(usage.bytes);
         }
-        let host = (disk.must_go(id, free, 2), disk.must_go(id, free, 4));
+        let host = (disk.must_go(id, free, 2, true), disk.must_go(id, free, 4, false));
         let now = judge(usage, limits, settled, host);
         if now != Space::Enough {
             over.get_or_insert_with(Instant::now);
@@ -222,9 +249,9 @@ async fn look_at_pushes(disk: Arc<Disk>, id: SandboxId, projects: Vec<Arc<Stagin
         }
         disk.count_pushed(id, bytes);
         let Some(free) = disk.free().await else { continue };
-        let now = if disk.must_go(id, free, 4) {
+        let now = if disk.must_go(id, free, 4, false) {
             Space::Danger(Excess::Host)
-        } else if disk.must_go(id, free, 2) {
+        } else if disk.must_go(id, free, 2, true) {
             Space::Over(Excess::Host)
         } else {
             Space::Enough
@@ -264,6 +291,8 @@ fn judge(usage: Usage, limits: Limits, settled: Option<u64>, (host_wants, host_s
         Space::Over(Excess::Files(limits.files))
     } else if usage.too_deep {
         Space::Over(Excess::Depth)
+    } else if usage.cut {
+        Space::Over(Excess::Unknown)
     } else {
         Space::Enough
     }
@@ -282,6 +311,9 @@ impl Excess {
                 "the workspace nests directories deeper than {} levels: have the agent make no such tree",
                 crate::sandbox::disk::tree::DEEPEST
             ),
+            Self::Unknown => "the workspace holds so much that it could not be counted in time, twice in a row: ask for fewer files at a time, or let \
+                              the operator lower disk.workspace_files or give state_dir a faster disk"
+                .to_owned(),
             Self::Host => "the worker's disk is nearly full and this session took most of it, with its workspace and what it pushed: send the task again later, \
                            and let the operator free space"
                 .to_owned(),
@@ -301,6 +333,7 @@ mod tests {
             bytes,
             files,
             too_deep: false,
+            cut: false,
         }
     }
 
@@ -316,6 +349,11 @@ mod tests {
             ..usage(0, 0)
         };
         assert_eq!(judge(deep, LIMITS, None, QUIET), Space::Over(Excess::Depth));
+        let cut = Usage {
+            cut: true,
+            ..usage(0, 0)
+        };
+        assert_eq!(judge(cut, LIMITS, None, QUIET), Space::Over(Excess::Unknown));
         assert_eq!(
             judge(usage(0, 0), LIMITS, None, (true, false)),
             Space::Over(Excess::Host)

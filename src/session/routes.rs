@@ -9,7 +9,7 @@ use crate::agent;
 use crate::gateway::egress::{Proxy, Refusals};
 use crate::gateway::git::{self, GitRoutes};
 use crate::gateway::model::{self, Meter};
-use crate::grant::Grant;
+use crate::grant::{Egress, Grant};
 use crate::message::{EventBody, Reason};
 use crate::tools::{self, Wishes};
 
@@ -19,8 +19,18 @@ const MOST_REFUSALS: u32 = 200;
 impl Session<'_> {
     /// The proxy of the way out, for a sandbox of this session: the grant decides, and refusals are counted into `refusals`.
     pub(super) fn egress(&self, grant: &Grant, refusals: &Refusals) -> Arc<Proxy> {
+        self.proxy(grant.egress.clone(), refusals)
+    }
+
+    /// The same for the sandbox of a set-up: the operator's own level, whatever the task asks for. Secrets are in reach there.
+    pub(super) fn set_up_egress(&self, refusals: &Refusals) -> Arc<Proxy> {
+        // The configuration was checked: its default is never above its most.
+        self.proxy(self.rooms.egress.grant(None).unwrap_or_default(), refusals)
+    }
+
+    fn proxy(&self, egress: Egress, refusals: &Refusals) -> Arc<Proxy> {
         Arc::new(Proxy::new(
-            grant.egress.clone(),
+            egress,
             self.rooms.egress.clone(),
             self.rooms.resolver.clone(),
             refusals.clone(),
@@ -63,7 +73,7 @@ impl Session<'_> {
         Ok(meter)
     }
 
-    /// What the sandbox of a set-up reaches: git to clone from and the session's way out; no tools, no model.
+    /// What the sandbox of a set-up reaches: git to clone from and the operator's way out; no tools, no model.
     pub(super) fn open_set_up_routes(&self, proxy: Arc<Proxy>) -> Result<(), Failure> {
         let first = self.first()?;
         first.serve(git::router(self.git_routes()), proxy)

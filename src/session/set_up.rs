@@ -16,7 +16,7 @@ use super::stage::no_trailers;
 use super::{Session, stoppable, workspace};
 use crate::agent::set_up;
 use crate::gateway::Inside;
-use crate::gateway::egress::Proxy;
+use crate::gateway::egress::Refusals;
 use crate::grant::Grant;
 use crate::message::event::Stage;
 use crate::message::{AgentName, EventBody, Reason};
@@ -67,9 +67,9 @@ impl<'a> Session<'a> {
         grant: &Arc<Grant>,
         image: &str,
         runtime: Option<&str>,
-        proxy: &Arc<Proxy>,
+        refusals: &Refusals,
     ) -> Result<(), Failure> {
-        self.open_set_up_routes(proxy.clone())?;
+        self.open_set_up_routes(self.set_up_egress(refusals))?;
         self.enter(Stage::Clone).await;
         let inside = self.first()?.inside()?;
         let all = self.open.work();

@@ -276,3 +276,49 @@ cd /workspace/greeter && echo b > a.txt && git add a.txt && git commit -qm 'Add 
     assert_eq!(metric("cofferdam_egress_refused_total{rule=\"level\"}"), Some(0));
     world.assert_clean();
 }
+
+/// The way out is the sandbox's: neither a set-up nor a child that an agent starts (an MCP server, say) has another one, and the set-up's is the
+/// operator's, whatever the task asks for.
+#[test]
+fn set_up_and_children_have_no_other_way_out_and_the_set_up_has_the_operators() {
+    let world = World::new();
+    let plain = host(&world.forge);
+    // Started as a server over its standard streams, in a session of its own, with an environment of its own.
+    let child = format!(
+        r#"
+cat >/tmp/child.sh <<'END'
+{TOOLS}
+read line
+get "$line-listed" {plain}/gitlab/api/v4/version
+get "$line-other" other.example/
+if timeout 5 bash -c 'exec 3<>/dev/tcp/{direct}' 2>/dev/null; then echo "<$line-direct open>"; else echo "<$line-direct shut>"; fi
+END
+echo child | setsid env -i PATH="$PATH" bash /tmp/child.sh
+"#,
+        direct = plain.replace("localhost:", "127.0.0.1/")
+    );
+    let set_up = format!(
+        "[agents.script.set_up]\nscript = '''\ncat >/tmp/ask.sh <<\"END\"\n{TOOLS}\nget listed {plain}/gitlab/api/v4/version\nEND\n\
+         bash /tmp/ask.sh >/workspace/set-up.txt\n'''\n"
+    );
+    let script = format!("{child}\nsed 's/^</<set-up /' /workspace/set-up.txt\n");
+    let operator = config("most = \"custom\"\nallow_private = [\"127.0.0.0/8\"]", &script);
+    let operator = operator.replace("[egress]", &format!("{set_up}[egress]"));
+    let egress = json!({"level": "custom", "allow": [{"host": "localhost", "ports": [port(&world.forge)]}]});
+    let ran = world.exec_with(&operator, &task(&world, egress));
+    assert_said(
+        &ran,
+        &[
+            "<child-other 403 host>",
+            "<child-direct shut>",
+            "<set-up listed 403 level>",
+        ],
+    );
+    let said = ran.said();
+    let listed = said.lines().find(|line| line.starts_with("<child-listed"));
+    assert!(
+        listed.is_some_and(|line| line.len() == "<child-listed 200>".len() && !line.contains("403")),
+        "{said}"
+    );
+    world.assert_clean();
+}

@@ -71,6 +71,48 @@ fn a_workspace_on_disk_over_its_limit_ends_its_session_and_the_next_one_works() 
     assert_eq!(ran.reason(), "published", "{} {}", ran.outcome(), ran.stderr);
 }
 
+/// Fills a file that has no name any more, and holds it.
+const UNSEEN: &str = "!shell exec 3>gone; rm gone; head -c 170000000 /dev/urandom >&3; sleep 600";
+
+#[test]
+fn a_file_that_is_open_without_a_name_counts_as_what_it_takes() {
+    let world = World::new();
+    let limits = [ON_DISK, ("SANDBOX__WORKSPACE_BYTES", "67108864")];
+    let mut task = world.lab_task(&format!("!write a.txt b\n!commit . One\n{UNSEEN}"));
+    task["limits"] = json!({"turn_s": 40});
+    let ran = exec(&world, "", &limits, &task);
+    assert_disk_full(&world, &ran, "sandbox.workspace_bytes");
+}
+
+#[test]
+fn in_danger_the_session_that_fills_the_disk_goes_and_not_the_one_that_is_seen_to() {
+    let world = World::new();
+    let _disk = SmallDisk::mount(&world, "256m");
+    let prefix = format!("t{}", uuid::Uuid::new_v4().simple());
+    // A set-up puts the workspace on disk.
+    let config = "set_up = { script = 'true' }\n[disk]\nleast_free_bytes = 167772160\n";
+    let daemon = Daemon::begin(&world, &crate::kit::broker(), &prefix, config);
+    until(Duration::from_secs(30), "readiness", || {
+        (daemon.status("/readyz") == 200).then_some(())
+    });
+    let innocent = world.lab_task(
+        "!shell head -c 40000000 /dev/urandom >/workspace/seen\n!write a.txt b\n!commit . One\n!sleep 30000\n!say done",
+    );
+    let (_one, seen) = daemon.submit_aside(&world, &innocent);
+    wait_for(&seen, "turn_started");
+    let mut hostile = world.lab_task(&format!("!write b.txt b\n!commit . Two\n{UNSEEN}"));
+    hostile["limits"] = json!({"turn_s": 60});
+    let (_two, unseen) = daemon.submit_aside(&world, &hostile);
+    let ended = outcome(&unseen);
+    assert_eq!(ended["reason"], "disk_full", "{ended} {}", daemon.log());
+    assert!(
+        ended["message"].as_str().unwrap().contains("took most of it"),
+        "{ended}"
+    );
+    let published = outcome(&seen);
+    assert_eq!(published["reason"], "published", "{published} {}", daemon.log());
+}
+
 #[test]
 fn too_many_files_and_too_deep_trees_end_their_session_and_are_removed() {
     let world = World::new();

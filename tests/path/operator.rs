@@ -208,7 +208,7 @@ fn files_with_secrets_that_others_may_read_are_told_of() {
         .unwrap();
     }
     let config = world.config(&format!(
-        "set_up = {{ script = \"true\", secrets = {{ NPM = {{ file = \"{0}/npm\" }} }} }}\n[queue]\nurl_file = \"{0}/url\"\n\
+        "set_up = {{ script = \"true\", secrets = {{ NPM = {{ file = \"{0}/npm\" }} }}, projects = [\"http://f.example/\"] }}\n[queue]\nurl_file = \"{0}/url\"\n\
          [credentials]\ndirectory = \"{0}/tokens\"\n[models.m]\nurl = \"http://127.0.0.1:9\"\nkey_file = \"{0}/key\"\n",
         place.display()
     ));

@@ -8,8 +8,13 @@ use crate::harness::{LAB, Process, Ran, World, until};
 const SECRET: &str = "npm_0123456789abcdefSECRET+/x";
 
 fn command(world: &World, set_up: &str, task: &serde_json::Value) -> Command {
+    let projects = if set_up.contains("projects = ") {
+        String::new()
+    } else {
+        format!("projects = [\"{}/gitlab/\"]\n", world.forge)
+    };
     let config = world.config(&format!(
-        "[agents.scripted.set_up]\nsecrets = {{ NPM_TOKEN = {{ env = \"TEST_SET_UP_SECRET\" }} }}\n{set_up}"
+        "[agents.scripted.set_up]\nsecrets = {{ NPM_TOKEN = {{ env = \"TEST_SET_UP_SECRET\" }} }}\n{projects}{set_up}"
     ));
     let mut command = world.command(&config);
     command.args(["exec", "--json"]).arg(world.write_task(task));
@@ -252,7 +257,11 @@ fn a_mistake_in_a_set_up_is_told_at_the_start_by_its_key() {
             "script = 'x'\nfrom_default_branch = 'y'",
             "agents.scripted.set_up.script",
         ),
-        ("from_default_branch = 'y'", "agents.scripted.set_up.projects"),
+        (
+            "projects = []\nfrom_default_branch = 'y'",
+            "agents.scripted.set_up.projects",
+        ),
+        ("projects = []\nscript = 'x'", "agents.scripted.set_up.projects"),
         ("script = 'x'\ntimeout_s = 0", "agents.scripted.set_up.timeout_s"),
     ] {
         let ran = exec(&world, set_up, &world.lab_task("!say hello"));

@@ -98,7 +98,7 @@ impl Proxy {
                 message,
             }))
         };
-        let found = self.resolver.resolve(&allowed.host).await.unwrap_or_else(|error| {
+        let found = self.ask(&allowed.host).await.unwrap_or_else(|error| {
             tracing::debug!(host = %allowed.host, %error, "a host was not resolved");
             Vec::new()
         });
@@ -117,6 +117,24 @@ impl Proxy {
             return no(Rule::Address, not_public(kind));
         }
         Ok(kept)
+    }
+
+    /// Asks the worker's resolver, a few questions of one session at a time: a question goes on and keeps its place when nobody waits for it any
+    /// more, so that a session that asks for slow names starves itself.
+    async fn ask(&self, host: &HostName) -> std::io::Result<Vec<IpAddr>> {
+        let place = self
+            .questions
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(std::io::Error::other)?;
+        let (resolver, host) = (self.resolver.clone(), host.clone());
+        let asked = tokio::spawn(async move {
+            let found = resolver.resolve(&host).await;
+            drop(place);
+            found
+        });
+        asked.await.map_err(std::io::Error::other)?
     }
 
     /// Whoever dials an address of their own machine comes from the same address: a public address of the worker's is not the world.

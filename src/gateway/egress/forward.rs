@@ -17,8 +17,9 @@ use super::budget::{Budget, Direction};
 use super::{Body, No, Proxy};
 use crate::grant::egress::{Allowed, Refusal, Rule, Way};
 
-/// What belongs to one connection, and what says who asks and through whom: not sent on, in neither direction.
-const NOT_PASSED: [HeaderName; 14] = [
+/// What belongs to one connection, what says who asks and through whom, and what says another method than the one that was allowed: not sent
+/// on, in neither direction.
+const NOT_PASSED: [HeaderName; 17] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -33,6 +34,9 @@ const NOT_PASSED: [HeaderName; 14] = [
     header::VIA,
     HeaderName::from_static("x-real-ip"),
     HeaderName::from_static("http2-settings"),
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-method-override"),
 ];
 
 impl Proxy {
@@ -86,6 +90,14 @@ impl Proxy {
         clean(&mut parts.headers);
         parts.headers.insert(header::HOST, host_header(&allowed)?);
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        // A secret fits a path or a header as well as a body.
+        let head = parts.method.as_str().len() + path.len() + head_size(&parts.headers);
+        if !budget.take(Direction::Up, head) {
+            return no(
+                Rule::UploadLimit,
+                super::over(Direction::Up, &allowed.host, &self.config),
+            );
+        }
         parts.uri = path
             .parse::<Uri>()
             .map_err(|_| No::failed("the path of the request is unreadable".to_owned()))?;
@@ -138,6 +150,12 @@ impl Proxy {
         }
         let (mut parts, body) = answer.into_parts();
         clean(&mut parts.headers);
+        if !budget.take(Direction::Down, head_size(&parts.headers)) {
+            return no(
+                Rule::DownloadLimit,
+                super::over(Direction::Down, &allowed.host, &self.config),
+            );
+        }
         parts.extensions.clear();
         parts.version = Version::HTTP_11;
         let metered = self
@@ -190,6 +208,12 @@ impl Proxy {
             }
         })
     }
+}
+
+/// Bytes of a head as it is written, without what its first line says.
+fn head_size(headers: &HeaderMap) -> usize {
+    let each = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+    headers.iter().map(each).sum::<usize>() + 16
 }
 
 /// Drops what must not go on, with what the head itself says belongs to one connection.

@@ -391,7 +391,7 @@ async fn a_tunnel_without_tls_for_its_host_is_closed() {
 #[tokio::test]
 async fn bytes_are_capped_both_ways() {
     let (port, got) = server(FINE).await;
-    let config = "allow_private = [\"127.0.0.0/8\"]\nupload_bytes = 100000\ndownload_bytes = 6";
+    let config = "allow_private = [\"127.0.0.0/8\"]\nupload_bytes = 100000\ndownload_bytes = 100";
     let scene = Scene::with(EgressLevel::Custom, &any(port), &[&["127.0.0.1"]], config);
     let head = format!("http://a.example:{port}/ HTTP/1.1\r\n");
     // A length that cannot fit is refused before anything is sent.
@@ -463,4 +463,83 @@ async fn connections_are_bounded_and_idle_ones_closed() {
     assert!(began.elapsed() >= Duration::from_millis(900) && began.elapsed() < Duration::from_secs(10));
     // Its place is free again.
     assert_eq!(scene.rule(b"CONNECT 127.0.0.1:1 HTTP/1.1\r\n\r\n").await, "ip_address");
+}
+
+/// Counts the questions that wait for an answer, which never comes.
+#[derive(Default)]
+struct Silent(std::sync::atomic::AtomicUsize);
+
+#[async_trait]
+impl Resolve for Silent {
+    async fn resolve(&self, _host: &HostName) -> std::io::Result<Vec<IpAddr>> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn one_session_does_not_take_all_places_of_the_workers_resolver() {
+    let scene = Scene::new(EgressLevel::Open, "[]", &[&["127.0.0.1"]]);
+    let silent = Arc::new(Silent::default());
+    let proxy = Arc::new(Proxy::new(
+        Egress::new(EgressLevel::Open, Vec::new()),
+        Arc::new(toml::from_str("connect_timeout_s = 1").unwrap()),
+        silent.clone(),
+        Refusals::default(),
+        scene.metrics.clone(),
+        Box::new(|_| Box::pin(async {})),
+    ));
+    let mut open = Vec::new();
+    for n in 0..40 {
+        let (mut near, far) = tokio::io::duplex(4096);
+        tokio::spawn(proxy.clone().serve(far));
+        near.write_all(format!("CONNECT h{n}.example:443 HTTP/1.1\r\nconnection: close\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        open.push(near);
+    }
+    // Nobody waits for the answers any more: the questions still take their places.
+    for mut one in open {
+        let mut all = Vec::new();
+        one.read_to_end(&mut all).await.unwrap();
+        assert!(String::from_utf8_lossy(&all).starts_with("HTTP/1.1 502"));
+    }
+    let asked = silent.0.load(std::sync::atomic::Ordering::SeqCst);
+    assert!((1..=4).contains(&asked), "{asked} of the worker's 16 places");
+}
+
+#[tokio::test]
+async fn heads_over_plain_http_are_taken_from_the_budget() {
+    let (port, got) = server(FINE).await;
+    let config = "allow_private = [\"127.0.0.0/8\"]\nupload_bytes = 9000\ndownload_bytes = 250";
+    let scene = Scene::with(EgressLevel::Custom, &any(port), &[&["127.0.0.1"]], config);
+    let get = |path: &str, more: &str| format!("GET http://a.example:{port}/{path} HTTP/1.1\r\n{more}\r\n");
+    let secret = "s".repeat(4000);
+    assert_eq!(scene.rule(get(&secret, "").as_bytes()).await, "HTTP/1.1 200 OK");
+    assert_eq!(
+        scene.rule(get("", &format!("x-a: {secret}\r\n")).as_bytes()).await,
+        "HTTP/1.1 200 OK"
+    );
+    assert_eq!(scene.rule(get(&secret, "").as_bytes()).await, "upload_limit");
+    assert_eq!(got.lock().unwrap().iter().filter(|one| !one.is_empty()).count(), 2);
+    let down = Scene::with(EgressLevel::Custom, &any(port), &[&["127.0.0.1"]], config);
+    let mut rules = Vec::new();
+    for _ in 0..9 {
+        rules.push(down.rule(get("", "").as_bytes()).await);
+    }
+    assert_eq!(rules[0], "HTTP/1.1 200 OK");
+    assert_eq!(rules[8], "download_limit");
+}
+
+#[tokio::test]
+async fn a_header_does_not_say_another_method_than_the_one_that_was_allowed() {
+    let (port, got) = server(FINE).await;
+    let rules = format!(r#"[{{"host":".example","ports":[{port}],"methods":["GET"]}}]"#);
+    let scene = Scene::new(EgressLevel::Custom, &rules, &[&["127.0.0.1"]]);
+    let request = format!(
+        "GET http://a.example:{port}/ HTTP/1.1\r\nX-HTTP-Method-Override: DELETE\r\nX-HTTP-Method: PUT\r\nX-Method-Override: POST\r\nx-kept: 1\r\n\r\n"
+    );
+    assert_eq!(scene.rule(request.as_bytes()).await, "HTTP/1.1 200 OK");
+    let sent = got.lock().unwrap().join("").to_lowercase();
+    assert!(sent.contains("x-kept") && !sent.contains("method"), "{sent}");
 }

@@ -1,13 +1,38 @@
 //! What a request to a model may ask for: a listed model, tools that run in the sandbox, contents that are in the request itself. Pure.
 //!
 //! A tool that runs at the provider, or an address that the provider fetches, would reach what the sandbox cannot. The whole body is walked
-//! without keeping it, so that a key said twice is seen twice. Keys are compared without case and underscores: servers differ in that.
+//! without keeping it, so that a key said twice is seen twice. Keys are compared without case and underscores: servers differ in that. What names
+//! something to fetch is looked for by its key at any depth; only what a tool of the sandbox is given may say anything.
 
 use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::api::Api;
+
+mod places;
+
+use places::{ANYWHERE, CHAT_TOOLS, CONTENTS_TOOLS, FREE, MESSAGES_TOOLS, RESPONSES_TOOLS, TESTS, Test};
+
+/// What an answer may have at most where the request does not say, in tokens.
+const USUAL_OUTPUT: u64 = 16 * 1024;
+/// Most answers to one request.
+const MOST_ANSWERS: u64 = 128;
+
+/// What is asked for, as far as it costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Asked {
+    limit: Option<u64>,
+    answers: u64,
+}
+
+impl Asked {
+    /// How many tokens the model may write for it: its own limit, else a guess.
+    pub(super) fn output(self) -> u64 {
+        let answers = self.answers.clamp(1, MOST_ANSWERS);
+        self.limit.unwrap_or(USUAL_OUTPUT).saturating_mul(answers)
+    }
+}
 
 /// What is asked of a request.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +79,7 @@ impl fmt::Display for Refused {
             ),
             Self::Remote(place) => write!(
                 formatter,
-                "{place} names something for the provider to fetch: put the content itself into the request \
+                "{place} names something that the provider is to fetch or has stored: put the content itself into the request \
                  (the operator's key is models.NAME.deny_server_tools)"
             ),
             Self::Background => {
@@ -68,14 +93,17 @@ impl fmt::Display for Refused {
 ///
 /// # Errors
 /// The first thing that it may not ask.
-pub(super) fn check(body: &[u8], rules: Rules<'_>) -> Result<(), Refused> {
+pub(super) fn check(body: &[u8], rules: Rules<'_>) -> Result<Asked, Refused> {
     if let Some(name) = rules.in_path {
         check_model(name, rules)?;
     }
     let mut walk = Walk {
         rules,
         path: Vec::new(),
+        plain: Vec::new(),
+        free: 0,
         model_named: rules.in_path.is_some(),
+        asked: Asked::default(),
         found: None,
     };
     let mut reader = serde_json::Deserializer::from_slice(body);
@@ -84,190 +112,145 @@ pub(super) fn check(body: &[u8], rules: Rules<'_>) -> Result<(), Refused> {
         (Some(refused), _) => Err(refused),
         (None, Err(_)) => Err(Refused::NotJson),
         (None, Ok(())) if !rules.models.is_empty() && !walk.model_named => Err(Refused::Model(String::new())),
-        (None, Ok(())) => Ok(()),
+        (None, Ok(())) => Ok(walk.asked),
     }
 }
 
 fn check_model(name: &str, rules: Rules<'_>) -> Result<(), Refused> {
-    if rules.models.is_empty() || rules.models.iter().any(|open| open == name) {
+    if rules.models.iter().any(|open| open == name) {
         Ok(())
-    } else {
+    } else if !rules.models.is_empty() {
         Err(Refused::Model(shown(name)))
+    } else if rules.walls && searches(name) {
+        Err(Refused::Tool(format!(
+            "the model {}, which searches the web by itself,",
+            shown(name)
+        )))
+    } else {
+        Ok(())
     }
 }
 
-/// What is tested at a place.
-#[derive(Debug, Clone, Copy)]
-enum Test {
-    /// A text that is one of these, or begins with one that ends in `_`.
-    ToolType(&'static [&'static str]),
-    /// Nothing may be here.
-    NoTool,
-    /// Nothing may be here.
-    NoStored,
-    /// A text with the content itself, not an address.
-    Inline,
-    /// A text that is none of these.
-    NotSource(&'static [&'static str]),
-    /// Not `true`.
-    NotBackground,
+/// Whether a model's name says that it reaches out on its own. Others do so under names that say nothing: a list of models is what keeps them out.
+fn searches(name: &str) -> bool {
+    let name = name.to_lowercase();
+    name.ends_with(":online")
+        || ["search-preview", "search-api", "deep-research"]
+            .iter()
+            .any(|part| name.contains(part))
 }
-
-/// Tools that the client runs, by their type.
-const CHAT_TOOLS: &[&str] = &["function", "custom"];
-const RESPONSES_TOOLS: &[&str] = &["function", "custom", "local_shell", "apply_patch"];
-const MESSAGES_TOOLS: &[&str] = &["custom", "bash_", "text_editor_", "memory_", "tool_search_tool_"];
-
-/// Places in a request, and what is tested there. `*` stands for an element of a list.
-const TESTS: &[(Api, &[&str], Test)] = &[
-    (Api::Chat, &["tools", "*", "type"], Test::ToolType(CHAT_TOOLS)),
-    (Api::Chat, &["websearchoptions"], Test::NoTool),
-    (Api::Chat, &["plugins"], Test::NoTool),
-    (Api::Chat, &["messages", "*", "content", "*", "imageurl"], Test::Inline),
-    (
-        Api::Chat,
-        &["messages", "*", "content", "*", "imageurl", "url"],
-        Test::Inline,
-    ),
-    (
-        Api::Chat,
-        &["messages", "*", "content", "*", "videourl", "url"],
-        Test::Inline,
-    ),
-    (
-        Api::Chat,
-        &["messages", "*", "content", "*", "audiourl", "url"],
-        Test::Inline,
-    ),
-    (
-        Api::Chat,
-        &["messages", "*", "content", "*", "file", "filedata"],
-        Test::Inline,
-    ),
-    (
-        Api::Chat,
-        &["messages", "*", "content", "*", "file", "fileid"],
-        Test::NoStored,
-    ),
-    (Api::Responses, &["tools", "*", "type"], Test::ToolType(RESPONSES_TOOLS)),
-    (Api::Responses, &["prompt"], Test::NoTool),
-    (Api::Responses, &["background"], Test::NotBackground),
-    (
-        Api::Responses,
-        &["input", "*", "content", "*", "imageurl"],
-        Test::Inline,
-    ),
-    (
-        Api::Responses,
-        &["input", "*", "content", "*", "imageurl", "url"],
-        Test::Inline,
-    ),
-    (
-        Api::Responses,
-        &["input", "*", "content", "*", "fileurl"],
-        Test::NoStored,
-    ),
-    (
-        Api::Responses,
-        &["input", "*", "content", "*", "fileid"],
-        Test::NoStored,
-    ),
-    (Api::Responses, &["input", "*", "output", "*", "imageurl"], Test::Inline),
-    (
-        Api::Responses,
-        &["input", "*", "output", "*", "fileurl"],
-        Test::NoStored,
-    ),
-    (Api::Responses, &["input", "*", "output", "*", "fileid"], Test::NoStored),
-    (Api::Responses, &["input", "*", "output", "imageurl"], Test::Inline),
-    (Api::Responses, &["input", "*", "output", "fileid"], Test::NoStored),
-    (Api::Messages, &["tools", "*", "type"], Test::ToolType(MESSAGES_TOOLS)),
-    (Api::Messages, &["mcpservers"], Test::NoTool),
-    (Api::Messages, &["container"], Test::NoTool),
-    (
-        Api::Messages,
-        &["messages", "*", "content", "*", "source", "type"],
-        Test::NotSource(&["url", "file"]),
-    ),
-    (
-        Api::Messages,
-        &["messages", "*", "content", "*", "content", "*", "source", "type"],
-        Test::NotSource(&["url", "file"]),
-    ),
-    (
-        Api::Messages,
-        &[
-            "messages", "*", "content", "*", "source", "content", "*", "source", "type",
-        ],
-        Test::NotSource(&["url", "file"]),
-    ),
-    (Api::Contents, &["tools", "*", "?"], Test::NoTool),
-    (Api::Contents, &["tools", "?"], Test::NoTool),
-    (Api::Contents, &["cachedcontent"], Test::NoStored),
-    (
-        Api::Contents,
-        &["contents", "*", "parts", "*", "filedata"],
-        Test::NoStored,
-    ),
-    (Api::Contents, &["contents", "*", "parts", "filedata"], Test::NoStored),
-    (Api::Contents, &["contents", "parts", "*", "filedata"], Test::NoStored),
-    (Api::Contents, &["contents", "parts", "filedata"], Test::NoStored),
-    (
-        Api::Contents,
-        &[
-            "contents",
-            "*",
-            "parts",
-            "*",
-            "functionresponse",
-            "parts",
-            "*",
-            "filedata",
-        ],
-        Test::NoStored,
-    ),
-    (
-        Api::Contents,
-        &["systeminstruction", "parts", "*", "filedata"],
-        Test::NoStored,
-    ),
-];
-/// The only thing below `tools` of the Contents API that the client runs.
-const CONTENTS_TOOLS: &str = "functiondeclarations";
-/// Longest of those places.
-const DEEPEST: usize = 9;
 
 /// What stands at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen<'a> {
     Text(&'a str),
     True,
-    /// A number, or `false`, or the beginning of an object or of a list's element.
+    /// A number that is not below zero.
+    Number(u64),
+    /// Another number, or `false`, or the beginning of an object or of a list's element.
     Something,
 }
 
 struct Walk<'r> {
     rules: Rules<'r>,
     path: Vec<String>,
+    /// Whether each of the path's keys is spelled as its API spells it: another spelling may be one that the provider does not know.
+    plain: Vec<bool>,
+    /// Above zero in what a tool of the sandbox is given.
+    free: usize,
     model_named: bool,
+    asked: Asked,
     found: Option<Refused>,
 }
 
 impl Walk<'_> {
     /// Looks at what stands at the current place; says whether to go on.
     fn look(&mut self, seen: Seen<'_>) -> bool {
-        if self.path.len() > DEEPEST {
+        if self.free > 0 {
             return true;
+        }
+        if let Seen::Number(number) = seen {
+            self.count(number);
         }
         let refused = self.model(seen).err().or_else(|| {
             let mut tests = TESTS.iter().filter(|(api, place, _)| {
                 // Words that only one API has are not read into a path that only the operator knows.
                 (*api == self.rules.api || (self.rules.api == Api::Other && !place.contains(&"?"))) && self.is_at(place)
             });
-            tests.find_map(|(_, _, test)| self.fails(*test, seen))
+            tests
+                .find_map(|(_, _, test)| self.fails(*test, seen))
+                .or_else(|| self.anywhere(seen))
         });
         self.found = refused;
         self.found.is_none()
+    }
+
+    /// What holds at any depth, by the key alone.
+    fn anywhere(&self, seen: Seen<'_>) -> Option<Refused> {
+        let mut keys = self.path.iter().rev().filter(|key| *key != "*");
+        let (key, above) = (keys.next()?, keys.next().map_or("", String::as_str));
+        let by_name = ANYWHERE
+            .iter()
+            .find(|(api, names, _)| {
+                api.is_none_or(|api| api == self.rules.api)
+                    && names.iter().all(|(place, name)| match place {
+                        places::Key::Last => key == name,
+                        places::Key::Above => above == *name,
+                        places::Key::Ends => key.ends_with(name),
+                    })
+            })
+            .and_then(|(_, _, test)| self.fails(*test, seen));
+        by_name.or_else(|| {
+            let typed = key == "type" && above == "tools" && self.path.len() > 3;
+            let known = match self.rules.api {
+                Api::Chat | Api::Other => CHAT_TOOLS,
+                Api::Responses => RESPONSES_TOOLS,
+                Api::Messages => MESSAGES_TOOLS,
+                Api::Contents => &[],
+            };
+            typed.then(|| self.fails(Test::ToolType(known), seen)).flatten()
+        })
+    }
+
+    /// Takes what limits the answer. Of several limits the largest counts, and none in a spelling that the provider may not know.
+    fn count(&mut self, number: u64) {
+        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
+        let known: &[&[&str]] = match self.rules.api {
+            Api::Chat => &[&["maxtokens"], &["maxcompletiontokens"]],
+            Api::Responses => &[&["maxoutputtokens"]],
+            Api::Messages => &[&["maxtokens"]],
+            Api::Contents => &[&["generationconfig", "maxoutputtokens"]],
+            Api::Other => &[],
+        };
+        if known.contains(&path.as_slice()) && self.plain.iter().all(|plain| *plain) {
+            self.asked.limit = self.asked.limit.max(Some(number));
+        }
+        if matches!(
+            path.as_slice(),
+            ["n" | "bestof"] | ["generationconfig", "candidatecount"]
+        ) {
+            self.asked.answers = self.asked.answers.max(number);
+        }
+    }
+
+    /// Goes one key down; `up` comes back.
+    fn down(&mut self, key: Key) {
+        self.path.push(key.folded);
+        self.plain.push(key.plain);
+        let api = self.rules.api;
+        let is_free = || {
+            FREE.iter()
+                .any(|(of, place)| (*of == api || api == Api::Other) && self.is_at(place))
+        };
+        if self.free > 0 || is_free() {
+            self.free += 1;
+        }
+    }
+
+    fn up(&mut self) {
+        self.free = self.free.saturating_sub(1);
+        self.path.pop();
+        self.plain.pop();
     }
 
     fn model(&mut self, seen: Seen<'_>) -> Result<(), Refused> {
@@ -295,7 +278,7 @@ impl Walk<'_> {
     fn fails(&self, test: Test, seen: Seen<'_>) -> Option<Refused> {
         // A path's own words, as they were written in neither case.
         let place = || shown(&self.path.join(".").replace(".*", "[]"));
-        if let Test::NotBackground = test {
+        if matches!(test, Test::NotBackground) {
             return (seen == Seen::True).then_some(Refused::Background);
         }
         if !self.rules.walls {
@@ -316,26 +299,64 @@ impl Walk<'_> {
                 .any(|one| name.eq_ignore_ascii_case(one))
                 .then(|| Refused::Remote(format!("a source of type {}", shown(name)))),
             (Test::Inline, Seen::Text(text)) => is_address(text).then(|| Refused::Remote(place())),
+            (Test::NotReference, Seen::Text(kind)) => kind
+                .eq_ignore_ascii_case("item_reference")
+                .then(|| Refused::Remote("a reference to a stored item".to_owned())),
+            (Test::NotOn, Seen::True) => Some(Refused::Tool(place())),
             (Test::NoTool, _) => Some(Refused::Tool(place())),
             (Test::NoStored, _) => Some(Refused::Remote(place())),
-            (Test::ToolType(_) | Test::NotSource(_) | Test::Inline | Test::NotBackground, _) => None,
+            (
+                Test::ToolType(_)
+                | Test::NotSource(_)
+                | Test::NotReference
+                | Test::Inline
+                | Test::NotBackground
+                | Test::NotOn,
+                _,
+            ) => None,
         }
     }
 }
 
-/// Whether a text is an address rather than content: `data:` holds the content, base64 alone has no colon.
+/// Whether a text is an address rather than content: `data:` holds the content, base64 alone has no colon. Parsers of addresses take away what
+/// stands before one and cannot be seen.
 fn is_address(text: &str) -> bool {
-    let text = text.trim_start();
+    let unseen = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{feff}');
+    let text = text.trim_start_matches(unseen);
     let is_data = text.get(..5).is_some_and(|begin| begin.eq_ignore_ascii_case("data:"));
-    !is_data && (text.starts_with("//") || text.chars().take(64).any(|c| c == ':'))
+    let mut first = text.chars().filter(|c| !unseen(*c)).take(2);
+    let is_slash = |c: Option<char>| matches!(c, Some('/' | '\\'));
+    !is_data && (is_slash(first.next()) && is_slash(first.next()) || text.contains(':'))
 }
 
 fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(100).collect()
 }
 
-/// A key without case and underscores.
-struct Key(String);
+/// A key without case and underscores, and whether it is written as the APIs write those that limit an answer.
+struct Key {
+    folded: String,
+    plain: bool,
+}
+
+/// Those spellings.
+const PLAIN: [&str; 6] = [
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "maxOutputTokens",
+    "generationConfig",
+    "generation_config",
+];
+
+impl Key {
+    fn element() -> Self {
+        Self {
+            folded: "*".to_owned(),
+            plain: false,
+        }
+    }
+}
 
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -348,8 +369,14 @@ impl<'de> Deserialize<'de> for Key {
             }
 
             fn visit_str<E>(self, key: &str) -> Result<Key, E> {
-                let kept = key.chars().filter(|c| *c != '_').map(|c| c.to_ascii_lowercase());
-                Ok(Key(kept.take(100).collect()))
+                // Up and down again: the long s and the sign of Kelvin are letters then, as they are for some servers. The dot is what is left
+                // of a capital I that has one.
+                let letters = key.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase);
+                let kept = letters.filter(|c| !matches!(c, '_' | '-' | '\u{307}'));
+                Ok(Key {
+                    folded: kept.take(100).collect(),
+                    plain: PLAIN.contains(&key),
+                })
             }
         }
         deserializer.deserialize_str(Reading)
@@ -392,8 +419,8 @@ impl<'de> Visitor<'de> for &mut Walk<'_> {
         }
     }
 
-    fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<(), E> {
-        if self.look(Seen::Something) {
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<(), E> {
+        if self.look(Seen::Number(number)) {
             Ok(())
         } else {
             Err(stop())
@@ -420,10 +447,10 @@ impl<'de> Visitor<'de> for &mut Walk<'_> {
         if !self.look(Seen::Something) {
             return Err(stop());
         }
-        while let Some(Key(key)) = map.next_key()? {
-            self.path.push(key);
+        while let Some(key) = map.next_key()? {
+            self.down(key);
             map.next_value_seed(&mut *self)?;
-            self.path.pop();
+            self.up();
         }
         Ok(())
     }
@@ -432,9 +459,9 @@ impl<'de> Visitor<'de> for &mut Walk<'_> {
         // A list without elements asks for nothing; the first element is looked at in the list's place, too.
         let mut first = true;
         loop {
-            self.path.push("*".to_owned());
+            self.down(Key::element());
             let element = list.next_element_seed(&mut *self)?;
-            self.path.pop();
+            self.up();
             if element.is_none() {
                 return Ok(());
             }

@@ -15,9 +15,9 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::api::{self, Api, Call};
-use super::demand::{self, Rules};
+use super::demand::{self, Asked, Rules};
 use super::echo::{self, Echo};
-use super::meter::{Meter, Reading};
+use super::meter::{Hold, Meter, Reading};
 use super::refusal::refusal;
 use super::usage::Tap;
 use super::{Endpoint, KeyStyle, body};
@@ -75,6 +75,14 @@ impl Route {
         self.meter.refused();
         refusal(api, status, message)
     }
+
+    fn spent(&self, api: Api) -> Response {
+        let message = format!(
+            "this session's budget of {} model tokens is spent: stop here; what is committed is kept",
+            self.meter.budget().unwrap_or_default()
+        );
+        self.no(api, StatusCode::TOO_MANY_REQUESTS, &message)
+    }
 }
 
 pub(super) async fn forward(State(route): State<Route>, request: Request) -> Response {
@@ -90,21 +98,33 @@ pub(super) async fn forward(State(route): State<Route>, request: Request) -> Res
         return route.no(call.api, StatusCode::SERVICE_UNAVAILABLE, message);
     };
     if call.generates && !route.meter.admits() {
-        let message = format!(
-            "this session's budget of {} model tokens is spent: stop here; what is committed is kept",
-            route.meter.budget().unwrap_or_default()
-        );
-        return route.no(call.api, StatusCode::TOO_MANY_REQUESTS, &message);
+        return route.spent(call.api);
     }
     let (body, memory) = match body::take(sent, &route.memory).await {
         Ok(taken) => taken,
         Err(untaken) => return route.no(call.api, untaken.status(), untaken.message()),
     };
-    if parts.method == Method::POST
-        && let Err(message) = checked(endpoint, call, &body).await
-    {
-        return route.no(call.api, StatusCode::FORBIDDEN, &message);
+    let mut asked = Asked::default();
+    if parts.method == Method::POST {
+        asked = match checked(endpoint, call, &body).await {
+            Ok(asked) => asked,
+            Err(message) => return route.no(call.api, StatusCode::FORBIDDEN, &message),
+        };
     }
+    let size = body.len() as u64;
+    let most = if call.generates {
+        (size / 4).saturating_add(asked.output())
+    } else {
+        0
+    };
+    let Some(mut hold) = route.meter.hold(most) else {
+        if !route.meter.admits() {
+            return route.spent(call.api);
+        }
+        let message = "what is left of this session's budget of model tokens is held by requests that are still being answered: wait for one \
+                       of them to end, then try again";
+        return route.no(call.api, StatusCode::TOO_MANY_REQUESTS, message);
+    };
     let mut address = format!("{}{path}", endpoint.url);
     let query = api::kept_query(parts.uri.query().unwrap_or_default());
     if !query.is_empty() {
@@ -114,14 +134,19 @@ pub(super) async fn forward(State(route): State<Route>, request: Request) -> Res
     let mut headers = passed(&parts.headers, PASSED_REQUEST_HEADERS, &Mask::default());
     // What is compressed could not be counted.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if parts.method == Method::POST {
+        // Read as what it was checked as, and as nothing else.
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
     headers.extend(key_header(endpoint));
-    let size = body.len() as u64;
-    let answered = send(&route, &parts.method, &address, &headers, body).await;
+    let answered = send(&route, &mut hold, &parts.method, &address, &headers, body).await;
     drop(memory);
     match answered {
-        Ok(answer) => carry(&route, call, size, answer, place),
+        Ok(answer) => carry(&route, hold, call, size, answer, place),
         Err(error) => {
-            route.meter.unanswered();
+            if !hold.is_out() {
+                route.meter.unanswered();
+            }
             tracing::warn!(error = %error.without_url(), "the model endpoint did not answer");
             refusal(call.api, StatusCode::BAD_GATEWAY, "the model endpoint did not answer")
         }
@@ -129,7 +154,7 @@ pub(super) async fn forward(State(route): State<Route>, request: Request) -> Res
 }
 
 /// Whether what is asked may be asked, else the sentence that says why not.
-async fn checked(endpoint: &Arc<Endpoint>, call: Call<'_>, body: &Bytes) -> Result<(), String> {
+async fn checked(endpoint: &Arc<Endpoint>, call: Call<'_>, body: &Bytes) -> Result<Asked, String> {
     let in_path = call.model.map(str::to_owned);
     let (endpoint, api, text) = (endpoint.clone(), call.api, body.clone());
     let check = move || {
@@ -152,6 +177,7 @@ async fn checked(endpoint: &Arc<Endpoint>, call: Call<'_>, body: &Bytes) -> Resu
 /// Sends, and sends again where that cannot have been noticed by anybody but the provider.
 async fn send(
     route: &Route,
+    hold: &mut Hold,
     method: &Method,
     address: &str,
     headers: &HeaderMap,
@@ -160,12 +186,14 @@ async fn send(
     let mut retries = 0;
     loop {
         let request = route.endpoint.client.request(method.clone(), address);
+        hold.set_out(true);
         let sent = request.headers(headers.clone()).body(body.clone()).send().await;
         let wait = match &sent {
             Ok(answer) => wait_of(answer.status(), answer.headers()),
             // Only where no request left this machine: a model that was already thinking would be paid twice.
             Err(error) => error.is_connect().then_some(RECONNECT * (retries + 1)),
         };
+        hold.set_out(wait.is_none());
         match wait {
             Some(wait) if retries < MOST_RETRIES => {
                 retries += 1;
@@ -190,6 +218,7 @@ fn wait_of(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
 /// The answer, piece by piece, counted as it passes.
 fn carry(
     route: &Route,
+    mut hold: Hold,
     call: Call<'_>,
     request_bytes: u64,
     answer: reqwest::Response,
@@ -200,7 +229,11 @@ fn carry(
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let encoded = text(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
     if encoded && !mask.is_empty() {
-        route.meter.unanswered();
+        if !status.is_success() {
+            hold.set_out(false);
+            route.meter.unanswered();
+        }
+        // Else what is held is charged, and counted as not answered: nobody can tell what it cost.
         tracing::warn!(
             "the model endpoint compressed an answer, which it was asked not to: it could not be searched for its key"
         );
@@ -208,9 +241,7 @@ fn carry(
         return refusal(call.api, StatusCode::BAD_GATEWAY, message);
     }
     let tap = Tap::new(text(header::CONTENT_TYPE).unwrap_or_default(), encoded);
-    let reading = route
-        .meter
-        .answered(status.as_u16(), request_bytes, call.generates, tap);
+    let reading = hold.answered(status.as_u16(), request_bytes, call.generates, tap);
     let mut response = Response::new(Body::from_stream(counted(
         answer.bytes_stream(),
         reading,

@@ -40,6 +40,8 @@ struct State {
     used: Used,
     /// What the budget was charged, in tokens.
     charged: u64,
+    /// What requests on their way may still cost, in tokens.
+    held: u64,
 }
 
 /// The meter of one session.
@@ -116,6 +118,23 @@ impl Meter {
         admitted
     }
 
+    /// Holds so many tokens of the budget for a request that is about to be sent; nothing when what is charged and what others hold is all of it.
+    /// The last one admitted may go over the budget: its answer is still given.
+    pub(super) fn hold(self: &Arc<Self>, tokens: u64) -> Option<Hold> {
+        let mut state = self.state();
+        let taken = state.charged.saturating_add(state.held);
+        if tokens > 0 && self.budget.is_some_and(|budget| taken >= budget) {
+            return None;
+        }
+        state.held = state.held.saturating_add(tokens);
+        drop(state);
+        Some(Hold {
+            meter: Arc::clone(self),
+            left: tokens,
+            out: false,
+        })
+    }
+
     pub(super) fn retried(&self) {
         self.count.retried(&self.model);
     }
@@ -129,32 +148,85 @@ impl Meter {
         self.count.count(0);
     }
 
-    /// A request was answered; what comes next of the answer goes through the result.
-    pub(super) fn answered(self: &Arc<Self>, status: u16, request_bytes: u64, costs: bool, tap: Tap) -> Reading {
-        self.count.count(status);
-        self.count.bytes(&self.model, request_bytes, 0);
-        {
-            let mut state = self.state();
-            state.used.requests = state.used.requests.saturating_add(1);
-            state.used.request_bytes = state.used.request_bytes.saturating_add(request_bytes);
-        }
-        Reading {
-            meter: Arc::clone(self),
-            tap,
-            request_bytes,
-            costs: costs && (200..300).contains(&status),
-            told: Tokens::default(),
-            charged: Tokens::default(),
-        }
-    }
-
-    fn add(&self, bytes: u64, tokens: Tokens, charge: u64) {
+    fn add(&self, bytes: u64, tokens: Tokens) {
         self.count.bytes(&self.model, 0, bytes);
         self.count.tokens(&self.model, tokens.input, tokens.output);
         let mut state = self.state();
         state.used.answer_bytes = state.used.answer_bytes.saturating_add(bytes);
         state.used.tokens = state.used.tokens.plus(tokens);
-        state.charged = state.charged.saturating_add(charge);
+    }
+}
+
+/// What one request may cost, held of the budget until it is known. Dropped while the request is out, all of it is charged: whoever hangs up
+/// before an answer begins has still made the model work.
+#[derive(Debug)]
+pub(super) struct Hold {
+    meter: Arc<Meter>,
+    left: u64,
+    out: bool,
+}
+
+impl Hold {
+    /// Whether the request may have reached the model.
+    pub(super) fn is_out(&self) -> bool {
+        self.out
+    }
+
+    /// Says so.
+    pub(super) fn set_out(&mut self, out: bool) {
+        self.out = out;
+    }
+
+    /// A request was answered; what comes next of the answer goes through the result.
+    pub(super) fn answered(mut self, status: u16, request_bytes: u64, costs: bool, tap: Tap) -> Reading {
+        let meter = &self.meter;
+        meter.count.count(status);
+        meter.count.bytes(&meter.model, request_bytes, 0);
+        {
+            let mut state = meter.state();
+            state.used.requests = state.used.requests.saturating_add(1);
+            state.used.request_bytes = state.used.request_bytes.saturating_add(request_bytes);
+        }
+        let costs = costs && (200..300).contains(&status);
+        self.out = false;
+        if !costs {
+            self.release();
+        }
+        Reading {
+            hold: self,
+            tap,
+            request_bytes,
+            costs,
+            ended: false,
+            told: Tokens::default(),
+            charged: Tokens::default(),
+        }
+    }
+
+    /// Turns so many of the tokens, or more than were held, into a charge.
+    fn charge(&mut self, tokens: u64) {
+        let held = self.left.min(tokens);
+        self.left -= held;
+        let mut state = self.meter.state();
+        state.held = state.held.saturating_sub(held);
+        state.charged = state.charged.saturating_add(tokens);
+    }
+
+    /// Gives back what is left.
+    fn release(&mut self) {
+        let left = std::mem::take(&mut self.left);
+        let mut state = self.meter.state();
+        state.held = state.held.saturating_sub(left);
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.out {
+            self.meter.unanswered();
+            self.charge(self.left);
+        }
+        self.release();
     }
 }
 
@@ -162,10 +234,11 @@ impl Meter {
 /// counted; what it should have said is charged when it is dropped.
 #[derive(Debug)]
 pub(super) struct Reading {
-    meter: Arc<Meter>,
+    hold: Hold,
     tap: Tap,
     request_bytes: u64,
     costs: bool,
+    ended: bool,
     told: Tokens,
     charged: Tokens,
 }
@@ -179,6 +252,7 @@ impl Reading {
     pub(super) fn end(&mut self) {
         self.tap.end();
         self.tell(0);
+        self.ended = true;
         self.settle();
     }
 
@@ -191,16 +265,22 @@ impl Reading {
         let new = tokens.minus(self.told);
         self.told = tokens;
         self.charged = self.charged.plus(new);
-        self.meter.add(bytes, new, new.total());
+        self.hold.meter.add(bytes, new);
+        self.hold.charge(new.total());
     }
 
-    /// Charges what is still missing.
+    /// Charges what is still missing and gives back what was held beyond it.
     fn settle(&mut self) {
         if self.costs {
             let missing = self.tap.charge(self.request_bytes).minus(self.charged);
             self.charged = self.charged.plus(missing);
-            self.meter.add(0, Tokens::default(), missing.total());
+            self.hold.charge(missing.total());
+            if !self.ended && !self.tap.has_begun() {
+                // The model was at work and nothing tells how far it came.
+                self.hold.charge(self.hold.left);
+            }
         }
+        self.hold.release();
     }
 }
 

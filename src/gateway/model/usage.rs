@@ -148,6 +148,11 @@ impl Tap {
         self.tokens.unwrap_or_default()
     }
 
+    /// Whether the answer was seen to be written: it told numbers, or an event came. An answer in one piece is nothing before its end.
+    pub(super) fn has_begun(&self) -> bool {
+        self.events > 0 || self.tokens.is_some()
+    }
+
     /// What a budget is charged: the answer's own numbers when it came to its end and told some; else at least a guess, so that no client gets
     /// answers for nothing by not asking for the numbers or by hanging up before they come. An event of a stream is about a token.
     pub(super) fn charge(&self, request_bytes: u64) -> Tokens {

@@ -68,14 +68,25 @@ const IPV4: [(Ipv4Net, Kind); 18] = [
 ];
 
 /// The first that holds an address decides; what no line holds is public only as global unicast.
-const IPV6: [(Ipv6Net, Kind); 7] = [
-    (v6([0xfd00, 0x0ec2, 0, 0], 0x254, 128), Kind::Metadata),
+const IPV6: [(Ipv6Net, Kind); 10] = [
+    (v6([0xfd00, 0x0ec2, 0, 0], 0, 32), Kind::Metadata),
+    (v6([0xfd20, 0x00ce, 0, 0], 0, 32), Kind::Metadata),
+    (v6([0xfd00, 0x00c1, 0, 0], 0, 32), Kind::Metadata),
+    (v6([0xfd00, 0x0042, 0, 0], 0, 32), Kind::Metadata),
     (v6([0, 0, 0, 0], 1, 128), Kind::Loopback),
     (v6([0xfc00, 0, 0, 0], 0, 7), Kind::Private),
     (v6([0x2001, 0, 0, 0], 0, 23), Kind::Special),
     (v6([0x2001, 0x0db8, 0, 0], 0, 32), Kind::Special),
     (v6([0x3fff, 0, 0, 0], 0, 20), Kind::Special),
     (v6([0x5f00, 0, 0, 0], 0, 16), Kind::Special),
+];
+
+/// Names of metadata services: none of them is an operator's own host, wherever it leads.
+const METADATA_NAMES: [&str; 4] = [
+    "metadata.google.internal",
+    "metadata.goog",
+    "instance-data",
+    "instance-data.ec2.internal",
 ];
 
 /// All of global unicast.
@@ -164,6 +175,9 @@ impl fmt::Display for Excepted {
 /// # Errors
 /// What stands against it.
 pub fn permit(host: &HostName, address: IpAddr, excepted: &[Excepted]) -> Result<(), Kind> {
+    if METADATA_NAMES.contains(&host.as_str()) {
+        return Err(Kind::Metadata);
+    }
     let Some(kind) = kind(address) else { return Ok(()) };
     let by_net = || {
         excepted
@@ -206,6 +220,10 @@ mod tests {
             ("100.100.100.200", Kind::Metadata),
             ("168.63.129.16", Kind::Metadata),
             ("fd00:ec2::254", Kind::Metadata),
+            ("fd00:ec2::23", Kind::Metadata),
+            ("fd20:ce::254", Kind::Metadata),
+            ("fd00:c1::a9fe:a9fe", Kind::Metadata),
+            ("fd00:42::42", Kind::Metadata),
             ("0.0.0.0", Kind::Special),
             ("0.1.2.3", Kind::Special),
             ("224.0.0.1", Kind::Special),
@@ -275,6 +293,25 @@ mod tests {
             assert!(permit(&host, at(never), &excepted).is_err(), "{never}");
         }
         assert_eq!(permit(&other, at("8.8.8.8"), &[]), Ok(()));
+        // A name of a metadata service is none of an operator's own hosts, wherever it leads.
+        let wide: Vec<Excepted> = ["fd00::/8", ".internal", "10.0.0.0/8"]
+            .map(|text| text.parse().unwrap())
+            .to_vec();
+        assert_eq!(permit(&host, at("fd20:ce::254"), &wide), Err(Kind::Metadata));
+        assert_eq!(permit(&host, at("fd20:cf::254"), &wide), Ok(()));
+        for name in [
+            "metadata.google.internal",
+            "metadata.goog",
+            "instance-data.ec2.internal",
+        ] {
+            for address in ["10.1.2.3", "8.8.8.8"] {
+                assert_eq!(
+                    permit(&name.parse().unwrap(), at(address), &wide),
+                    Err(Kind::Metadata),
+                    "{name}"
+                );
+            }
+        }
         for wrong in ["10.0.0.1", "10.0.0.0/33", "", "/8", "*.internal"] {
             assert!(wrong.parse::<Excepted>().is_err(), "{wrong}");
         }

@@ -30,6 +30,8 @@ pub(super) struct DockerSandbox {
     pub(super) timeout: Duration,
     /// Of one that was started here.
     pub(super) events: Option<EventWatch>,
+    /// PID 1, of one that was started here with a workspace on disk.
+    pub(super) init: Option<u32>,
 }
 
 #[async_trait]
@@ -80,6 +82,10 @@ impl Sandbox for DockerSandbox {
         self.events
             .as_ref()
             .map_or_else(|| watch::Sender::new(0).subscribe(), EventWatch::kills)
+    }
+
+    fn init(&self) -> Option<u32> {
+        self.init
     }
 
     async fn remove(&self) -> Result<(), SandboxError> {

@@ -3,7 +3,8 @@
 //! Ours (`seccomp.json`) names what is allowed and refuses all else. Against the engine's usual default it also leaves out:
 //! - `ptrace`, `process_vm_readv` and `_writev`, `kcmp`: whoever may look into a neighbour of the same user needs no hole to steal from it, and
 //!   kernels had many faults there. Debuggers and leak checkers need them: an operator who wants those writes a profile of their own.
-//! - sockets other than unix, IPv4, IPv6 and routing netlink (which lists interfaces): no vsock, no crypto, no packet, no other netlink.
+//! - sockets and pairs of them other than unix, TCP and UDP over IPv4 and IPv6, and routing netlink (which lists interfaces): no vsock, no crypto,
+//!   no packet, no other netlink, and of the internet's protocols no MPTCP, SCTP, DCCP, SMC, L2TP, ICMP or raw ones.
 //! - the 32-bit call tables: a process that uses one is killed.
 //! - calls that nothing asks for and that kernels had faults in (`fanotify_mark`, `name_to_handle_at`, `memfd_secret`, `remap_file_pages`,
 //!   `modify_ldt`, `statmount`, `listmount`, `clock_adjtime`).
@@ -143,20 +144,45 @@ mod tests {
     fn sockets_clones_and_personalities_are_allowed_only_with_arguments() {
         let profile = ours();
         let rules = profile["syscalls"].as_array().unwrap();
-        let mut families = Vec::new();
+        let (mut families, mut pairs) = (Vec::new(), Vec::new());
         for rule in rules.iter().filter(|rule| rule["action"] == "SCMP_ACT_ALLOW") {
             for name in rule["names"].as_array().unwrap() {
-                if ["socket", "clone", "personality"].contains(&name.as_str().unwrap()) {
+                let name = name.as_str().unwrap();
+                if ["socket", "socketpair", "clone", "personality"].contains(&name) {
                     assert!(rule["args"].is_array(), "{name} without arguments");
+                }
+                let value = |index: usize, key: &str| rule["args"][index][key].as_u64();
+                if name == "socketpair" {
+                    assert_eq!(rule["args"][0]["op"], "SCMP_CMP_EQ");
+                    pairs.push(value(0, "value").unwrap());
                 }
                 if name == "socket" {
                     assert_eq!(rule["args"][0]["op"], "SCMP_CMP_EQ");
-                    families.push(rule["args"][0]["value"].as_u64().unwrap());
+                    let arguments = rule["args"].as_array().unwrap().len();
+                    families.push((
+                        value(0, "value").unwrap(),
+                        arguments,
+                        value(1, "valueTwo"),
+                        value(2, "value"),
+                    ));
                 }
             }
         }
-        // Unix, IPv4, IPv6, netlink.
-        assert_eq!(families, [1, 2, 10, 16]);
+        // Unix; TCP and UDP by their kind and by their number, over IPv4 and IPv6; routing netlink.
+        let of =
+            |family| [(1, 0), (1, 6), (2, 0), (2, 17)].map(|(kind, protocol)| (family, 3, Some(kind), Some(protocol)));
+        let mut expected = vec![(1, 1, None, None)];
+        expected.extend(of(2).into_iter().chain(of(10)));
+        families
+            .iter_mut()
+            .filter(|(family, ..)| *family == 16)
+            .for_each(|netlink| {
+                assert_eq!(netlink.1, 2);
+                netlink.3 = None;
+            });
+        expected.push((16, 2, None, None));
+        assert_eq!(families, expected);
+        assert_eq!(pairs, [1]);
     }
 
     #[test]

@@ -26,6 +26,22 @@ const NAMES: &[(&str, &str)] = &[
     (".envrc", "direnv"),
     (".gitmodules", "submodules"),
     (".gitattributes", "git's filters"),
+    (".mcp.json", "an agent's tools"),
+    (".yarnrc.yml", "a package manager's hooks"),
+    (".pnpmfile.cjs", "a package manager's hooks"),
+    (".npmrc", "a package manager's hooks"),
+    ("mise.toml", "a tool manager"),
+    (".mise.toml", "a tool manager"),
+];
+
+/// Directories that count wherever they are, with every file in them.
+const ANYWHERE: &[(&str, &str)] = &[
+    (".claude", "an agent's tools"),
+    (".cursor", "an agent's tools"),
+    (".cargo", "a build tool's settings"),
+    (".mise", "a tool manager"),
+    (".idea", "an editor's tasks"),
+    (".run", "an editor's tasks"),
 ];
 
 /// Names that count at the top only.
@@ -64,6 +80,17 @@ const TOP: &[(&str, &str)] = &[
     (".vscode/tasks.json", "an editor's tasks"),
     (".vscode/settings.json", "an editor's tasks"),
     (".vscode/launch.json", "an editor's tasks"),
+    (".vscode/mcp.json", "an agent's tools"),
+    (".readthedocs.yml", "Read the Docs"),
+    (".readthedocs.yaml", "Read the Docs"),
+    ("readthedocs.yml", "Read the Docs"),
+    ("readthedocs.yaml", "Read the Docs"),
+    (".zuul.yaml", "Zuul"),
+    ("zuul.yaml", "Zuul"),
+    (".build.yml", "builds.sr.ht"),
+    ("bitrise.yml", "Bitrise"),
+    ("codefresh.yml", "Codefresh"),
+    ("amplify.yml", "deployment"),
 ];
 
 /// Directories of which every file counts, and the directories themselves when they are links.
@@ -81,6 +108,10 @@ const DIRECTORIES: &[(&str, &str)] = &[
     (".azure-pipelines", "Azure Pipelines"),
     (".semaphore", "Semaphore"),
     (".teamcity", "TeamCity"),
+    (".tekton", "Tekton"),
+    (".zuul.d", "Zuul"),
+    ("zuul.d", "Zuul"),
+    (".builds", "builds.sr.ht"),
     (".husky", "git hooks"),
     (".githooks", "git hooks"),
     (".git-hooks", "git hooks"),
@@ -116,10 +147,12 @@ pub fn runs_on_its_own(path: &str) -> Option<&'static str> {
             .any(|end| name.ends_with(end))
             .then_some("GitLab CI")
     };
+    let anywhere = || path.split('/').find_map(|part| of(ANYWHERE, part));
     of(NAMES, name)
         .or_else(|| of(TOP, &path))
         .or_else(included)
         .or_else(in_directory)
+        .or_else(anywhere)
 }
 
 /// The changed paths that run on their own, with what runs them. A link counts by where it leads, too.
@@ -188,6 +221,29 @@ mod tests {
             ("a/b/.envrc", "direnv"),
             (".github/CODEOWNERS", "who must review"),
             ("CODEOWNERS", "who must review"),
+            (".tekton/push.yaml", "Tekton"),
+            (".readthedocs.yaml", "Read the Docs"),
+            (".readthedocs.yml", "Read the Docs"),
+            (".zuul.yaml", "Zuul"),
+            (".zuul.d/jobs.yaml", "Zuul"),
+            (".build.yml", "builds.sr.ht"),
+            (".builds/debian.yml", "builds.sr.ht"),
+            ("bitrise.yml", "Bitrise"),
+            ("codefresh.yml", "Codefresh"),
+            ("amplify.yml", "deployment"),
+            (".claude/settings.json", "an agent's tools"),
+            ("sub/.mcp.json", "an agent's tools"),
+            (".cursor/mcp.json", "an agent's tools"),
+            (".vscode/mcp.json", "an agent's tools"),
+            ("a/.cargo/config.toml", "a build tool's settings"),
+            (".cargo/config", "a build tool's settings"),
+            ("a/.yarnrc.yml", "a package manager's hooks"),
+            (".pnpmfile.cjs", "a package manager's hooks"),
+            (".npmrc", "a package manager's hooks"),
+            ("mise.toml", "a tool manager"),
+            (".mise.toml", "a tool manager"),
+            (".idea/runConfigurations/x.xml", "an editor's tasks"),
+            ("sub/.run/x.run.xml", "an editor's tasks"),
         ] {
             assert_eq!(runs_on_its_own(path), Some(what), "{path}");
         }

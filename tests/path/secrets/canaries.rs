@@ -97,11 +97,12 @@ impl Stage {
         }
         let (file, recipient) = identity(&world, "identity");
         let more = format!(
-            "model = \"m\"\nset_up = {{ script = 'test -n \"$SECRET\"', secrets = {{ SECRET = {{ file = \"{0}/set-up\" }} }} }}\n[models.m]\nurl = \"{2}\"\nkey_file = \"{0}/key\"\n[session]\ngrace_s = 2\n{session}\n\
+            "model = \"m\"\nset_up = {{ script = 'test -n \"$SECRET\"', secrets = {{ SECRET = {{ file = \"{0}/set-up\" }} }}, projects = [\"{3}/\"] }}\n[models.m]\nurl = \"{2}\"\nkey_file = \"{0}/key\"\n[session]\ngrace_s = 2\n{session}\n\
              [credentials]\ndirectory = \"{0}/tokens\"\nidentities = [\"{1}\"]\nallow_plain = true",
             directory.display(),
             file.display(),
             echo(),
+            world.forge,
         );
         // The set-up's script has its secret in its environment: that is where it belongs, and nowhere else.
         let watched = Watched::begin(&world, &held);

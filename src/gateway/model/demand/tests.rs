@@ -11,7 +11,7 @@ fn with(api: Api, walls: bool, models: &[String], body: &serde_json::Value) -> R
         models,
         in_path: None,
     };
-    check(body.to_string().as_bytes(), rules)
+    check(body.to_string().as_bytes(), rules).map(drop)
 }
 
 fn of(api: Api, body: &serde_json::Value) -> Result<(), Refused> {
@@ -235,7 +235,7 @@ fn models_are_those_that_are_listed() {
             models: &models,
             in_path: Some(name),
         };
-        check(b"{}", rules)
+        check(b"{}", rules).map(drop)
     };
     assert_eq!(in_path("one"), Ok(()));
     assert!(
@@ -270,4 +270,153 @@ fn nothing_goes_on_in_the_background_with_walls_or_without() {
             Err(Refused::Background)
         );
     }
+}
+
+#[test]
+fn what_reaches_out_is_found_however_deep_and_however_it_is_spelled() {
+    let document = json!({"type": "document", "source": {"type": "content", "content": [{"type": "image", "source": {"type": "url", "url": "https://x"}}]}});
+    let rows = [
+        (
+            Api::Messages,
+            json!({"messages": [{"role": "user", "content": [{"type": "tool_result", "content": [document]}]}]}),
+        ),
+        (
+            Api::Messages,
+            json!({"system": [{"type": "text", "source": {"type": "file", "file_id": "file-1"}}]}),
+        ),
+        (
+            Api::Messages,
+            json!({"messages": [{"content": [{"a": {"b": {"c": {"d": {"e": [{"container_upload": {"file_id": "f"}}]}}}}}]}]}),
+        ),
+        (
+            Api::Chat,
+            json!({"messages": [{"content": [{"type": "document_url", "document_url": "https://x"}]}]}),
+        ),
+        (
+            Api::Chat,
+            json!({"messages": [{"content": [{"type": "document_url", "document_url": {"url": "https://x"}}]}]}),
+        ),
+        (Api::Responses, json!({"conversation": "conv_1"})),
+        (Api::Responses, json!({"conversation": {"id": "conv_1"}})),
+        (Api::Responses, json!({"previous_response_id": "resp_1"})),
+        (
+            Api::Responses,
+            json!({"input": [{"type": "item_reference", "id": "msg_1"}]}),
+        ),
+        // Characters that some parser of addresses takes away.
+        (
+            Api::Chat,
+            json!({"messages": [{"content": [{"image_url": {"url": format!("{}http://x", "\u{1}".repeat(64))}}]}]}),
+        ),
+        (
+            Api::Chat,
+            json!({"messages": [{"content": [{"image_url": {"url": format!("{}http://x", "A".repeat(64))}}]}]}),
+        ),
+        // Servers that read keys without case fold these two to `s` and `k`.
+        (
+            Api::Messages,
+            json!({"messages": [{"content": [{"\u{17f}ource": {"type": "url"}}]}]}),
+        ),
+    ];
+    for (api, body) in rows {
+        let refused = of(api, &body);
+        assert!(
+            matches!(refused, Err(Refused::Remote(_))),
+            "{api:?} {body}: {refused:?}"
+        );
+        assert_eq!(with(api, false, &[], &body), Ok(()), "{body}");
+        assert!(of(Api::Other, &body).is_err(), "{body}");
+    }
+    let rows = [
+        (
+            Api::Responses,
+            json!({"input": [{"type": "x", "tools": [{"type": "mcp", "server_url": "https://x"}]}]}),
+        ),
+        (Api::Responses, json!({"input": [{"server_url": "https://x"}]})),
+        (Api::Chat, json!({"tool\u{17f}": [{"type": "web_search"}]})),
+        (Api::Chat, json!({"search_parameters": {"mode": "on"}})),
+        (Api::Chat, json!({"model": "x:online"})),
+        (Api::Chat, json!({"models": ["a", "x:Online"]})),
+        (Api::Chat, json!({"model": "some-search-preview"})),
+        (Api::Responses, json!({"model": "x-deep-research-2026"})),
+    ];
+    for (api, body) in rows {
+        let refused = of(api, &body);
+        assert!(matches!(refused, Err(Refused::Tool(_))), "{api:?} {body}: {refused:?}");
+        assert_eq!(with(api, false, &[], &body), Ok(()), "{body}");
+    }
+    // A model that the operator lists by name is the operator's word.
+    let listed = ["x:online".to_owned()];
+    assert_eq!(with(Api::Chat, true, &listed, &json!({"model": "x:online"})), Ok(()));
+}
+
+#[test]
+fn what_a_tool_of_the_sandbox_is_given_may_say_anything() {
+    let hostile = json!({"url": "https://x", "file_id": "f", "server_url": "https://x", "source": {"type": "url"}, "tools": [{"type": "mcp"}]});
+    let rows = [
+        (
+            Api::Chat,
+            json!({"tools": [{"type": "function", "function": {"parameters": hostile}}], "response_format": {"type": "json_schema", "json_schema": {"schema": hostile}}}),
+        ),
+        (
+            Api::Chat,
+            json!({"messages": [{"tool_calls": [{"function": {"arguments": hostile}}]}]}),
+        ),
+        (
+            Api::Responses,
+            json!({"tools": [{"type": "function", "parameters": hostile}], "text": {"format": {"schema": hostile}}}),
+        ),
+        (
+            Api::Messages,
+            json!({"tools": [{"name": "x", "input_schema": hostile}], "messages": [{"content": [{"type": "tool_use", "input": hostile}]}]}),
+        ),
+        (
+            Api::Contents,
+            json!({"tools": [{"functionDeclarations": [{"parameters": hostile}]}],
+            "contents": [{"parts": [{"functionCall": {"args": hostile}}, {"functionResponse": {"response": hostile}}]}]}),
+        ),
+    ];
+    for (api, body) in rows {
+        assert_eq!(of(api, &body), Ok(()), "{api:?} {body}");
+    }
+}
+
+#[test]
+fn what_an_answer_may_cost_is_the_requests_own_limit_or_a_guess() {
+    let of = |api, body: serde_json::Value| {
+        let rules = Rules {
+            api,
+            walls: true,
+            models: &[],
+            in_path: None,
+        };
+        check(body.to_string().as_bytes(), rules).unwrap().output()
+    };
+    assert_eq!(of(Api::Chat, json!({})), USUAL_OUTPUT);
+    assert_eq!(of(Api::Chat, json!({"max_tokens": 5, "max_completion_tokens": 7})), 7);
+    assert_eq!(of(Api::Chat, json!({"max_tokens": 5, "n": 3})), 15);
+    assert_eq!(of(Api::Responses, json!({"max_output_tokens": 5})), 5);
+    assert_eq!(of(Api::Messages, json!({"max_tokens": 5})), 5);
+    assert_eq!(
+        of(
+            Api::Contents,
+            json!({"generationConfig": {"maxOutputTokens": 5, "candidateCount": 2}})
+        ),
+        10
+    );
+    // What the provider may not take for a limit is none.
+    for body in [
+        json!({"Max_Tokens": 5}),
+        json!({"max_output_tokens": 5}),
+        json!({"x": {"max_tokens": 5}}),
+        json!({"max_tokens": "5"}),
+        json!({"max_tokens": -5}),
+    ] {
+        assert_eq!(of(Api::Chat, body.clone()), USUAL_OUTPUT, "{body}");
+    }
+    assert_eq!(
+        of(Api::Contents, json!({"GenerationConfig": {"maxOutputTokens": 5}})),
+        USUAL_OUTPUT
+    );
+    assert_eq!(of(Api::Chat, json!({"max_tokens": u64::MAX, "n": u64::MAX})), u64::MAX);
 }

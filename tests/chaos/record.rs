@@ -205,9 +205,11 @@ pub(crate) fn projects(world: &World, paths: &[&str]) -> BTreeMap<String, Projec
 
 /// The forge's own bare repository of a project.
 pub(crate) fn repository(world: &World, path: &str) -> std::path::PathBuf {
+    let name = format!("{}.git", world.project(path)["id"]);
     let forge = world.directory.path().join("forge");
-    let both = ["gitlab", "github"].map(|side| forge.join(side).join(format!("{path}.git")));
-    both.iter().find(|one| one.is_dir()).unwrap_or_else(|| panic!("{path} is not in {}", forge.display())).clone()
+    let both = ["gitlab", "github"].map(|side| forge.join(side).join(&name));
+    let found = both.iter().find(|one| one.is_dir());
+    found.unwrap_or_else(|| panic!("{path} is not in {}", forge.display())).clone()
 }
 
 /// The commits in the kept bundles of these state directories.

@@ -5,10 +5,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod check;
 mod compose;
 mod connection;
 mod doctor;
 mod exec;
+mod exposed;
 mod hardening;
 mod log;
 mod run;
@@ -16,6 +18,7 @@ mod schema;
 mod seal;
 mod set_up;
 mod show;
+mod state;
 mod submit;
 
 use crate::message::ConnectionName;
@@ -236,7 +239,7 @@ async fn dispatch(cli: Cli) -> Exit {
         Command::Submit { task, follow, json } => submit::submit(&config, &task, follow, json).await,
         Command::Config {
             command: ConfigCommand::Check,
-        } => compose::check(&config),
+        } => check::check(&config),
         Command::Connection {
             command: ConnectionCommand::Check { names, task, json },
         } => connection::check_all(&config, &names, task.as_deref(), json).await,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::message::task::ConnectionRequest;
-use crate::message::{AgentName, ConnectionName};
+use crate::message::{AgentName, ConnectionName, redact};
 use crate::{admin, agent, forge, gateway, progress, queue, repository, sandbox, session};
 
 mod walls;
@@ -143,18 +143,28 @@ impl Config {
         };
         let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
             path: shown,
-            detail: error.to_string(),
+            // Not the line itself, as the parser would have it: a password may stand there.
+            detail: match error.span() {
+                Some(span) => format!("line {}: {}", line_of(&text, span.start), error.message()),
+                None => error.message().to_owned(),
+            },
         })?;
         for (name, value) in environment {
             if let Some(keys) = name.strip_prefix(PREFIX) {
                 overlay(&mut table, keys, &value)?;
             }
         }
-        let config: Self =
-            serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| ConfigError::Key {
-                key: error.path().to_string(),
-                detail: error.inner().to_string().trim().to_owned(),
-            })?;
+        let config: Self = serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| {
+            let (key, words) = (error.path().to_string(), error.inner().message().trim().to_owned());
+            // Where credentials are named, somebody puts them.
+            let close = ["connections", "credentials", "queue", "models"];
+            let (key, detail) = if close.contains(&key.split('.').next().unwrap_or_default()) {
+                redact::told(&key, &words)
+            } else {
+                (key, words)
+            };
+            ConfigError::Key { key, detail }
+        })?;
         config.check()?;
         Ok(config)
     }
@@ -343,6 +353,11 @@ impl Config {
     }
 }
 
+/// The line that a place in a text is on, from 1.
+fn line_of(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
+}
+
 /// Sets one key from a variable; the value is read as TOML where it is, and as text otherwise.
 fn overlay(table: &mut toml::Table, keys: &str, value: &str) -> Result<(), ConfigError> {
     let parts: Vec<String> = keys.split(SEPARATOR).map(str::to_ascii_lowercase).collect();
@@ -414,6 +429,15 @@ mod tests {
         assert!(says("state_dir = \"relative\"").contains("state_dir"));
         assert!(says("[sandbox]\nuid = 0").contains("sandbox.uid"));
         assert!(says("= 1").contains("not TOML"));
+        for bad in [
+            "[connections.lab]\ncredential = \"Opaque7Canary9Tok\"",
+            "[connections.lab]\nforge = \"Opaque7Canary9Tok\"",
+            "[connections]\nlab = \"Opaque7Canary9Tok\"",
+            "[connections.lab]\nforge = \"gitlab\"\ncredential = { plain = \"Opaque7Canary9Tok\" \nx",
+            "credentials = \"Opaque7Canary9Tok\"",
+        ] {
+            assert!(!says(bad).contains("Canary"), "{}", says(bad));
+        }
         assert!(says("default_agent = \"x\"").contains("default_agent"));
         let agent = "[agents.a]\nimage = \"i\"\ncommand = [\"c\"]\nco_author = \"A <a@b.c>\"\n";
         assert!(load(agent, &[]).is_ok());

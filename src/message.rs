@@ -13,6 +13,7 @@ pub mod readable;
 pub mod redact;
 pub mod resume;
 pub mod task;
+mod tree;
 
 pub use capability::{Capabilities, Right};
 pub use control::{Control, ControlKind};

@@ -3,17 +3,21 @@
 //! A `Secret` has no `Display`, its `Debug` says nothing, and its memory is cleared when the last clone goes. Never logs anything itself.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use finder::Finder;
+
+mod finder;
 mod forms;
 mod mask;
 pub mod seal;
 mod shapes;
 mod traces;
 
+pub use finder::Trail;
 pub use mask::{MASKED, Mask};
 pub use shapes::without_token_shapes;
 pub use traces::Traces;
@@ -25,22 +29,53 @@ pub struct Secret(Arc<Known>);
 /// A secret with the forms in which it may turn up.
 struct Known {
     clear: SecretString,
-    forms: Vec<Zeroizing<String>>,
+    forms: Arc<Vec<forms::Form>>,
 }
 
 /// Every secret that lives in this process: what a log line is masked with. Nobody can forget to add one, and none outlives its use.
-static LIVING: Mutex<Vec<Weak<Known>>> = Mutex::new(Vec::new());
+static LIVING: Mutex<Living> = Mutex::new(Living {
+    secrets: Vec::new(),
+    finder: None,
+    changes: 0,
+});
+
+struct Living {
+    secrets: Vec<Weak<Known>>,
+    /// Finds all of them. Made for the first line after a change, not per line.
+    finder: Option<Arc<Finder>>,
+    changes: u64,
+}
+
+fn living() -> MutexGuard<'static, Living> {
+    LIVING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Living {
+    fn change(&mut self) {
+        self.finder = None;
+        self.changes = self.changes.wrapping_add(1);
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        // The finder holds its forms: these go too.
+        living().change();
+    }
+}
 
 impl Secret {
     /// Wraps a credential; surrounding white space (a file's last newline) is dropped.
     #[must_use]
     pub fn new(text: &str) -> Self {
         let clear = SecretString::from(text.trim().to_owned());
-        let forms = forms::of(clear.expose_secret());
+        let forms = Arc::new(forms::of(clear.expose_secret()));
         let known = Arc::new(Known { clear, forms });
-        let mut living = LIVING.lock().unwrap_or_else(PoisonError::into_inner);
-        living.retain(|one| one.strong_count() > 0);
-        living.push(Arc::downgrade(&known));
+        let mut living = living();
+        living.secrets.retain(|one| one.strong_count() > 0);
+        living.secrets.push(Arc::downgrade(&known));
+        living.change();
+        drop(living);
         Self(known)
     }
 
@@ -48,12 +83,6 @@ impl Secret {
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.clear.expose_secret()
-    }
-
-    /// The forms in which it may turn up in a text: in clear, escaped, in base64. None for a value that is too short to be told from other text.
-    #[must_use]
-    pub fn forms(&self) -> Vec<Zeroizing<String>> {
-        self.0.forms.clone()
     }
 
     /// Whether it holds nothing.
@@ -80,11 +109,26 @@ impl<'de> serde::Deserialize<'de> for Secret {
 /// an address.
 #[must_use]
 pub fn log_line(line: &str) -> String {
-    let living: Vec<Arc<Known>> = {
-        let living = LIVING.lock().unwrap_or_else(PoisonError::into_inner);
-        living.iter().filter_map(Weak::upgrade).collect()
+    mask::log_line(&living_finder(), line)
+}
+
+fn living_finder() -> Arc<Finder> {
+    let (secrets, changes) = {
+        let living = living();
+        if let Some(finder) = &living.finder {
+            return Arc::clone(finder);
+        }
+        let secrets: Vec<Arc<Known>> = living.secrets.iter().filter_map(Weak::upgrade).collect();
+        (secrets, living.changes)
     };
-    mask::log_line(&living, line)
+    let finder = Arc::new(Finder::new(secrets.iter().map(|known| Arc::clone(&known.forms))));
+    let mut living = living();
+    if living.changes == changes {
+        living.finder = Some(Arc::clone(&finder));
+    }
+    // Before the secrets, the last clone of which may be here: its end takes the lock.
+    drop(living);
+    finder
 }
 
 #[cfg(test)]
@@ -113,5 +157,21 @@ mod tests {
         );
         drop(secret);
         assert_eq!(log_line("living-secret-of-no-shape"), "living-secret-of-no-shape");
+    }
+
+    #[test]
+    fn a_log_line_that_was_escaped_as_json_hides_what_was_escaped() {
+        for value in ["quo\"ted\\secret", "two\nlines-of-it", "tab\tand\"quote"] {
+            let secret = Secret::new(value);
+            let said = serde_json::json!({"message": format!("got {value}, sorry")}).to_string();
+            assert_eq!(log_line(&said), format!("{{\"message\":\"got {MASKED}, sorry\"}}"));
+            // What prints itself as a debugger does is escaped twice.
+            let said = serde_json::json!({"message": format!("got {value:?}, sorry")}).to_string();
+            assert_eq!(
+                log_line(&said),
+                format!("{{\"message\":\"got \\\"{MASKED}\\\", sorry\"}}")
+            );
+            drop(secret);
+        }
     }
 }

@@ -130,23 +130,19 @@ impl Worker {
             Ok(task) => task,
             Err(error) => {
                 let session = Task::session_of(&delivery.body).unwrap_or(SessionId(uuid::Uuid::nil()));
-                // A sender may have put a token where none belongs, and the words repeat what stood there.
-                let (code, message) = (error.code().to_owned(), self.mask.apply(&error.to_string()));
-                tracing::warn!(%session, code, "a message was no task: {message}");
-                self.rooms.metrics.amqp_delivery("dead_lettered");
-                let body = EventBody::Rejected {
-                    code: code.clone(),
-                    message: message.clone(),
-                };
-                let event = Event::now(&self.rooms.worker, session, delivery.attempt, 1, body);
-                if let Err(error) = self.queue.publish(&event).await {
-                    tracing::warn!(%session, %error, "the rejection of a task was not published");
-                }
-                settle(delivery, Settle::DeadLetter { code, message }).await;
+                self.reject(session, delivery, error.code(), &error.to_string()).await;
                 return;
             }
         };
         let session = task.session;
+        // What was taken over was claimed before, where it was allowed: whether its owner is really gone, only a claim can tell.
+        if delivery.takeovers == 0
+            && let Some(refused) = session::admit::in_clear(&self.rooms, &task)
+        {
+            self.reject(session, delivery, refused.reason.as_str(), &refused.message)
+                .await;
+            return;
+        }
         match self.queue.claim(session, delivery.again()).await {
             Ok(Claimed::Owner(claim)) if delivery.takeovers > self.rooms.config.most_takeovers => {
                 self.rooms.metrics.amqp_delivery("abandoned");
@@ -172,6 +168,22 @@ impl Worker {
                 settle(delivery, Settle::Return).await;
             }
         }
+    }
+
+    /// What is not taken goes to the dead-letter queue, and its sender is told why.
+    async fn reject(&self, session: SessionId, delivery: Delivery, code: &str, message: &str) {
+        let (code, message) = (code.to_owned(), self.mask.apply(message));
+        tracing::warn!(%session, code, "a task was refused: {message}");
+        self.rooms.metrics.amqp_delivery("dead_lettered");
+        let body = EventBody::Rejected {
+            code: code.clone(),
+            message: message.clone(),
+        };
+        let event = Event::now(&self.rooms.worker, session, delivery.attempt, 1, body);
+        if let Err(error) = self.queue.publish(&event).await {
+            tracing::warn!(%session, %error, "the rejection of a task was not published");
+        }
+        settle(delivery, Settle::DeadLetter { code, message }).await;
     }
 
     /// A task whose every worker died. It may be the task that kills them: it goes where it kills nobody, with the reason.

@@ -184,7 +184,7 @@ run_on_runsc() {
 
 check_examples() {
     local cofferdam=${target_directory:?}/debug/cofferdam kind
-    COFFERDAM_MODEL_KEY=x "$cofferdam" --config deploy/config.example.toml config check || return
+    # deploy/config.example.toml and the README's own are checked by tests/path/operator.rs, which makes the files that they name.
     "$cofferdam" --config deploy/demo/config.toml config check || return
     # A task that is read as one gets as far as the broker, which is nowhere; one that is not ends with 65.
     local code=0

@@ -1,22 +1,24 @@
 //! Puts the rooms together from a configuration. The only place that reads the process's environment.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Exit, set_up, show};
+use super::state::StateLock;
+use super::{Exit, set_up};
 use crate::config::Config;
 use crate::forge::Clients;
 use crate::forge::CountRequests;
 use crate::gateway::model::{CountModel, Endpoint};
-use crate::message::ForgeKind;
+use crate::message::{AgentName, ForgeKind};
 use crate::metrics::Metrics;
 use crate::repository::Repositories;
 use crate::sandbox::disk::Disk;
 use crate::sandbox::docker::DockerEngine;
 use crate::sandbox::home;
 use crate::secret::{Mask, Secret};
-use crate::session::Rooms;
+use crate::session::{Rooms, SetUpSecrets};
 
 /// The process's environment, for the configuration's overlay.
 pub(super) fn environment() -> impl Iterator<Item = (String, String)> {
@@ -41,46 +43,19 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
     let worker = config.worker_name();
     let bad = |message: String| (Exit::BadConfig, message);
     let lock = StateLock::take(&config.state_dir).map_err(bad)?;
+    let resolved = resolve(config, Arc::new(Counts(metrics.clone()))).map_err(bad)?;
     let own = std::env::current_exe().map_err(|error| (Exit::Software, error.to_string()))?;
     let internal = vec![own.display().to_string(), "internal".to_owned()];
     let mut repository = config.repository.clone();
     repository.state_dir.clone_from(&config.state_dir);
-    if let Some(file) = &config.forge.ca_file {
-        // Whether it holds certificates, the forge room says.
-        let text = std::fs::read_to_string(file);
-        repository.ca =
-            Some(text.map_err(|error| bad(format!("forge.ca_file {} cannot be read: {error}", file.display())))?);
-    }
+    repository.ca = resolved.ca;
     let repositories = Repositories::open(repository, internal)
         .await
         .map_err(|error| bad(error.to_string()))?;
     let tools_directory =
         home::install_tools(&config.sandbox, &config.state_dir).map_err(|error| bad(error.to_string()))?;
-    let counts = Arc::new(Counts(metrics.clone()));
-    let mut mask = Mask::default().and_token_shapes();
-    let mut own_keys = Vec::new();
-    let mut models = crate::gateway::model::Endpoints::new();
-    for (name, model) in &config.models {
-        let key = model_key(model).map_err(|message| bad(format!("models.{name}: {message}")))?;
-        if let Some(key) = &key {
-            mask.add(key);
-            own_keys.push(key.clone());
-        }
-        let endpoint =
-            Endpoint::new(model, key, counts.clone()).map_err(|message| bad(format!("models.{name}: {message}")))?;
-        models.insert(name.clone(), Arc::new(endpoint));
-    }
-    let set_up_secrets = set_up::secrets(&config.agents).map_err(bad)?;
-    for (_, secret) in set_up_secrets.values().flatten() {
-        mask.add(secret);
-        own_keys.push(secret.clone());
-    }
-    let connect = Clients::new(config.forge.clone(), counts).map_err(|error| bad(error.to_string()))?;
     metrics.expect_egress(crate::grant::egress::Rule::ALL.iter().map(|rule| rule.as_str()));
-    let secret_rules = Arc::new(config.session.secret_scan.compile().map_err(bad)?);
     let credentials = config.credentials.clone();
-    // Read at each use, so that keys can be changed while the worker runs; looked at now, so that a mistake is told at the start.
-    credentials.recipients().map_err(|error| bad(error.to_string()))?;
     let mut sandbox = config.sandbox.clone();
     sandbox.images = config.images();
     let rooms = Rooms {
@@ -93,61 +68,93 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
         agents: config.agents.clone(),
         tenants: config.tenants.clone(),
         default_agent: config.default_agent.clone(),
-        set_up_secrets,
-        models,
+        set_up_secrets: resolved.set_up_secrets,
+        models: resolved.models,
         egress: Arc::new(config.egress.clone()),
         resolver: Arc::new(crate::gateway::egress::SystemResolver::default()),
         credentials: Box::new(move |credential, asked| {
             credentials.resolve(credential, asked, |name| std::env::var(name).ok())
         }),
-        connect: Arc::new(connect),
+        connect: Arc::new(resolved.connect),
         repositories,
         engine: Arc::new(DockerEngine::new(sandbox)),
-        secret_rules,
-        own_keys,
+        secret_rules: resolved.secret_rules,
+        own_keys: resolved.own_keys,
         metrics,
         progress: config.progress.clone(),
         live_sandboxes: crate::session::LiveSandboxes::default(),
     };
     Ok(Composed {
         rooms: Arc::new(rooms),
-        mask,
+        mask: resolved.mask,
         _lock: lock,
     })
 }
 
-/// `config check`: everything that can be known without a broker, an engine or a forge.
-pub(super) fn check(config: &Config) -> Exit {
+/// What a configuration names elsewhere, looked up: files and variables, without a broker, an engine, a forge or the state directory.
+pub(super) struct Resolved {
+    /// The text of `forge.ca_file`.
+    ca: Option<String>,
+    mask: Mask,
+    own_keys: Vec<Secret>,
+    models: crate::gateway::model::Endpoints,
+    set_up_secrets: BTreeMap<AgentName, SetUpSecrets>,
+    pub(super) connect: Clients,
+    secret_rules: Arc<crate::repository::scan::Rules>,
+}
+
+/// Looks it all up.
+///
+/// # Errors
+/// The first that is missing or wrong, by its key.
+pub(super) fn resolve<C: CountRequests + CountModel + 'static>(
+    config: &Config,
+    counts: Arc<C>,
+) -> Result<Resolved, String> {
+    let ca = match &config.forge.ca_file {
+        // Whether it holds certificates, the forge room says.
+        Some(file) => Some(
+            std::fs::read_to_string(file)
+                .map_err(|error| format!("forge.ca_file {} cannot be read: {error}", file.display()))?,
+        ),
+        None => None,
+    };
+    let mut mask = Mask::default().and_token_shapes();
+    let mut own_keys = Vec::new();
+    let mut models = crate::gateway::model::Endpoints::new();
     for (name, model) in &config.models {
-        if let Err(message) = model_key(model) {
-            show::complain(&format!("models.{name}: {message}"));
-            return Exit::BadConfig;
+        let key = model_key(model).map_err(|message| format!("models.{name}: {message}"))?;
+        if let Some(key) = &key {
+            mask.add(key);
+            own_keys.push(key.clone());
         }
+        let endpoint =
+            Endpoint::new(model, key, counts.clone()).map_err(|message| format!("models.{name}: {message}"))?;
+        models.insert(name.clone(), Arc::new(endpoint));
     }
-    match config.credentials.recipients() {
-        Ok(recipients) => recipients
-            .iter()
-            .for_each(|one| show::line(&format!("credentials can be sealed to {one}"))),
-        Err(error) => {
-            show::complain(&error.to_string());
-            return Exit::BadConfig;
-        }
+    let set_up_secrets = set_up::secrets(&config.agents)?;
+    for (_, secret) in set_up_secrets.values().flatten() {
+        mask.add(secret);
+        own_keys.push(secret.clone());
     }
-    if let Err(message) = set_up::secrets(&config.agents) {
-        show::complain(&message);
-        return Exit::BadConfig;
+    let connect = Clients::new(config.forge.clone(), counts).map_err(|error| error.to_string())?;
+    let secret_rules = Arc::new(config.session.secret_scan.compile()?);
+    // Read at each use, so that keys can be changed while the worker runs; looked at now, so that a mistake is told at the start.
+    config.credentials.recipients().map_err(|error| error.to_string())?;
+    if let Some(directory) = &config.credentials.directory {
+        std::fs::read_dir(directory)
+            .map_err(|error| format!("credentials.directory {} cannot be read: {error}", directory.display()))?;
     }
-    if let Err(message) = config.session.secret_scan.compile() {
-        show::complain(&message);
-        return Exit::BadConfig;
-    }
-    show::line(&format!(
-        "the configuration is good: worker {}, {} agents, {} slots",
-        config.worker_name(),
-        config.agents.len(),
-        config.concurrency
-    ));
-    Exit::Success
+    DockerEngine::configured(&config.sandbox).map_err(|error| error.to_string())?;
+    Ok(Resolved {
+        ca,
+        mask,
+        own_keys,
+        models,
+        set_up_secrets,
+        connect,
+        secret_rules,
+    })
 }
 
 /// A model's key, where one is configured.
@@ -212,7 +219,16 @@ impl CountModel for Counts {
 }
 
 /// Counts nothing: for commands that end at once.
+#[derive(Debug)]
 pub(super) struct Silent;
+
+impl CountModel for Silent {
+    fn count(&self, _status: u16) {}
+    fn bytes(&self, _model: &str, _sent: u64, _received: u64) {}
+    fn tokens(&self, _model: &str, _read: u64, _written: u64) {}
+    fn retried(&self, _model: &str) {}
+    fn refused(&self) {}
+}
 
 impl CountRequests for Silent {
     fn count(&self, _forge: ForgeKind, _endpoint: &'static str, _status: u16) {}
@@ -221,25 +237,4 @@ impl CountRequests for Silent {
 /// The seams count a missing answer as status 0.
 fn answered(status: u16) -> Option<u16> {
     (status != 0).then_some(status)
-}
-
-/// A lock on the state directory; the kernel lets it go when the process ends in any way.
-struct StateLock {
-    _lock: nix::fcntl::Flock<std::fs::File>,
-}
-
-impl StateLock {
-    fn take(state: &Path) -> Result<Self, String> {
-        let failed = |error: &dyn std::fmt::Display| format!("state_dir {} cannot be used: {error}", state.display());
-        std::fs::create_dir_all(state).map_err(|error| failed(&error))?;
-        let file = std::fs::File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(state.join("worker.lock"))
-            .map_err(|error| failed(&error))?;
-        let lock = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
-            .map_err(|_| failed(&"another worker uses it; give each its own"))?;
-        Ok(Self { _lock: lock })
-    }
 }

@@ -1,18 +1,22 @@
 //! `cofferdam doctor`: what is wrong with this machine, and the command that mends it.
 //!
-//! Only looks: starts no sandbox, takes no task, changes nothing on a forge.
+//! Only looks: starts no sandbox, takes no task, changes nothing on a forge and nothing in the state directory, where a worker may run.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
-use super::compose::{compose, read_task};
-use super::{Exit, log, show};
+use super::compose::{Silent, read_task, resolve};
+use super::{Exit, exposed, log, show, state};
 use crate::config::Config;
+use crate::forge::Clients;
 use crate::message::Task;
+use crate::queue::QueueError;
 use crate::queue::rabbitmq::RabbitMq;
-use crate::sandbox::disk;
-use crate::session::Rooms;
+use crate::sandbox::docker::DockerEngine;
+use crate::sandbox::{disk, home};
 use crate::session::credential::Asked;
 
 mod engine;
@@ -45,30 +49,31 @@ pub(super) async fn doctor(config: Config, json: bool, task: Option<&Path>) -> E
     log::to_standard_error();
     let mut findings = vec![disk(&config)];
     findings.extend(keys(&config));
-    findings.extend(exposed(&config));
-    match compose(&config).await {
-        Ok(composed) => {
-            findings.push(ok("git and state", format!("state in {}", config.state_dir.display())));
-            engine::engine(&config, &composed.rooms, &mut findings).await;
-            if let Some(path) = task {
-                forges(&composed.rooms, path, &mut findings).await;
-            }
-        }
-        Err((_, message)) => {
-            findings.push(problem(
-                "git and state",
-                message,
-                "apt-get install git; or see the sentence on the left",
-            ));
+    findings.extend(reachable(&config));
+    findings.push(state(&config.state_dir));
+    findings.push(git(&config.repository.git).await);
+    findings.push(inside(&config));
+    let resolved = resolve(&config, Arc::new(Silent));
+    if let Err(message) = &resolved {
+        let remedy = "correct the key, file or variable that is named; deploy/config.example.toml has every key";
+        findings.push(problem("configuration", message.clone(), remedy));
+    }
+    let mut sandbox = config.sandbox.clone();
+    sandbox.images = config.images();
+    engine::engine(&config, &DockerEngine::new(sandbox), &mut findings).await;
+    if let Some(path) = task {
+        match resolved.map(|resolved| resolved.connect) {
+            Ok(connect) => forges(&config, &connect, path, &mut findings).await,
+            // Without the rest of the configuration: only what the forges need.
+            Err(_) => match Clients::new(config.forge.clone(), Arc::new(Silent)) {
+                Ok(connect) => forges(&config, &connect, path, &mut findings).await,
+                Err(error) => findings.push(problem("forges", error.to_string(), "correct the section [forge]")),
+            },
         }
     }
     findings.push(match RabbitMq::check(&config.queue).await {
         Ok(()) => ok("broker", "answers, and its queues are declared".to_owned()),
-        Err(error) => problem(
-            "broker",
-            error.to_string(),
-            "start RabbitMQ, or set queue.url, queue.url_env or queue.url_file",
-        ),
+        Err(error) => problem("broker", error.to_string(), broker_remedy(&error)),
     });
     let worst = findings.iter().any(|finding| finding.state == State::Problem);
     if json {
@@ -110,6 +115,88 @@ fn problem(check: &str, found: String, remedy: &str) -> Finding {
     }
 }
 
+/// What to do about a broker, by what is wrong with it.
+fn broker_remedy(error: &QueueError) -> &'static str {
+    const LOGIN: &str = "correct user and password in the broker's address, and let the user into its virtual host (rabbitmqctl list_permissions)";
+    match error {
+        QueueError::Configure(_) => "set queue.url, queue.url_env or queue.url_file",
+        QueueError::Connect { detail, .. } if detail.contains("ACCESS") || detail.contains("NOT-ALLOWED") => LOGIN,
+        QueueError::Connect { detail, .. } if detail.contains("ertificate") || detail.contains("TLS") => {
+            "put the broker's authority into the machine's certificates, and use the name that its certificate has"
+        }
+        QueueError::Connect { .. } => "start RabbitMQ, open its port to this machine, or correct the address",
+        QueueError::Declare { detail, .. } if detail.contains("ACCESS") => {
+            "give the user the permissions that the README lists (The broker's user)"
+        }
+        QueueError::Declare { .. } => {
+            "another program declared it in another way: choose another queue.prefix, or delete it when it is empty"
+        }
+        QueueError::Publish { .. } | QueueError::Settle(_) | QueueError::Claim { .. } => "look into the broker's log",
+    }
+}
+
+fn state(directory: &Path) -> Finding {
+    let shown = directory.display();
+    match state::look(directory) {
+        Ok(state::State::Absent) => ok("state", format!("{shown} is not there yet; the worker makes it")),
+        Ok(state::State::Free) => ok("state", format!("{shown} is there; no worker runs here")),
+        Ok(state::State::Running) => ok("state", format!("{shown} is in use: a worker runs here")),
+        Err(found) => problem(
+            "state",
+            found,
+            "run this as the worker's user, give it the directory, or set state_dir",
+        ),
+    }
+}
+
+/// How long git may take to say its version.
+const GIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+async fn git(program: &Path) -> Finding {
+    let install = "apt-get install git, 2.39 or later; or set repository.git to its path";
+    let asked = tokio::process::Command::new(program)
+        .arg("version")
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    match tokio::time::timeout(GIT_TIMEOUT, asked).await {
+        Ok(Ok(output)) => {
+            let said: String = String::from_utf8_lossy(&output.stdout)
+                .trim()
+                .chars()
+                .take(100)
+                .collect();
+            if git_is_good(&said) {
+                ok("git", said)
+            } else {
+                problem("git", format!("it says {said:?}; 2.39 or later is needed"), install)
+            }
+        }
+        Ok(Err(error)) => problem("git", format!("{} cannot be run: {error}", program.display()), install),
+        Err(_) => problem("git", format!("{} says nothing", program.display()), install),
+    }
+}
+
+fn git_is_good(said: &str) -> bool {
+    let version = said.strip_prefix("git version ").unwrap_or_default();
+    let mut numbers = version.split('.').map(|part| part.parse::<u32>().ok());
+    match (numbers.next().flatten(), numbers.next().flatten()) {
+        (Some(major), Some(minor)) => (major, minor) >= (2, 39),
+        (Some(_) | None, _) => false,
+    }
+}
+
+fn inside(config: &Config) -> Finding {
+    match home::read_inside(&config.sandbox) {
+        Ok((path, _)) => ok("inside", path.display().to_string()),
+        Err(error) => problem(
+            "inside",
+            error.to_string(),
+            "build it as the README says (Build) and put it beside cofferdam, or set sandbox.inside",
+        ),
+    }
+}
+
 /// Which keys credentials can be sealed to.
 fn keys(config: &Config) -> Vec<Finding> {
     match config.credentials.recipients() {
@@ -132,7 +219,7 @@ fn keys(config: &Config) -> Vec<Finding> {
 }
 
 /// What others than this machine can reach of the worker, and what others than it hold of its users.
-fn exposed(config: &Config) -> Vec<Finding> {
+fn reachable(config: &Config) -> Vec<Finding> {
     let warning = |check: &str, found: String, remedy: &str| Finding {
         check: check.to_owned(),
         state: State::Warning,
@@ -154,7 +241,11 @@ fn exposed(config: &Config) -> Vec<Finding> {
             "seal them (cofferdam seal), and set credentials.allow_plain to false",
         )
     });
-    admin.into_iter().chain(plain).collect()
+    let files = exposed::secret_files(config);
+    let files = files
+        .iter()
+        .map(|file| warning("file modes", file.found(), &file.remedy()));
+    admin.into_iter().chain(plain).chain(files).collect()
 }
 
 fn disk(config: &Config) -> Finding {
@@ -190,7 +281,7 @@ fn disk(config: &Config) -> Finding {
 }
 
 /// The forges and tokens that a task names.
-async fn forges(rooms: &Rooms, path: &Path, findings: &mut Vec<Finding>) {
+async fn forges(config: &Config, connect: &Clients, path: &Path, findings: &mut Vec<Finding>) {
     let parsed = read_task(path).and_then(|body| Task::parse(&body).map_err(|error| error.to_string()));
     let task = match parsed {
         Ok(task) => task,
@@ -205,15 +296,21 @@ async fn forges(rooms: &Rooms, path: &Path, findings: &mut Vec<Finding>) {
     };
     for (name, connection) in &task.connections {
         let check = format!("connection {name}");
-        let secret = match (rooms.credentials)(&connection.credential, &Asked::of(Some(task.session), connection)) {
+        let asked = Asked::of(Some(task.session), connection);
+        let found = config
+            .credentials
+            .resolve(&connection.credential, &asked, |name| std::env::var(name).ok());
+        let secret = match found {
             Ok(secret) => secret,
             Err(error) => {
-                findings.push(problem(&check, error.to_string(), "see [credentials] in the README"));
+                let remedy =
+                    "see Tokens and Sealed tokens in the README, and [credentials] in deploy/config.example.toml";
+                findings.push(problem(&check, error.to_string(), remedy));
                 continue;
             }
         };
         let asked = async {
-            let (forge, facts) = crate::forge::check::check(rooms.connect.as_ref(), connection, &secret).await?;
+            let (forge, facts) = crate::forge::check::check(connect, connection, &secret).await?;
             let mut seen = Vec::new();
             for project in task.projects.iter().filter(|project| project.connection == *name) {
                 seen.push(forge.project(&project.path).await?.path.to_string());

@@ -10,6 +10,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, filter, fmt, registry};
 
+use super::show;
 use crate::secret::log_line;
 
 /// The daemon's log: JSON lines on standard error. lapin logs each channel that the broker closes, which is how a missing queue is told here.
@@ -36,7 +37,30 @@ pub(super) fn to_standard_error() {
 }
 
 fn level(otherwise: &str) -> EnvFilter {
-    EnvFilter::try_from_env("COFFERDAM_LOG").unwrap_or_else(|_| EnvFilter::new(otherwise))
+    match std::env::var("COFFERDAM_LOG") {
+        Ok(asked) if !asked.trim().is_empty() => filter_of(&asked).unwrap_or_else(|| {
+            show::complain(&format!(
+                "COFFERDAM_LOG is no filter, so it is {otherwise}: write a level (error, warn, info, debug), or target=level, with commas between"
+            ));
+            EnvFilter::new(otherwise)
+        }),
+        Ok(_) | Err(_) => EnvFilter::new(otherwise),
+    }
+}
+
+/// The filter that is asked for; lapin is silent unless it is named. `None` where the text is no filter.
+fn filter_of(asked: &str) -> Option<EnvFilter> {
+    let names_lapin = asked.split(',').any(|part| {
+        part.split(['=', '[', ':'])
+            .next()
+            .is_some_and(|target| target.trim() == "lapin")
+    });
+    let whole = if names_lapin {
+        asked.to_owned()
+    } else {
+        format!("{asked},lapin=off")
+    };
+    EnvFilter::try_new(whole).ok()
 }
 
 /// Whatever level is asked for: libraries' traces are not told. They hold what is carried, byte for byte, tasks with plain tokens among it,
@@ -75,5 +99,24 @@ impl io::Write for Line {
 
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().lock().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lapin_is_silent_unless_it_is_asked_for_by_name() {
+        for (asked, lapin) in [
+            ("debug", "lapin=off"),
+            ("info,cofferdam=debug", "lapin=off"),
+            ("info,lapin=warn", "lapin=warn"),
+        ] {
+            let filter = filter_of(asked).unwrap().to_string();
+            assert!(filter.contains(lapin), "{asked}: {filter}");
+            assert_eq!(filter.matches("lapin").count(), 1, "{filter}");
+        }
+        assert!(filter_of("lapin==,x=[").is_none());
     }
 }

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::{Exit, show};
+use crate::forge;
+use crate::message::ForgeKind;
 use crate::secret::Secret;
 use crate::secret::seal::{Bounds, Identity, Recipient, seal as seal_text};
 
@@ -43,6 +45,7 @@ pub(super) struct Seal {
 /// Seals a token from a file or from standard input.
 pub(super) fn seal(asked: &Seal) -> Exit {
     let sealed = recipients(&asked.to).and_then(|recipients| {
+        openable(asked, jiff::Timestamp::now())?;
         let token = token(asked.token.as_deref())?;
         let bounds = Bounds {
             url: asked.url.clone(),
@@ -65,6 +68,24 @@ pub(super) fn seal(asked: &Seal) -> Exit {
             show::complain(&message);
             Exit::BadTask
         }
+    }
+}
+
+/// Refuses what no worker would ever open.
+fn openable(asked: &Seal, now: jiff::Timestamp) -> Result<(), String> {
+    let is_address = |url: &String| {
+        let kinds = [ForgeKind::Gitlab, ForgeKind::Github];
+        kinds.iter().any(|kind| forge::instance(*kind, Some(url)).is_some())
+    };
+    if !asked.url.as_ref().is_none_or(is_address) {
+        return Err(
+            "--url is no address of a forge: write it as the connection's url, such as https://gitlab.example.org"
+                .to_owned(),
+        );
+    }
+    match asked.expires {
+        Some(end) if end <= now => Err(format!("--expires {end} is past: no worker would open it")),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -119,7 +140,14 @@ pub(super) fn keygen(output: Option<&Path>) -> Exit {
             Exit::Success
         }
         Err(error) => {
-            show::complain(&format!("{} cannot be made: {error}", path.display()));
+            let why = if path.is_dir() {
+                "it is a directory: name a new file in it".to_owned()
+            } else if error.kind() == std::io::ErrorKind::AlreadyExists {
+                "there is such a file already, and no key is ever overwritten: name a new one".to_owned()
+            } else {
+                error.to_string()
+            };
+            show::complain(&format!("{} cannot be made: {why}", path.display()));
             Exit::Software
         }
     }

@@ -98,8 +98,8 @@ pub fn next(headers: &HeaderMap) -> Option<(Next, Result<Url, String>)> {
     let address = connection(&Config::default(), &[])?;
     let current = address.resource(&["projects"]);
     Some((
-        link::next_page(headers, &current, &address),
-        link::redirect(headers, &current, &address),
+        link::next_page(headers, &current, &address, &Mask::default()),
+        link::redirect(headers, &current, &address, &Mask::default()),
     ))
 }
 

@@ -135,7 +135,7 @@ impl Api {
             let answer = self.persist(&request).await?;
             match answer.status.as_u16() {
                 301 | 302 | 307 | 308 => {
-                    url = link::redirect(&answer.headers, &url, &self.address)
+                    url = link::redirect(&answer.headers, &url, &self.address, &self.mask)
                         .map_err(|said| self.misunderstood(asked, &said))?;
                 }
                 _ => return Ok(answer),
@@ -204,7 +204,7 @@ impl Api {
             if let Some(found) = page.into_iter().find(|entry| wanted(entry)) {
                 return Ok(Some(found));
             }
-            match link::next_page(&answer.headers, &url, &self.address) {
+            match link::next_page(&answer.headers, &url, &self.address, &self.mask) {
                 Ok(Some(next)) => url = next,
                 Ok(None) => return Ok(None),
                 Err(said) => return Err(self.misunderstood(asked, &said)),

@@ -45,9 +45,14 @@ pub(super) fn one_line(text: &str, most: usize) -> String {
     line
 }
 
-/// One masked, bounded line. The mask comes first, so that no secret is cut in two and left half readable.
+/// One masked, bounded line.
 pub(super) fn clean(text: &str, mask: &Mask) -> String {
-    one_line(&mask.apply(text), LONGEST_DETAIL)
+    masked_line(text, LONGEST_DETAIL, mask)
+}
+
+/// One line of what is readable; then masked, so that nothing hidden parts a secret; then cut, so that none is left half readable.
+pub(super) fn masked_line(text: &str, most: usize, mask: &Mask) -> String {
+    one_line(&mask.apply(&one_line(text, usize::MAX)), most)
 }
 
 /// What an error body says, whichever of the forges' envelopes it uses.
@@ -55,7 +60,7 @@ pub(super) fn detail(body: &[u8], mask: &Mask) -> String {
     let text = String::from_utf8_lossy(body);
     let said = match serde_json::from_str::<Value>(&text) {
         Ok(value) => envelope(&value),
-        Err(_) if looks_like_html(&text) => html(&text),
+        Err(_) if looks_like_html(&text) => html(&text, mask),
         Err(_) => text.into_owned(),
     };
     clean(&said, mask)
@@ -66,14 +71,14 @@ pub(super) fn looks_like_html(text: &str) -> bool {
     text.trim_start().starts_with('<')
 }
 
-fn html(text: &str) -> String {
+fn html(text: &str, mask: &Mask) -> String {
     let lower = text.to_ascii_lowercase();
     let title = lower
         .find("<title>")
         .and_then(|start| Some((start + 7, lower.find("</title>").filter(|end| *end >= start + 7)?)))
         .and_then(|(start, end)| text.get(start..end));
     match title {
-        Some(title) => format!("an HTML page titled \"{}\"", one_line(title, 100)),
+        Some(title) => format!("an HTML page titled \"{}\"", masked_line(title, 100, mask)),
         None => "an HTML page".to_owned(),
     }
 }
@@ -239,6 +244,25 @@ mod tests {
         assert_eq!(said(&nested), "");
         assert!(said(&"[".repeat(100_000)).chars().count() <= LONGEST_DETAIL);
         assert_eq!(detail(&[0xff, 0xfe, b'a'], &mask), "\u{fffd}\u{fffd}a");
+    }
+
+    #[test]
+    fn no_text_is_cut_or_put_together_after_it_was_masked() {
+        let mask = Mask::new([&Secret::new("glpat-0123456789abcdef")]);
+        let titled = format!("<html><title>{} glpat-0123456789abcdef</title>", "x".repeat(86));
+        let said = detail(titled.as_bytes(), &mask);
+        assert!(!said.contains("glpat"), "{said}");
+        for parted in [
+            "glpat-01\u{200b}23456789abcdef",
+            "glpat-01\u{0}23456789abcdef",
+            "glpat-01\u{2060}2345\n6789abcdef",
+        ] {
+            assert_eq!(
+                clean(&format!("a {parted} b"), &mask),
+                format!("a {MASKED} b"),
+                "{parted:?}"
+            );
+        }
     }
 
     #[test]

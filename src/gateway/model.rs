@@ -1,6 +1,7 @@
 //! The model route: an agent reaches its model at `/model/<name>/...`, and the key is put in here, on the worker.
 //!
-//! Never lets a client-sent key through, never reaches a path that is not listed, never follows a redirect. Streams both ways. What a request
+//! Never lets a client-sent key through, never lets ours back, never reaches a path that is not listed, never follows a redirect. Streams both
+//! ways. What a request
 //! may ask for is in `demand`, what it cost is read by `usage` and summed up by `meter`; `forward` does the talking.
 
 use std::collections::BTreeMap;
@@ -11,11 +12,12 @@ use axum::Router;
 use axum::http::HeaderValue;
 use serde::Deserialize;
 
-use crate::secret::Secret;
+use crate::secret::{Mask, Secret};
 
 mod api;
 mod body;
 mod demand;
+mod echo;
 mod forward;
 mod meter;
 mod refusal;
@@ -76,6 +78,8 @@ pub enum KeyStyle {
 pub struct Endpoint {
     url: String,
     key: Option<Secret>,
+    /// Hides the key in what comes back.
+    mask: Mask,
     key_as: KeyStyle,
     paths: Vec<String>,
     models: Vec<String>,
@@ -122,6 +126,7 @@ impl Endpoint {
         }
         Ok(Self {
             url,
+            mask: Mask::new(&key),
             key,
             key_as: config.key_as,
             paths: config.paths.clone(),

@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::id::{BranchName, ConnectionName, ProjectPath};
-use super::redact;
 use super::task::{ConnectionRequest, Credential, LONGEST_PROMPT};
+use super::{redact, tree};
 
 /// Largest control body that is read, in bytes.
 pub const LARGEST_CONTROL: usize = 256 * 1024;
@@ -128,9 +128,7 @@ impl Control {
         if body.len() > LARGEST_CONTROL {
             return Err(ControlError::TooLarge(body.len()));
         }
-        let malformed =
-            |error: serde_json::Error| ControlError::Malformed(error.to_string().chars().take(300).collect());
-        let value: serde_json::Value = serde_json::from_slice(body).map_err(malformed)?;
+        let value = tree::parse(body).map_err(|error| ControlError::Malformed(error.to_string()))?;
         // serde cannot refuse unknown fields of a flattened enum, so the names are checked here.
         if let Some(unknown) = value
             .as_object()
@@ -138,16 +136,21 @@ impl Control {
         {
             return Err(ControlError::Malformed(format!(
                 "unknown field {:?}",
-                unknown.chars().take(60).collect::<String>()
+                redact::shown(unknown)
             )));
         }
         let holds_credential = value.get("credential").is_some() || value.get("new_connection").is_some();
+        let kind = value
+            .get("kind")
+            .and_then(serde_json::Value::as_str)
+            .unwrap_or_default();
+        let kind = redact::shown(kind).to_owned();
         let control: Self = serde_json::from_value(value).map_err(|error| {
-            if holds_credential {
-                ControlError::Malformed(redact::CREDENTIAL.to_owned())
+            ControlError::Malformed(if holds_credential {
+                redact::CREDENTIAL.to_owned()
             } else {
-                malformed(error)
-            }
+                format!("kind {kind:?}: {}", redact::detail(&error.to_string()))
+            })
         })?;
         if control.version != 1 {
             return Err(ControlError::Malformed(format!(

@@ -11,8 +11,8 @@ use serde::Deserialize;
 
 use super::egress::{EgressError, EgressRequest};
 use super::id::{AgentName, BranchName, ConnectionName, ProjectKey, ProjectPath, SessionId, TenantName};
-use super::redact;
 use super::resume::Resume;
+use super::{redact, tree};
 use crate::secret::Secret;
 
 /// Largest task body that is read, in bytes.
@@ -247,7 +247,7 @@ pub enum TaskError {
     /// A version that this worker does not know.
     #[error("task version {found} is not known here: this worker reads version 1")]
     UnknownVersion {
-        /// What stood in `version`.
+        /// The number that stood in `version`; in words, where it was none.
         found: String,
     },
     /// A field that is unknown, missing or of the wrong form.
@@ -277,7 +277,7 @@ pub enum TaskError {
         project: ProjectKey,
     },
     /// A project names a connection that the task does not have.
-    #[error("the project {project} uses the connection {:?}, which the task does not define", project.connection.as_str())]
+    #[error("the project {} uses the connection {:?}, which the task does not define", project.path, redact::shown(project.connection.as_str()))]
     UnknownConnection {
         /// Which project.
         project: ProjectKey,
@@ -319,14 +319,16 @@ impl Task {
         if body.len() > LARGEST_TASK {
             return Err(TaskError::TooLarge { size: body.len() });
         }
-        let value: serde_json::Value = serde_json::from_slice(body).map_err(|error| TaskError::NotJson {
+        // The words of this parser repeat nothing of the body.
+        let value = tree::parse(body).map_err(|error| TaskError::NotJson {
             detail: error.to_string(),
         })?;
         match value.get("version") {
             Some(version) if version.as_u64() == Some(1) => {}
             Some(other) => {
+                let number = other.as_u64().filter(|number| *number < 10_000);
                 return Err(TaskError::UnknownVersion {
-                    found: other.to_string().chars().take(40).collect(),
+                    found: number.map_or_else(|| "of another form".to_owned(), |number| number.to_string()),
                 });
             }
             None => {
@@ -342,8 +344,7 @@ impl Task {
             return Err(TaskError::BadSession);
         }
         let task: Self = serde_path_to_error::deserialize(value).map_err(|error| {
-            let path = error.path().to_string();
-            let detail = redact::detail(&path, &error.inner().to_string());
+            let (path, detail) = redact::told(&error.path().to_string(), &error.inner().to_string());
             TaskError::BadField { path, detail }
         })?;
         task.check()?;

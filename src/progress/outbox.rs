@@ -1,6 +1,7 @@
 //! What waits to be sent, in order: states with their place reserved, notes joined and within a budget. Pure; no clock, no I/O.
 //!
-//! Never splits a known secret between two events, and never holds more than its bounds.
+//! Never shows a known secret that is split between two events, also where others stand between them, and never holds more than its bounds:
+//! what may be the beginning of one is masked where it is told from words, and what goes on with it is masked in any case.
 
 use std::collections::VecDeque;
 
@@ -9,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::scrub;
 use crate::message::EventBody;
 use crate::message::readable::readable;
-use crate::secret::Mask;
+use crate::secret::{MASKED, Mask};
 
 /// Bytes of notes that wait at most.
 const NOTE_BYTES: usize = 256 * 1024;
@@ -18,6 +19,10 @@ const NOTES: usize = 512;
 
 /// Gaps in the progress that are told where they are; later ones are told together before the next state.
 const MOST_GAPS: u32 = 100;
+
+/// From so many bytes on, what ends a text and is the beginning of a secret is masked before the rest is known. Less tells nothing, and ends
+/// many words.
+const TELLING: usize = 4;
 
 /// What is to be sent next.
 #[derive(Debug)]
@@ -42,6 +47,8 @@ enum Entry {
     Stream {
         thought: bool,
         text: String,
+        /// Bytes at its beginning that were shown, or masked, before another event: they may be the first half of a secret.
+        before: usize,
         ended: bool,
     },
     State(Next),
@@ -67,6 +74,8 @@ pub(super) struct Outbox {
     /// Bytes of notes taken so far, and how many may be in all.
     taken: u64,
     most: Option<u64>,
+    /// How the agent's words and thoughts ended when something else came, where that may be the beginning of a secret.
+    begun: [String; 2],
     closed: bool,
 }
 
@@ -85,7 +94,7 @@ impl Outbox {
 
     /// Takes nothing more; what waits may still be sent.
     pub(super) fn close(&mut self) {
-        self.end_stream();
+        self.mark_ended();
         self.closed = true;
     }
 
@@ -101,7 +110,7 @@ impl Outbox {
             return;
         }
         scrub::body(&mut body, mask);
-        self.end_stream();
+        self.end_stream(mask);
         self.states += 1;
         self.entries
             .push_back(Entry::State(Next::State { body, room, confirmed }));
@@ -161,16 +170,19 @@ impl Outbox {
             thought: known,
             text: waiting,
             ended: false,
+            ..
         }) = self.entries.back_mut()
             && *known == thought
         {
             waiting.push_str(&text);
             return;
         }
-        self.end_stream();
+        self.end_stream(mask);
+        let begun = std::mem::take(self.begun_of(thought));
         self.entries.push_back(Entry::Stream {
             thought,
-            text,
+            before: begun.len(),
+            text: begun + &text,
             ended: false,
         });
     }
@@ -194,7 +206,7 @@ impl Outbox {
             self.drop_note(bytes, mask);
             return;
         }
-        self.end_stream();
+        self.end_stream(mask);
         self.take(bytes);
         self.entries.push_back(Entry::Note { body, bytes });
     }
@@ -215,14 +227,21 @@ impl Outbox {
     /// Counts what is lost. Text after a gap must not be read as the continuation of text before it.
     fn drop_note(&mut self, bytes: usize, mask: &Mask) {
         self.count_dropped(bytes);
-        if let Some(Entry::Stream { text, ended: false, .. }) = self.entries.back_mut() {
-            let settled = mask.settled(text);
+        if let Some(Entry::Stream {
+            text,
+            before,
+            ended: false,
+            ..
+        }) = self.entries.back_mut()
+        {
+            let settled = mask.settled(text).max(*before);
             let cut = text.len() - settled;
             text.truncate(settled);
             self.note_bytes = self.note_bytes.saturating_sub(cut);
             self.count_dropped(cut);
         }
-        self.end_stream();
+        self.mark_ended();
+        self.begun = Default::default();
     }
 
     /// Counts a note that could not be sent.
@@ -232,10 +251,47 @@ impl Outbox {
             .saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 
-    fn end_stream(&mut self) {
+    fn mark_ended(&mut self) {
         if let Some(Entry::Stream { ended, .. }) = self.entries.back_mut() {
             *ended = true;
         }
+    }
+
+    fn begun_of(&mut self, thought: bool) -> &mut String {
+        let [words, thoughts] = &mut self.begun;
+        if thought { thoughts } else { words }
+    }
+
+    /// Something else comes. Text may go on behind it, so its end is kept in mind, and masked where that says enough.
+    fn end_stream(&mut self, mask: &Mask) {
+        let Some(Entry::Stream {
+            thought,
+            text,
+            before,
+            ended: ended @ false,
+        }) = self.entries.back_mut()
+        else {
+            return;
+        };
+        *ended = true;
+        let begun = text.split_off(mask.settled(text));
+        if begun.len() >= TELLING {
+            let shown = (text.len() + begun.len()).saturating_sub(text.len().max(*before));
+            // What was there before this text stays as it is: it is not shown again.
+            text.push_str(begun.get(..begun.len() - shown).unwrap_or_default());
+            let mark = if shown > 0 { MASKED } else { "" };
+            text.push_str(mark);
+            self.note_bytes = (self.note_bytes + mark.len()).saturating_sub(shown);
+        } else {
+            text.push_str(&begun);
+        }
+        let thought = *thought;
+        // Nothing is that long and still only the beginning of a secret.
+        *self.begun_of(thought) = if begun.len() <= scrub::LONGEST_TEXT {
+            begun
+        } else {
+            String::new()
+        };
     }
 
     pub(super) fn waiting(&self, mask: &Mask) -> Waiting {
@@ -243,7 +299,12 @@ impl Outbox {
             return Waiting::States;
         }
         let sendable = match self.entries.front() {
-            Some(Entry::Stream { text, ended: false, .. }) => cut(text, false, mask) > 0,
+            Some(Entry::Stream {
+                text,
+                before,
+                ended: false,
+                ..
+            }) => cut(text, *before, false, mask) > *before,
             Some(Entry::Stream { .. } | Entry::Note { .. } | Entry::State(_)) => true,
             // Worth telling even if nothing else follows.
             None => self.dropped_bytes > 0 && self.gaps < MOST_GAPS && !self.closed,
@@ -273,7 +334,12 @@ impl Outbox {
                 self.note_bytes = self.note_bytes.saturating_sub(bytes);
                 Some(Next::Note(body))
             }
-            Entry::Stream { thought, text, ended } => self.next_of_stream(thought, text, ended, mask),
+            Entry::Stream {
+                thought,
+                text,
+                before,
+                ended,
+            } => self.next_of_stream(thought, text, before, ended, mask),
         }
     }
 
@@ -282,18 +348,35 @@ impl Outbox {
         self.closed && self.entries.is_empty()
     }
 
-    fn next_of_stream(&mut self, thought: bool, mut text: String, ended: bool, mask: &Mask) -> Option<Next> {
-        let cut = cut(&text, ended, mask);
+    fn next_of_stream(
+        &mut self,
+        thought: bool,
+        mut text: String,
+        before: usize,
+        ended: bool,
+        mask: &Mask,
+    ) -> Option<Next> {
+        let cut = cut(&text, before, ended, mask);
+        if cut <= before && !(ended && cut == text.len()) {
+            self.entries.push_front(Entry::Stream {
+                thought,
+                text,
+                before,
+                ended,
+            });
+            return None;
+        }
         let rest = text.split_off(cut);
-        self.note_bytes = self.note_bytes.saturating_sub(cut);
+        self.note_bytes = self.note_bytes.saturating_sub(cut - before);
         if !(rest.is_empty() && ended) {
             self.entries.push_front(Entry::Stream {
                 thought,
                 text: rest,
+                before: 0,
                 ended,
             });
         }
-        let text = mask.apply(&text);
+        let text = mask.apply_from(&text, before);
         match (text.is_empty(), thought) {
             (true, _) if ended && !self.entries.is_empty() => self.next(mask),
             (true, _) => None,
@@ -303,16 +386,18 @@ impl Outbox {
     }
 }
 
-/// How much of a joined text makes the next event.
-fn cut(text: &str, ended: bool, mask: &Mask) -> usize {
-    if ended && text.len() <= scrub::LONGEST_TEXT {
+/// Up to where a joined text makes the next event: never before what was shown already.
+fn cut(text: &str, before: usize, ended: bool, mask: &Mask) -> usize {
+    // Half a secret may be shorter than the mark in its place.
+    let most = scrub::LONGEST_TEXT - if before > 0 { MASKED.len() } else { 0 };
+    if ended && text.len() <= before + most {
         return text.len();
     }
-    let end = text.floor_char_boundary(scrub::LONGEST_TEXT);
+    let end = text.floor_char_boundary(before + most);
     match mask.settled(&text[..end]) {
         // Nothing is that long and still only the beginning of a secret.
-        0 if end < text.len() => end,
-        settled => settled,
+        settled if settled <= before && end < text.len() => end,
+        settled => settled.max(before),
     }
 }
 
@@ -393,6 +478,47 @@ mod tests {
         let lost = (NOTE_BYTES + "glpat-01234".len()) as u64;
         assert!(matches!(body, EventBody::OutputDropped { bytes, .. } if bytes == lost));
         assert_eq!(drain(&mut outbox, &mask), "it is more");
+    }
+
+    #[test]
+    fn a_secret_with_other_events_in_its_middle_is_masked_on_both_sides() {
+        let mask = Mask::new([&Secret::new("glpat-0123456789")]);
+        for (first, second, third, shown) in [
+            (
+                "test glpat-",
+                "0123",
+                "456789 end",
+                "test [MASKED]|[MASKED]|[MASKED] end",
+            ),
+            ("glpat-01234567", "89", "end", "[MASKED]|[MASKED]|end"),
+            ("so g", "lpat-0123456789end", "", "so g|[MASKED]end|"),
+            ("so g", "reat", " news", "so g|reat| news"),
+            ("glpat-", "not at all", "", "[MASKED]|not at all|"),
+        ] {
+            for is_state in [false, true] {
+                let mut outbox = Outbox::default();
+                let mut said: Vec<String> = Vec::new();
+                for part in [first, second, third] {
+                    // In one piece and letter by letter, sent as it comes.
+                    let mut now = String::new();
+                    for letter in part.chars() {
+                        outbox.push_note(say(&letter.to_string()), &mask);
+                        now += &drain(&mut outbox, &mask);
+                    }
+                    if is_state {
+                        outbox.push_state(EventBody::TurnStarted { turn: 1 }, None, None, &mask);
+                    } else {
+                        outbox.push_note(EventBody::AgentThought { text: "hm".into() }, &mask);
+                    }
+                    now += &drain(&mut outbox, &mask);
+                    said.push(now);
+                }
+                assert_eq!(said.join("|"), shown, "{first:?} {second:?} {third:?} {is_state}");
+                outbox.close();
+                drain(&mut outbox, &mask);
+                assert_eq!(outbox.note_bytes, 0);
+            }
+        }
     }
 
     #[test]

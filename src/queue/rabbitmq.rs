@@ -154,6 +154,14 @@ impl RabbitMq {
         })
     }
 
+    /// Whether the configuration makes sense, as far as that can be known without a broker.
+    ///
+    /// # Errors
+    /// What is wrong with it: an address that is nowhere or is none, a name, a lane.
+    pub fn configured(config: &Config) -> Result<(), QueueError> {
+        Settings::resolve(config).map(drop)
+    }
+
     /// Connects once, declares what is missing, and says what is wrong if anything is.
     pub async fn check(config: &Config) -> Result<(), QueueError> {
         let settings = Settings::resolve(config)?;

@@ -50,6 +50,7 @@ pub(crate) struct Invocation {
     network: Option<Network>,
     lock: Option<File>,
     limits: Option<Limits>,
+    behind: Vec<OsString>,
     input: Vec<u8>,
     largest_output: usize,
 }
@@ -91,6 +92,7 @@ impl Invocation {
             network: None,
             lock: None,
             limits: None,
+            behind: Vec::new(),
             input: Vec::new(),
             largest_output: 1024 * 1024,
         }
@@ -134,6 +136,13 @@ impl Invocation {
     /// Limits what it may use.
     pub(crate) fn limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
+        self
+    }
+
+    /// Has it started by a program that walls it in: these words, then git and its arguments.
+    pub(crate) fn behind<I: IntoIterator<Item = A>, A: AsRef<OsStr>>(mut self, words: I) -> Self {
+        self.behind
+            .extend(words.into_iter().map(|word| word.as_ref().to_owned()));
         self
     }
 
@@ -186,13 +195,20 @@ impl Git {
 
     /// Starts git with pipes on all three streams.
     pub(crate) fn spawn(&self, invocation: Invocation) -> Result<tokio::process::Child, RepositoryError> {
-        let mut command = match invocation.limits {
-            None => std::process::Command::new(&self.program),
-            Some(limits) => {
+        let mut words: Vec<&OsStr> = invocation.behind.iter().map(OsString::as_os_str).collect();
+        words.push(self.program.as_os_str());
+        let mut command = match (invocation.limits, words.split_first()) {
+            (None, Some((first, rest))) => {
+                let mut command = std::process::Command::new(first);
+                command.args(rest);
+                command
+            }
+            (Some(limits), _) => {
                 let mut shell = std::process::Command::new("/bin/sh");
-                shell.arg("-c").arg(limits.script()).arg("sh").arg(&self.program);
+                shell.arg("-c").arg(limits.script()).arg("sh").args(&words);
                 shell
             }
+            (None, None) => std::process::Command::new(&self.program),
         };
         clear_environment(&mut command);
         command

@@ -1,21 +1,24 @@
 //! The worker's own child processes that read what an agent made: the check of a push, the summary of what was staged,
 //! and the new lines of its commits.
 //!
-//! They have no credential and a cleared or git-made environment, limit themselves before they read, and only ever answer on their output:
-//! a parser bug costs one push or one summary.
+//! They have no credential and a cleared or git-made environment, limit themselves before they read, open no file but those of the one staging
+//! (where the kernel has Landlock), reach no network, and only ever answer on their output: a parser bug costs one push or one summary.
 
 use std::io::{BufRead, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use super::policy::{self, Policy};
+pub(super) use serve::WRITING;
 
 mod added;
 mod limits;
 mod pre_receive;
 mod script;
+mod serve;
 mod survey;
 mod trees;
+mod walls;
 
 /// The hook's subcommand.
 pub(super) const PRE_RECEIVE: &str = "pre-receive";
@@ -26,6 +29,12 @@ pub(super) const INSPECT: &str = "inspect";
 
 /// The subcommand that hands over what the new commits add.
 pub(super) const ADDED: &str = "added";
+
+/// The subcommand that becomes git's server program, behind walls.
+pub(super) const SERVE: &str = "serve";
+
+/// The subcommand that says how far this kernel limits the files that these processes open: `all`, `partly`, `none`.
+pub const WALLS: &str = "walls";
 
 /// Runs one subcommand on this process's own streams. The process must do nothing else: it gets limits that cannot be lifted.
 pub fn run(arguments: impl IntoIterator<Item = String>) -> ExitCode {
@@ -50,6 +59,14 @@ pub fn run_on(
         [PRE_RECEIVE] => return pre_receive::run(input, &mut complaints),
         [INSPECT, directory, head, detail] => survey::run(Path::new(directory), head, detail, &mut output),
         [SCRIPT, directory, reference, path] => script::run(Path::new(directory), reference, path, &mut output),
+        [SERVE, directory, hooks, access, program, rest @ ..] => Err(serve::run(
+            Path::new(directory),
+            Path::new(hooks),
+            access,
+            program,
+            rest,
+        )),
+        [WALLS] => walls::told().and_then(|told| writeln!(output, "{told}").map_err(|error| error.to_string())),
         [ADDED, directory, head, most] => added::run(Path::new(directory), head, most, &mut output),
         _ => Err(format!(
             "usage: {PRE_RECEIVE} | {INSPECT} DIRECTORY HEAD full|count | {SCRIPT} DIRECTORY REF PATH | {ADDED} DIRECTORY HEAD BYTES; these are for the worker itself"
@@ -65,10 +82,11 @@ pub fn run_on(
     }
 }
 
-/// Reads the policy of a staging and takes its limits on.
+/// Reads the policy of a staging, takes its limits on, and sees nothing but this staging from then on.
 fn enter(directory: &Path) -> Result<Policy, String> {
     let policy = Policy::read(directory).map_err(|error| error.to_string())?;
     limits::apply(&policy)?;
+    walls::close_to(directory)?;
     Ok(policy)
 }
 

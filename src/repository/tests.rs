@@ -13,6 +13,7 @@ mod sandbox;
 mod script;
 mod search;
 mod secrecy;
+mod walls;
 
 use std::path::PathBuf;
 
@@ -26,6 +27,10 @@ fn internal_entry() {
     let arguments = std::env::var("COFFERDAM_TEST_INTERNAL").expect("only started by internal_command");
     // The harness writes to the usual output; the child's answer goes to where the shell put it.
     let output = std::fs::File::options().write(true).open("/proc/self/fd/9").unwrap();
+    // What becomes another program there answers on the usual output.
+    if arguments.starts_with("serve ") {
+        nix::unistd::dup2_stdout(&output).unwrap();
+    }
     let code = internal::run_on(
         arguments.split(' ').map(str::to_owned),
         std::io::stdin().lock(),

@@ -55,6 +55,14 @@ impl DockerEngine {
         }
     }
 
+    /// Whether the files that the configuration names can be used: looked at without the engine.
+    ///
+    /// # Errors
+    /// The profile of system calls cannot be read, or is none.
+    pub fn configured(config: &Config) -> Result<(), SandboxError> {
+        seccomp::profile(&config.seccomp).map(drop)
+    }
+
     fn timeout(&self) -> Duration {
         Duration::from_secs(self.config.call_timeout_s)
     }

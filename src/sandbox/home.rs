@@ -97,13 +97,11 @@ pub async fn remove_tree(root: &Path) -> Result<(), SandboxError> {
     }
 }
 
-/// Installs `inside` and its hooks under the state directory, where the engine can mount them, and says where.
-///
-/// The directory is named by content, so a newer worker never changes the files of a running sandbox.
+/// Where `inside` is, and what it is.
 ///
 /// # Errors
-/// The binary is missing or the files cannot be written.
-pub fn install_tools(config: &Config, state: &Path) -> Result<PathBuf, SandboxError> {
+/// It is not there, or cannot be read.
+pub fn read_inside(config: &Config) -> Result<(PathBuf, Vec<u8>), SandboxError> {
     let source = match &config.inside {
         Some(path) => path.clone(),
         None => {
@@ -113,12 +111,25 @@ pub fn install_tools(config: &Config, state: &Path) -> Result<PathBuf, SandboxEr
             own.with_file_name("inside")
         }
     };
-    let binary = std::fs::read(&source).map_err(|error| SandboxError::Prepare {
-        detail: format!(
-            "{} cannot be read ({error}): build it, or set sandbox.inside",
-            source.display()
-        ),
-    })?;
+    match std::fs::read(&source) {
+        Ok(binary) => Ok((source, binary)),
+        Err(error) => Err(SandboxError::Prepare {
+            detail: format!(
+                "{} cannot be read ({error}): build it, or set sandbox.inside",
+                source.display()
+            ),
+        }),
+    }
+}
+
+/// Installs `inside` and its hooks under the state directory, where the engine can mount them, and says where.
+///
+/// The directory is named by content, so a newer worker never changes the files of a running sandbox.
+///
+/// # Errors
+/// The binary is missing or the files cannot be written.
+pub fn install_tools(config: &Config, state: &Path) -> Result<PathBuf, SandboxError> {
+    let (_, binary) = read_inside(config)?;
     let digest = hex::encode(sha2::Sha256::digest(&binary));
     let directory = state.join("inside").join(&digest[..16]);
     if directory.join("hooks").join("commit-msg").symlink_metadata().is_ok() {

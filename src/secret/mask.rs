@@ -8,15 +8,18 @@ use std::sync::{Arc, LazyLock};
 
 use regex::Regex;
 
+use super::finder::Finder;
 use super::{Known, Secret, shapes};
 
 /// What stands in place of a masked value.
 pub const MASKED: &str = "[MASKED]";
 
-/// Replaces known secrets, in clear, URL-encoded and base64 form, by a fixed mark.
+/// Replaces known secrets, in every form that this room knows, by a fixed mark.
 #[derive(Clone, Default)]
 pub struct Mask {
-    known: Vec<Arc<Known>>,
+    pub(super) known: Vec<Arc<Known>>,
+    /// Made anew whenever a secret is added, not per text.
+    pub(super) finder: Arc<Finder>,
     shapes: bool,
 }
 
@@ -47,18 +50,19 @@ impl Mask {
     pub fn add(&mut self, secret: &Secret) {
         if !self.known.iter().any(|known| Arc::ptr_eq(known, &secret.0)) {
             self.known.push(Arc::clone(&secret.0));
+            self.finder = Arc::new(Finder::new(self.known.iter().map(|known| Arc::clone(&known.forms))));
         }
     }
 
-    fn forms(&self) -> impl Iterator<Item = &str> {
-        self.known
-            .iter()
-            .flat_map(|known| known.forms.iter().map(|form| form.as_str()))
+    /// Whether there is nothing that it hides.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.finder.is_empty() && !self.shapes
     }
 
     /// What is to be hidden, in order; overlapping places are one.
     fn places(&self, text: &str) -> Vec<(usize, usize)> {
-        let mut places: Vec<(usize, usize)> = self.forms().flat_map(|form| occurrences(text, form)).collect();
+        let mut places = stretches(&self.finder, text.as_bytes());
         if self.shapes {
             places.extend(shapes::found(text));
         }
@@ -68,42 +72,67 @@ impl Mask {
     /// The text with every known form replaced.
     #[must_use]
     pub fn apply(&self, text: &str) -> String {
-        replaced(text, &self.places(text))
+        self.apply_from(text, 0)
+    }
+
+    /// What comes behind the first `from` bytes of a text, with every form replaced that reaches into it: for text that goes on behind what
+    /// was shown already.
+    #[must_use]
+    pub fn apply_from(&self, text: &str, from: usize) -> String {
+        let mut places = self.places(text);
+        places.retain_mut(|(start, end)| {
+            *start = from.max(*start);
+            start < end
+        });
+        replaced(text, from, &places)
+    }
+
+    /// Any bytes with every known form replaced. Token shapes are not looked for.
+    #[must_use]
+    pub fn apply_bytes(&self, bytes: &[u8]) -> Vec<u8> {
+        let (mut shown, mut from) = (Vec::with_capacity(bytes.len()), 0);
+        for (start, end) in united(stretches(&self.finder, bytes)) {
+            shown.extend_from_slice(bytes.get(from..start).unwrap_or_default());
+            shown.extend_from_slice(MASKED.as_bytes());
+            from = end;
+        }
+        shown.extend_from_slice(bytes.get(from..).unwrap_or_default());
+        shown
     }
 
     /// How much of a text that goes on may be masked and shown now, whatever follows: ends before anything that is, or may become, a known
     /// form cut in two. For text that arrives in pieces.
     #[must_use]
     pub fn settled(&self, text: &str) -> usize {
-        let bytes = text.as_bytes();
-        let begun = |form: &str| {
-            let first = bytes.len().saturating_sub(form.len() - 1);
-            (first..bytes.len()).find(|start| form.as_bytes().starts_with(&bytes[*start..]))
-        };
-        let mut cut = self.forms().filter_map(begun).min().unwrap_or(bytes.len());
+        let mut cut = self.finder.begun(text.as_bytes());
         if self.shapes
             && let Some(open) = shapes::open_at(text)
         {
             cut = cut.min(open);
         }
-        // Moving the cut may bring it into a place that is whole.
-        for (start, end) in self.places(text).into_iter().rev() {
-            if start < cut && cut < end {
-                cut = start;
-            }
-        }
-        cut
+        whole_until(cut, &self.places(text))
+    }
+
+    /// The same of bytes. Token shapes are not looked for.
+    #[must_use]
+    pub fn settled_bytes(&self, bytes: &[u8]) -> usize {
+        whole_until(self.finder.begun(bytes), &united(stretches(&self.finder, bytes)))
     }
 }
 
-/// Everywhere that it stands, also where two overlap.
-fn occurrences<'a>(text: &'a str, form: &'a str) -> impl Iterator<Item = (usize, usize)> + 'a {
-    let mut from = 0;
-    std::iter::from_fn(move || {
-        let start = from + text.get(from..)?.find(form)?;
-        from = text.ceil_char_boundary(start + 1);
-        Some((start, start + form.len()))
-    })
+fn stretches(finder: &Finder, bytes: &[u8]) -> Vec<(usize, usize)> {
+    let places = finder.places(bytes).into_iter();
+    places.map(|(start, end, _)| (start, end)).collect()
+}
+
+/// Moving the cut may bring it into a place that is whole.
+fn whole_until(mut cut: usize, places: &[(usize, usize)]) -> usize {
+    for (start, end) in places.iter().rev() {
+        if *start < cut && cut < *end {
+            cut = *start;
+        }
+    }
+    cut
 }
 
 fn united(mut places: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
@@ -118,9 +147,8 @@ fn united(mut places: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
     united
 }
 
-fn replaced(text: &str, places: &[(usize, usize)]) -> String {
+fn replaced(text: &str, mut from: usize, places: &[(usize, usize)]) -> String {
     let mut shown = String::with_capacity(text.len());
-    let mut from = 0;
     for (start, end) in places {
         shown.push_str(text.get(from..*start).unwrap_or_default());
         shown.push_str(MASKED);
@@ -133,22 +161,15 @@ fn replaced(text: &str, places: &[(usize, usize)]) -> String {
 /// The password in an address. A pattern of ours that does not compile finds nothing; a test shows that it finds.
 static PASSWORD: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r#"://[^\s/:@"'\\]*:([^\s/@"'\\]+)@"#).ok());
 
-/// A whole line of a log. A library that prints bytes prints numbers: these count as a form as well.
-pub(super) fn log_line(living: &[Arc<Known>], line: &str) -> String {
-    let mut places: Vec<(usize, usize)> = shapes::found(line).collect();
-    for form in living.iter().flat_map(|known| known.forms.iter()) {
-        places.extend(occurrences(line, form));
-        if line.contains(", ") {
-            let numbers =
-                zeroize::Zeroizing::new(form.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", "));
-            places.extend(occurrences(line, &numbers));
-        }
-    }
+/// A whole line of a log, as it is or escaped as JSON.
+pub(super) fn log_line(living: &Finder, line: &str) -> String {
+    let mut places = stretches(living, line.as_bytes());
+    places.extend(shapes::found(line));
     if let Some(password) = PASSWORD.as_ref() {
         let found = password.captures_iter(line).filter_map(|found| found.get(1));
         places.extend(found.map(|one| (one.start(), one.end())));
     }
-    replaced(line, &united(places))
+    replaced(line, 0, &united(places))
 }
 
 #[cfg(test)]
@@ -171,13 +192,47 @@ mod tests {
     }
 
     #[test]
+    fn masks_every_form_that_the_check_before_publishing_knows() {
+        let value = "t0k/en+\"123<45&~zZ";
+        let mask = Mask::new([&Secret::new(value)]);
+        let json = serde_json::to_string(value).unwrap();
+        let wrapped: Vec<String> = base64::engine::general_purpose::STANDARD
+            .encode(format!("{}{value}", "x".repeat(50)))
+            .as_bytes()
+            .chunks(76)
+            .map(|line| String::from_utf8_lossy(line).into_owned())
+            .collect();
+        for form in [
+            hex::encode(value),
+            hex::encode_upper(value),
+            json.trim_matches('"').to_owned(),
+            serde_json::to_string(&json)
+                .unwrap()
+                .trim_matches(['"', '\\'])
+                .to_owned(),
+            "t0k\\/en+\\\"123<45&~zZ".to_owned(),
+            "t0k/en+\"123&lt;45&amp;~zZ".to_owned(),
+            "t0k/en+&quot;123&lt;45&amp;~zZ".to_owned(),
+            "t0k/en\n +\"12\r\n3<45&~zZ".to_owned(),
+            "t0k/en\\n+\"123<45&~zZ".to_owned(),
+        ] {
+            assert_eq!(mask.apply(&format!("a {form} b")), format!("a {MASKED} b"), "{form}");
+        }
+        for text in [wrapped.join("\n"), wrapped.join("\\n")] {
+            assert!(mask.apply(&text).contains(MASKED), "{text}");
+        }
+    }
+
+    #[test]
     fn text_in_pieces_is_held_back_where_a_secret_may_go_on() {
         let mask = Mask::new([&Secret::new("glpat-0123456789")]);
         for (text, settled) in [
             ("nothing to see?", "nothing to see?"),
             ("a token: glpat-01", "a token: "),
             ("a token: g", "a token: "),
-            ("whole: glpat-0123456789", "whole: glpat-0123456789"),
+            ("whole: glpat-0123456789.", "whole: glpat-0123456789."),
+            ("white space: glpat- 01\n", "white space: "),
+            ("escaped: glpat-01\\n23\\", "escaped: "),
             ("no glpat-0x", "no glpat-0x"),
         ] {
             assert_eq!(&text[..mask.settled(text)], settled);

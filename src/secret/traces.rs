@@ -1,126 +1,43 @@
-//! Finds known secrets in what is about to leave, in clear and in the usual encodings, also across line breaks. Pure.
+//! Finds known secrets in what is about to leave, in every form, also across line breaks. Pure.
 //!
-//! Says where one begins and never which: nothing that it returns holds a value. Whoever wants to hide a secret from it can (two encodings on
-//! top of each other, a cipher); it is for what slips in.
+//! Says where one begins, and whose it is by its number: nothing that it returns holds a value.
 
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use zeroize::Zeroizing;
+use super::{Mask, Secret, finder};
 
-use super::Secret;
-
-/// Shorter values would be found in ordinary words.
-const SHORTEST: usize = 8;
-
-/// What many encoders of addresses leave alone.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-/// The forms in which the known secrets may turn up, without white space.
+/// The secrets that are looked for.
 #[derive(Clone, Default)]
-pub struct Traces {
-    needles: Vec<Zeroizing<Vec<u8>>>,
-}
+pub struct Traces(Mask);
 
 impl fmt::Debug for Traces {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Traces({} forms)", self.needles.len())
+        write!(formatter, "Traces({} secrets)", self.0.known.len())
     }
 }
 
 impl Traces {
     /// Looks for one more secret from now on. Values under 8 bytes are not looked for.
     pub fn add(&mut self, secret: &Secret) {
-        let clear: Zeroizing<Vec<u8>> = Zeroizing::new(secret.expose().bytes().collect());
-        if clear.len() < SHORTEST {
-            return;
-        }
-        let text = secret.expose();
-        let mut forms: Vec<Zeroizing<Vec<u8>>> = vec![clear.clone()];
-        let mut add = |form: String| forms.push(Zeroizing::new(form.into_bytes()));
-        for set in [NON_ALPHANUMERIC, UNRESERVED] {
-            let encoded = utf8_percent_encode(text, set).to_string();
-            add(lowered_escapes(&encoded));
-            add(encoded);
-        }
-        add(clear.iter().map(|byte| format!("%{byte:02X}")).collect());
-        add(clear.iter().map(|byte| format!("%{byte:02x}")).collect());
-        add(hex::encode(clear.as_slice()));
-        add(hex::encode_upper(clear.as_slice()));
-        if let Ok(json) = serde_json::to_string(text) {
-            let inner = json.trim_matches('"').to_owned();
-            add(inner.replace('/', "\\/"));
-            add(inner);
-        }
-        for before in 0..3 {
-            let inside = inside_base64(&clear, before);
-            add(inside.replace('+', "-").replace('/', "_"));
-            add(inside);
-        }
-        for mut form in forms {
-            form.retain(|byte| !byte.is_ascii_whitespace());
-            if form.len() >= SHORTEST && !self.needles.contains(&form) {
-                self.needles.push(form);
-            }
-        }
+        self.0.add(secret);
     }
 
-    /// Where the first trace of a secret begins, as a place in `bytes`. White space counts for nothing: encoders break lines.
+    /// Where the first trace of a secret begins, as a place in `bytes`.
     #[must_use]
     pub fn find(&self, bytes: &[u8]) -> Option<usize> {
-        if self.needles.is_empty() {
-            return None;
-        }
-        let dense: Vec<u8> = bytes
-            .iter()
-            .copied()
-            .filter(|byte| !byte.is_ascii_whitespace())
-            .collect();
-        let found = self
-            .needles
-            .iter()
-            .filter_map(|needle| memchr::memmem::find(&dense, needle))
-            .min()?;
-        bytes
-            .iter()
-            .enumerate()
-            .filter(|(_, byte)| !byte.is_ascii_whitespace())
-            .nth(found)
-            .map(|(place, _)| place)
+        self.0.finder.places(bytes).into_iter().map(|(start, _, _)| start).min()
     }
-}
 
-/// What base64 makes of the value wherever it stands with so many bytes before it, without the characters that its neighbours touch. That
-/// covers `user:token` of any user.
-fn inside_base64(clear: &[u8], before: usize) -> String {
-    let mut bytes = Zeroizing::new(vec![0; before]);
-    bytes.extend_from_slice(clear);
-    let encoded = STANDARD_NO_PAD.encode(bytes.as_slice());
-    let (first, end) = ((before * 8).div_ceil(6), bytes.len() * 8 / 6);
-    encoded.get(first..end).unwrap_or_default().to_owned()
-}
-
-/// `%2f` in place of `%2F`.
-fn lowered_escapes(encoded: &str) -> String {
-    let mut left = 0;
-    encoded
-        .chars()
-        .map(|c| {
-            if c == '%' {
-                left = 2;
-                return c;
-            }
-            let escape = left > 0;
-            left = i32::max(left - 1, 0);
-            if escape { c.to_ascii_lowercase() } else { c }
-        })
-        .collect()
+    /// A search through what comes in pieces; it tells secrets by the order in which they were added, the first one being 0.
+    #[must_use]
+    pub fn trail(&self) -> finder::Trail<'_> {
+        self.0.finder.trail()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
     use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 
     use super::*;

@@ -13,7 +13,7 @@ use super::failure::Failure;
 use super::{Rooms, expiry, identity, visibility};
 use crate::forge::{ProjectFacts, Visibility};
 use crate::grant::{Egress, Identity, ProjectGrant, SessionLimits, Trailers, branch};
-use crate::message::task::{Limits, ProjectRequest};
+use crate::message::task::{ConnectionRequest, Credential, Limits, ProjectRequest};
 use crate::message::{
     BranchName, Capabilities, ConnectionName, EventBody, ForgeKind, ProjectKey, Publish, Reason, Right, Task,
 };
@@ -43,6 +43,18 @@ pub fn credentials(rooms: &Rooms, task: &Task) -> Result<BTreeMap<ConnectionName
             Ok((name.clone(), (rooms.credentials)(&connection.credential, &asked)?))
         })
         .collect()
+}
+
+/// Why a task is refused for a token in clear. To be asked before its session is claimed: a claim lays the whole task down at the broker once
+/// more, for the worker that may have to go on with it.
+#[must_use]
+pub fn in_clear(rooms: &Rooms, task: &Task) -> Option<Failure> {
+    let clear = |connection: &&ConnectionRequest| matches!(connection.credential, Credential::Plain(_));
+    let refused = task.connections.values().filter(clear).find_map(|connection| {
+        let asked = Asked::of(Some(task.session), connection);
+        (rooms.credentials)(&connection.credential, &asked).err()
+    });
+    refused.map(Failure::from)
 }
 
 /// Asks the forges and decides.

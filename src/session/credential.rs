@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::message::task::ConnectionRequest;
-use crate::message::{Credential, ForgeKind, SessionId};
+use crate::message::{Credential, ForgeKind, SessionId, redact};
 use crate::secret::Secret;
 
 mod identities;
@@ -50,11 +50,9 @@ impl Default for Config {
 /// Why a credential cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
-    /// The name is outside what the operator allows.
-    #[error("the credential {name:?} is not allowed: {rule}")]
+    /// The name is outside what the operator allows. It is not repeated: a token may stand in its place.
+    #[error("the credential is not allowed: {rule}")]
     Refused {
-        /// The name as given.
-        name: String,
         /// What would be accepted.
         rule: String,
     },
@@ -75,7 +73,7 @@ pub enum CredentialError {
     /// The name is allowed, and there is nothing.
     #[error("the credential {name:?} names nothing on this worker: {remedy}")]
     Missing {
-        /// The name as given.
+        /// The name, where it looks like one and not like a token.
         name: String,
         /// What to do.
         remedy: String,
@@ -131,7 +129,6 @@ impl Config {
             Credential::File(name) => self.read_file(name),
             Credential::Plain(secret) if self.allow_plain => Ok(secret.clone()),
             Credential::Plain(_) => Err(CredentialError::Refused {
-                name: "plain".into(),
                 rule: "this worker takes no token in clear; seal it, or name a file or a variable instead, or let the operator set credentials.allow_plain".into(),
             }),
         }
@@ -142,26 +139,21 @@ impl Config {
         name: &str,
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Secret, CredentialError> {
-        let shown: String = name.chars().take(100).collect();
-        if !name.starts_with(&self.env_prefix) {
+        let Some(rest) = name.strip_prefix(&self.env_prefix) else {
             let rule = format!("the name of a variable begins with {}", self.env_prefix);
-            return Err(CredentialError::Refused { name: shown, rule });
-        }
+            return Err(CredentialError::Refused { rule });
+        };
         match environment(name).map(|value| Secret::new(&value)) {
             Some(secret) if !secret.is_empty() => Ok(secret),
             _ => Err(CredentialError::Missing {
-                name: shown,
+                name: format!("{}{}", self.env_prefix, redact::shown(rest)),
                 remedy: "set this variable where the worker runs".into(),
             }),
         }
     }
 
     fn read_file(&self, name: &str) -> Result<Secret, CredentialError> {
-        let shown: String = name.chars().take(100).collect();
-        let refused = |rule: &str| CredentialError::Refused {
-            name: shown.clone(),
-            rule: rule.to_owned(),
-        };
+        let refused = |rule: &str| CredentialError::Refused { rule: rule.to_owned() };
         let directory = self
             .directory
             .as_ref()
@@ -178,7 +170,7 @@ impl Config {
             ));
         }
         let missing = || CredentialError::Missing {
-            name: shown.clone(),
+            name: redact::shown(name).to_owned(),
             remedy: format!("put the token into this file under {}", directory.display()),
         };
         let path = directory.join(name);

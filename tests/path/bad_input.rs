@@ -81,12 +81,6 @@ fn what_the_worker_or_the_forge_lacks_is_told_by_its_name() {
         (
             "credential_refused",
             1,
-            with(&|task| task["connections"]["lab"]["credential"] = json!({"plain": "test-gitlab-api"})),
-            "allow_plain",
-        ),
-        (
-            "credential_refused",
-            1,
             with(&|task| task["connections"]["lab"]["credential"] = json!({"file": "../token"})),
             "credentials.directory",
         ),
@@ -138,6 +132,21 @@ fn what_the_worker_or_the_forge_lacks_is_told_by_its_name() {
         assert!(ran.all("turn_started").is_empty());
         world.assert_clean();
     }
+    // A token in clear is no matter of a session: it is rejected like what is no task.
+    let ran = world.exec(&with(&|task| {
+        task["connections"]["lab"]["credential"] = json!({"plain": "test-gitlab-api"});
+    }));
+    let rejected = &ran.all("rejected")[0];
+    assert_eq!(
+        (ran.exit, &rejected["code"]),
+        (65, &json!("credential_refused")),
+        "{rejected}"
+    );
+    assert!(
+        rejected["message"].as_str().unwrap().contains("allow_plain"),
+        "{rejected}"
+    );
+    world.assert_clean();
     assert!(world.project(LAB)["change_requests"].as_array().unwrap().is_empty());
 }
 

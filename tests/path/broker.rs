@@ -89,9 +89,21 @@ fn what_is_no_task_is_dead_lettered_with_its_reason_and_the_worker_goes_on() {
         ("unknown_version", br#"{"version":7}"#.to_vec()),
         ("bad_field", unknown.to_string().into_bytes()),
     ] {
+        let is_document = code != "not_json";
         assert!(amqp.publish("", &tasks, &body));
         let (found, properties) = until(Duration::from_secs(20), "a dead letter", || amqp.get(&dead));
-        assert_eq!(found, body);
+        // What is no document could hold a token anywhere; of others the names of credentials are not kept.
+        let kept: Value = serde_json::from_slice(&found).unwrap();
+        if is_document {
+            let mut sent: Value = serde_json::from_slice(&body).unwrap();
+            let connections = sent.get_mut("connections").and_then(Value::as_object_mut);
+            for (_, connection) in connections.into_iter().flatten() {
+                connection["credential"]["env"] = json!("[MASKED]");
+            }
+            assert_eq!(kept, sent);
+        } else {
+            assert_eq!(kept["size"], body.len(), "{kept}");
+        }
         let headers = properties.headers().as_ref().unwrap().inner();
         let header = |name: &str| {
             headers

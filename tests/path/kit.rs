@@ -57,7 +57,11 @@ impl Daemon {
 
     /// Another worker of the same installation, with a state directory of its own.
     pub(crate) fn beside(&self, world: &World, name: &str) -> Self {
-        let other = Self::run(world, self.config.clone(), &self.prefix, Some(name), "info,lapin=off");
+        self.beside_logging(world, name, "info,lapin=off")
+    }
+
+    pub(crate) fn beside_logging(&self, world: &World, name: &str, level: &str) -> Self {
+        let other = Self::run(world, self.config.clone(), &self.prefix, Some(name), level);
         until(Duration::from_secs(30), "readiness", || {
             (other.status("/readyz") == 200).then_some(())
         });
@@ -233,6 +237,22 @@ impl Amqp {
                 .unwrap();
             got.map(|message| (message.delivery.data.clone(), message.delivery.properties.clone()))
         })
+    }
+
+    /// Takes a message and gives it back, as a worker does that cannot go on: the broker counts it.
+    pub(crate) fn give_back(&self, queue: &str) {
+        self.runtime.block_on(async {
+            let got = self
+                .channel
+                .basic_get(queue.into(), BasicGetOptions { no_ack: false })
+                .await;
+            let message = got.unwrap().expect("a message to give back");
+            let requeue = lapin::options::BasicNackOptions {
+                requeue: true,
+                ..Default::default()
+            };
+            message.delivery.acker.nack(requeue).await.unwrap();
+        });
     }
 
     pub(crate) fn count(&self, queue: &str) -> u32 {

@@ -22,6 +22,7 @@ mod limits;
 mod main_job;
 mod model_route;
 mod opencode;
+mod operator;
 mod outcomes;
 mod publish_checks;
 mod scopes;

@@ -7,6 +7,7 @@ use crate::harness::{LAB, World};
 mod canaries;
 mod hunt;
 mod memory;
+mod misplaced;
 mod rooms;
 mod sealed;
 

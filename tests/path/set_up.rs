@@ -184,6 +184,17 @@ fn a_script_that_fails_tells_its_masked_end_and_a_slow_one_its_limit() {
     let said = said["message"].as_str().unwrap();
     assert!(said.ends_with("the token is [MASKED]") && said.len() < 9000, "{said}");
     assert_eq!(ran.all("output_dropped").len(), 1);
+    // What is kept begins within the secret.
+    let ran = exec(
+        &world,
+        "script = '''seq 100000; echo \"the token is $NPM_TOKEN\"; head -c 8170 /dev/zero | tr '\\0' =; exit 3'''",
+        &world.lab_task("!say hello"),
+    );
+    assert!(failed(&ran).contains("status 3"));
+    assert!(
+        ran.stdout.contains("=====") && !ran.stdout.contains("SECRET+/x"),
+        "the end of the secret is told"
+    );
     let ran = exec(
         &world,
         "timeout_s = 1\nscript = 'sleep 600'",

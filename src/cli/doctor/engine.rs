@@ -8,15 +8,15 @@ use std::time::Duration;
 use super::faults;
 use super::{Finding, State, ok, problem};
 use crate::config::Config;
-use crate::sandbox::Survey;
-use crate::session::Rooms;
+use crate::sandbox::docker::DockerEngine;
+use crate::sandbox::{Engine as _, Survey};
 
 /// How long a runtime may take to say its version.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Looks at all of it.
-pub(super) async fn engine(config: &Config, rooms: &Rooms, findings: &mut Vec<Finding>) {
-    match rooms.engine.check().await {
+pub(super) async fn engine(config: &Config, engine: &DockerEngine, findings: &mut Vec<Finding>) {
+    match engine.check().await {
         Ok(facts) => findings.push(ok(
             "engine",
             format!(
@@ -33,7 +33,7 @@ pub(super) async fn engine(config: &Config, rooms: &Rooms, findings: &mut Vec<Fi
             return;
         }
     }
-    match rooms.engine.survey().await {
+    match engine.survey().await {
         Ok(survey) => {
             findings.push(versions(&survey).await);
             findings.extend(known_faults(&survey));
@@ -42,7 +42,7 @@ pub(super) async fn engine(config: &Config, rooms: &Rooms, findings: &mut Vec<Fi
         Err(error) => findings.push(warning("engine's parts", error.to_string(), "see the engine's log")),
     }
     for (key, runtime) in config.runtimes() {
-        findings.push(match rooms.engine.require_runtime(runtime).await {
+        findings.push(match engine.require_runtime(runtime).await {
             Ok(()) => ok(&key, runtime.to_owned()),
             Err(error) => problem(
                 &key,
@@ -51,15 +51,15 @@ pub(super) async fn engine(config: &Config, rooms: &Rooms, findings: &mut Vec<Fi
             ),
         });
     }
-    if rooms.agents.is_empty() {
+    if config.agents.is_empty() {
         findings.push(warning(
             "agents",
             "none configured".to_owned(),
             "add an [agents.NAME] section, see the README",
         ));
     }
-    for (name, agent) in &rooms.agents {
-        findings.push(match rooms.engine.require_image(&agent.image).await {
+    for (name, agent) in &config.agents {
+        findings.push(match engine.require_image(&agent.image).await {
             Ok(()) => ok(&format!("image of agent {name}"), agent.image.clone()),
             Err(error) => problem(
                 &format!("image of agent {name}"),

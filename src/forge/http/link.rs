@@ -7,7 +7,8 @@ use http::header::{LINK, LOCATION};
 use url::Url;
 
 use crate::forge::address::Address;
-use crate::forge::text::one_line;
+use crate::forge::text::masked_line;
+use crate::secret::Mask;
 
 /// Longest link that is looked at.
 const LONGEST: usize = 8192;
@@ -21,6 +22,7 @@ pub(in crate::forge) fn next_page(
     headers: &HeaderMap,
     current: &Url,
     address: &Address,
+    mask: &Mask,
 ) -> Result<Option<Url>, String> {
     let Some(link) = headers
         .get_all(LINK)
@@ -34,7 +36,7 @@ pub(in crate::forge) fn next_page(
         return Err(format!(
             "its link to the next page is no address: {}",
             // A query could hold anything.
-            one_line(link.split(['?', '#']).next().unwrap_or_default(), 100)
+            masked_line(link.split(['?', '#']).next().unwrap_or_default(), 100, mask)
         ));
     };
     if address.covers(&url) {
@@ -42,7 +44,7 @@ pub(in crate::forge) fn next_page(
     }
     rebased(&url, address)
         .map(Some)
-        .ok_or_else(|| format!("its link to the next page leads to {}", place(&url)))
+        .ok_or_else(|| format!("its link to the next page leads to {}", place(&url, mask)))
 }
 
 /// The link of relation "next" in one `Link` header.
@@ -84,7 +86,12 @@ fn rebased(url: &Url, address: &Address) -> Option<Url> {
 ///
 /// # Errors
 /// It leads outside the API; the sentence says where.
-pub(in crate::forge) fn redirect(headers: &HeaderMap, current: &Url, address: &Address) -> Result<Url, String> {
+pub(in crate::forge) fn redirect(
+    headers: &HeaderMap,
+    current: &Url,
+    address: &Address,
+    mask: &Mask,
+) -> Result<Url, String> {
     let Some(location) = headers.get(LOCATION).and_then(|value| value.to_str().ok()) else {
         return Err("it redirects without saying where".to_owned());
     };
@@ -92,14 +99,14 @@ pub(in crate::forge) fn redirect(headers: &HeaderMap, current: &Url, address: &A
         Ok(url) if location.len() <= LONGEST && address.covers(&url) => Ok(url),
         Ok(url) => Err(format!(
             "it redirects to {}, where the token is not sent: if that is the instance's address, use it in the connection",
-            place(&url)
+            place(&url, mask)
         )),
         Err(_) => Err("it redirects to what is no address".to_owned()),
     }
 }
 
 /// Scheme, host and path: a query could hold anything.
-fn place(url: &Url) -> String {
+fn place(url: &Url, mask: &Mask) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     let text = format!(
         "{}://{}{port}{}",
@@ -107,7 +114,7 @@ fn place(url: &Url) -> String {
         url.host_str().unwrap_or_default(),
         url.path()
     );
-    one_line(&text, 150)
+    masked_line(&text, 150, mask)
 }
 
 #[cfg(test)]
@@ -128,7 +135,8 @@ mod tests {
     fn next(address: &Address, link: &str) -> Result<Option<String>, String> {
         let mut headers = HeaderMap::new();
         headers.insert(LINK, link.parse().unwrap());
-        next_page(&headers, &address.resource(&["projects"]), address).map(|url| url.map(String::from))
+        next_page(&headers, &address.resource(&["projects"]), address, &Mask::default())
+            .map(|url| url.map(String::from))
     }
 
     #[test]
@@ -188,7 +196,7 @@ mod tests {
         let to = |location: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(LOCATION, location.parse().unwrap());
-            redirect(&headers, &own.resource(&["projects", "a/b"]), &own).map(String::from)
+            redirect(&headers, &own.resource(&["projects", "a/b"]), &own, &Mask::default()).map(String::from)
         };
         assert_eq!(
             to("/api/v4/projects/81").unwrap(),
@@ -210,6 +218,28 @@ mod tests {
         );
         assert!(to("/users/sign_in").is_err());
         assert!(to("//other.example/api/v4/").is_err());
-        assert!(redirect(&HeaderMap::new(), &own.resource(&[]), &own).is_err());
+        assert!(redirect(&HeaderMap::new(), &own.resource(&[]), &own, &Mask::default()).is_err());
+    }
+
+    #[test]
+    fn a_secret_in_an_address_is_masked_before_it_is_cut() {
+        let mask = Mask::new([&crate::secret::Secret::new("glpat-0123456789abcdef")]);
+        let own = address("forge.example");
+        let current = own.resource(&["projects"]);
+        for before in 60..150 {
+            let path = format!(
+                "https://elsewhere.example/{}/glpat-0123456789abcdef",
+                "x".repeat(before)
+            );
+            let mut headers = HeaderMap::new();
+            headers.insert(LOCATION, path.parse().unwrap());
+            headers.insert(LINK, format!("<{path}>; rel=\"next\"").parse().unwrap());
+            for said in [
+                redirect(&headers, &current, &own, &mask).unwrap_err(),
+                next_page(&headers, &current, &own, &mask).unwrap_err(),
+            ] {
+                assert!(!said.contains("glpat") && said.contains("elsewhere"), "{said}");
+            }
+        }
     }
 }

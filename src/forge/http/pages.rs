@@ -89,8 +89,8 @@ impl Api {
 
     /// The number of the next page. GitLab leaves links out for some lists and sends a header in their place.
     fn next_number(&self, asked: Asked, answer: &Answer, url: &Url, current: u32) -> Result<Option<u32>, ForgeError> {
-        let linked =
-            link::next_page(&answer.headers, url, &self.address).map_err(|said| self.misunderstood(asked, &said))?;
+        let linked = link::next_page(&answer.headers, url, &self.address, &self.mask)
+            .map_err(|said| self.misunderstood(asked, &said))?;
         let number = match linked {
             Some(next) => next
                 .query_pairs()

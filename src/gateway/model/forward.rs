@@ -1,6 +1,7 @@
 //! Sends an agent's request on to its model, with our key in place of the agent's, and carries the answer back as it comes.
 //!
-//! Sent again only as long as nothing was answered to the agent. Never follows a redirect, never holds back a piece of an answer.
+//! Sent again only as long as nothing was answered to the agent. Never follows a redirect, never holds back a piece of an answer, but for
+//! an end of it that may be the beginning of our key (`echo`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +16,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::api::{self, Api, Call};
 use super::demand::{self, Rules};
+use super::echo::{self, Echo};
 use super::meter::{Meter, Reading};
 use super::refusal::refusal;
 use super::usage::Tap;
 use super::{Endpoint, KeyStyle, body};
+use crate::secret::Mask;
 
 /// Requests of one session that are answered at a time.
 const REQUESTS_AT_A_TIME: usize = 32;
@@ -108,7 +111,7 @@ pub(super) async fn forward(State(route): State<Route>, request: Request) -> Res
         address.push('?');
         address.push_str(&query);
     }
-    let mut headers = passed(&parts.headers, PASSED_REQUEST_HEADERS);
+    let mut headers = passed(&parts.headers, PASSED_REQUEST_HEADERS, &Mask::default());
     // What is compressed could not be counted.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.extend(key_header(endpoint));
@@ -116,7 +119,7 @@ pub(super) async fn forward(State(route): State<Route>, request: Request) -> Res
     let answered = send(&route, &parts.method, &address, &headers, body).await;
     drop(memory);
     match answered {
-        Ok(answer) => carry(&route.meter, call, size, answer, place),
+        Ok(answer) => carry(&route, call, size, answer, place),
         Err(error) => {
             route.meter.unanswered();
             tracing::warn!(error = %error.without_url(), "the model endpoint did not answer");
@@ -186,19 +189,34 @@ fn wait_of(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
 
 /// The answer, piece by piece, counted as it passes.
 fn carry(
-    meter: &Arc<Meter>,
+    route: &Route,
     call: Call<'_>,
     request_bytes: u64,
     answer: reqwest::Response,
     place: OwnedSemaphorePermit,
 ) -> Response {
-    let status = answer.status();
-    let headers = passed(answer.headers(), PASSED_ANSWER_HEADERS);
+    let (status, mask) = (answer.status(), &route.endpoint.mask);
+    let headers = passed(answer.headers(), PASSED_ANSWER_HEADERS, mask);
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let encoded = text(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
+    if encoded && !mask.is_empty() {
+        route.meter.unanswered();
+        tracing::warn!(
+            "the model endpoint compressed an answer, which it was asked not to: it could not be searched for its key"
+        );
+        let message = "the model endpoint compressed its answer against the worker's wish: it is not passed on";
+        return refusal(call.api, StatusCode::BAD_GATEWAY, message);
+    }
     let tap = Tap::new(text(header::CONTENT_TYPE).unwrap_or_default(), encoded);
-    let reading = meter.answered(status.as_u16(), request_bytes, call.generates, tap);
-    let mut response = Response::new(Body::from_stream(counted(answer.bytes_stream(), reading, place)));
+    let reading = route
+        .meter
+        .answered(status.as_u16(), request_bytes, call.generates, tap);
+    let mut response = Response::new(Body::from_stream(counted(
+        answer.bytes_stream(),
+        reading,
+        Echo::new(mask),
+        place,
+    )));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
@@ -207,32 +225,50 @@ fn carry(
 fn counted(
     pieces: impl Stream<Item = reqwest::Result<Bytes>> + Send + 'static,
     reading: Reading,
+    echo: Echo,
     place: OwnedSemaphorePermit,
 ) -> impl Stream<Item = std::io::Result<Bytes>> + Send + 'static {
-    let pieces = Box::pin(pieces.map_err(|error| std::io::Error::other(error.without_url())));
+    let pieces = Box::pin(
+        pieces
+            .map_err(|error| std::io::Error::other(error.without_url()))
+            .fuse(),
+    );
     futures::stream::unfold(
-        (pieces, reading, place),
-        |(mut pieces, mut reading, place)| async move {
-            match pieces.next().await {
-                Some(Ok(piece)) => {
-                    reading.piece(&piece);
-                    Some((Ok(piece), (pieces, reading, place)))
-                }
-                Some(Err(error)) => Some((Err(error), (pieces, reading, place))),
-                None => {
-                    reading.end();
-                    None
-                }
+        (pieces, reading, echo, place),
+        |(mut pieces, mut reading, mut echo, place)| async move {
+            loop {
+                let shown = match pieces.next().await {
+                    Some(Ok(piece)) => {
+                        reading.piece(&piece);
+                        match echo.piece(piece) {
+                            held if held.is_empty() => continue,
+                            shown => Ok(shown),
+                        }
+                    }
+                    Some(Err(error)) => Err(error),
+                    None => match echo.end() {
+                        rest if rest.is_empty() => {
+                            reading.end();
+                            return None;
+                        }
+                        rest => Ok(rest),
+                    },
+                };
+                return Some((shown, (pieces, reading, echo, place)));
             }
         },
     )
 }
 
-fn passed(headers: &HeaderMap, names: &[&'static str]) -> HeaderMap {
+fn passed(headers: &HeaderMap, names: &[&'static str], mask: &Mask) -> HeaderMap {
     let mut kept = HeaderMap::new();
     for name in names {
-        for value in headers.get_all(*name) {
-            kept.append(HeaderName::from_static(name), value.clone());
+        for value in headers
+            .get_all(*name)
+            .iter()
+            .filter_map(|value| echo::header(value, mask))
+        {
+            kept.append(HeaderName::from_static(name), value);
         }
     }
     kept

@@ -473,3 +473,43 @@ fn what_no_agent_could_use_safely_is_refused_at_the_start() {
     listed.paths = vec!["/v1/messages".into(), "/v1/files".into()];
     assert!(fails(&listed, "a").unwrap().contains("/v1/files is never open"));
 }
+
+#[tokio::test]
+async fn what_echoes_the_key_does_not_bring_it_to_the_agent() {
+    use base64::Engine as _;
+    const KEY: &str = "the-key-of-the-worker";
+    let basic = base64::engine::general_purpose::STANDARD.encode(format!("user:{KEY}"));
+    for form in [KEY.to_owned(), hex::encode(KEY), basic.clone(), KEY.replace('-', "%2D")] {
+        for status in [200, 401, 500] {
+            let scene = Scene::new().await;
+            let pieces: Vec<Result<Vec<u8>, std::io::Error>> = format!("{{\"error\":\"no such key: {form}, sorry\"}}")
+                .as_bytes()
+                .chunks(3)
+                .map(|piece| Ok(piece.to_vec()))
+                .collect();
+            let answer = axum::response::Response::builder()
+                .status(status)
+                .header("content-type", "application/json")
+                .header("x-request-id", format!("r-{form}"))
+                .body(Body::from_stream(futures::stream::iter(pieces)))
+                .unwrap();
+            scene.will_answer(answer);
+            let got = scene
+                .ask(
+                    Method::POST,
+                    "/model/m/v1/messages",
+                    "{\"model\":\"x\",\"max_tokens\":1,\"messages\":[]}",
+                )
+                .await;
+            assert_eq!(got.status().as_u16(), status);
+            let id = got.headers()["x-request-id"].to_str().unwrap().to_owned();
+            let body = axum::body::to_bytes(got.into_body(), usize::MAX).await.unwrap();
+            let body = String::from_utf8(body.to_vec()).unwrap();
+            assert!(!format!("{id}{body}").contains(&form), "{id} {body}");
+            assert!(
+                id.contains("[MASKED]") && body.contains("[MASKED]") && body.ends_with(", sorry\"}"),
+                "{id} {body}"
+            );
+        }
+    }
+}

@@ -181,7 +181,7 @@ async fn a_task_is_delivered_once_and_settled() {
 async fn what_is_not_a_task_is_dead_lettered_with_the_reason() {
     let Some(config) = broker() else { return };
     let queue = started(&config).await;
-    submit(&config, b"{").await.unwrap();
+    submit(&config, b"{}").await.unwrap();
     let delivery = task(&queue).await;
     let reason = Settle::DeadLetter {
         code: "malformed".into(),
@@ -190,7 +190,7 @@ async fn what_is_not_a_task_is_dead_lettered_with_the_reason() {
     delivery.handle.settle(reason).await.unwrap();
     let operator = Operator::of(&config).await;
     let dead = operator.get(&operator.settings.names.dead).await;
-    assert_eq!(dead.data, b"{");
+    assert_eq!(dead.data, b"{}");
     assert_eq!(header(&dead, "cofferdam-code"), "malformed");
     assert_eq!(header(&dead, "cofferdam-message"), "not JSON");
     assert_eq!(operator.waiting(&operator.settings.names.lanes[0]).await, 0);

@@ -1,6 +1,7 @@
 //! git's own server programs over a session's staging, as streams: the gateway carries an HTTP body in and out.
 //!
-//! Bounded in time and resources; when the streams' owner goes, the programs are killed. Never parses what it carries.
+//! Bounded in time and resources; when the streams' owner goes, the programs are killed. They run behind walls: see
+//! `internal`. Never parses what it carries.
 
 use std::time::Duration;
 
@@ -9,9 +10,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::Staging;
-use crate::repository::RepositoryError;
 use crate::repository::git::{Group, Invocation, Limits, read_tail};
 use crate::repository::remote::shortened;
+use crate::repository::{RepositoryError, internal};
 
 /// What a git client asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,7 +162,19 @@ impl Staging {
             processor_s: config.serve_timeout_s,
         };
         let repository = self.repository();
+        let (directory, hooks) = (&self.directory, config.hooks());
+        let access = match service {
+            Service::UploadPack => "read",
+            Service::ReceivePack => internal::WRITING,
+        };
         let invocation = Invocation::new("serve the sandbox", limit)
+            .behind(&self.shared.internal)
+            .behind([
+                internal::SERVE.as_ref(),
+                directory.as_os_str(),
+                hooks.as_os_str(),
+                access.as_ref(),
+            ])
             .arguments([service.subcommand()])
             .arguments(options)
             .arguments([&repository])

@@ -1,4 +1,4 @@
-//! Searches a workspace for the values of secrets: contents, names and the targets of links, in clear, URL-encoded and in base64.
+//! Searches a workspace for the values of secrets: contents, names and the targets of links, in every form in which a secret is known.
 //!
 //! Follows nothing, runs no git, and refuses what it cannot read whole. What a script compressed or encrypted is not recognised. The sandbox
 //! that wrote the workspace is gone.
@@ -12,12 +12,11 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag};
-use regex::bytes::Regex;
 use zeroize::Zeroizing;
 
 use crate::message::readable::readable;
 use crate::sandbox::disk::tree::{self, Entry};
-use crate::secret::Secret;
+use crate::secret::{Secret, Traces};
 
 /// How long a search may take.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -41,9 +40,7 @@ pub(super) enum SearchError {
 
 /// Fails on the first secret that is found, and when not everything could be looked at.
 pub(super) fn search(workspace: &Path, secrets: &[(String, Secret)]) -> Result<(), SearchError> {
-    let Some(needles) = Needles::new(secrets) else {
-        return Ok(());
-    };
+    let needles = Needles::new(secrets);
     let until = Instant::now() + LIMIT;
     let mut failure = None;
     let mut visit = |entry: &Entry<'_>| match look(entry, &needles, until) {
@@ -96,24 +93,25 @@ fn look(entry: &Entry<'_>, needles: &Needles<'_>, until: Instant) -> Result<(), 
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let file = openat(entry.parent, entry.name, flags, Mode::empty()).map_err(|_| unread())?;
     let mut file = File::from(file);
-    let mut buffer = Zeroizing::new(vec![0_u8; PIECE + needles.longest]);
-    let mut kept = 0;
+    let mut buffer = Zeroizing::new(vec![0_u8; PIECE]);
+    let mut trail = needles.traces.trail();
     loop {
         if Instant::now() >= until {
             return Err(SearchError::Slow);
         }
-        let count = file.read(&mut buffer[kept..]).map_err(|_| unread())?;
+        let count = file.read(&mut buffer).map_err(|_| unread())?;
+        // An empty line behind the end: nothing more follows.
+        let piece = if count == 0 {
+            b"\n"
+        } else {
+            buffer.get(..count).unwrap_or_default()
+        };
+        if let Some(number) = trail.push(piece) {
+            return Err(found(needles.name(number)));
+        }
         if count == 0 {
             return Ok(());
         }
-        let end = kept + count;
-        if let Some(name) = needles.find(&buffer[..end]) {
-            return Err(found(name));
-        }
-        // A value may lie across two pieces.
-        let from = end.saturating_sub(needles.longest.saturating_sub(1));
-        buffer.copy_within(from..end, 0);
-        kept = end - from;
     }
 }
 
@@ -126,34 +124,33 @@ fn shown(path: &Path) -> String {
         .collect()
 }
 
-/// The forms of all secrets.
+/// The secrets, and their names in the order in which they are looked for.
 struct Needles<'a> {
-    any: Regex,
-    forms: Vec<(&'a str, Zeroizing<String>)>,
-    longest: usize,
+    names: Vec<&'a str>,
+    traces: Traces,
 }
 
 impl<'a> Needles<'a> {
-    fn new(secrets: &'a [(String, Secret)]) -> Option<Self> {
-        let forms: Vec<_> = secrets
-            .iter()
-            .flat_map(|(name, secret)| secret.forms().into_iter().map(move |form| (name.as_str(), form)))
-            .collect();
-        let longest = forms.iter().map(|(_, form)| form.len()).max()?;
-        let pattern: Vec<String> = forms.iter().map(|(_, form)| regex::escape(form)).collect();
-        let pattern = Zeroizing::new(format!("(?-u){}", pattern.join("|")));
-        // Literals alone: it always compiles.
-        let any = Regex::new(&pattern).ok()?;
-        Some(Self { any, forms, longest })
+    fn new(secrets: &'a [(String, Secret)]) -> Self {
+        let mut traces = Traces::default();
+        let mut names = Vec::new();
+        for (name, secret) in secrets {
+            // A clone of one that is there already would be counted as that one.
+            traces.add(&Secret::new(secret.expose()));
+            names.push(name.as_str());
+        }
+        Self { names, traces }
+    }
+
+    fn name(&self, number: usize) -> &'a str {
+        self.names.get(number).copied().unwrap_or("a secret")
     }
 
     /// The secret that stands in these bytes.
     fn find(&self, bytes: &[u8]) -> Option<&'a str> {
-        let found = self.any.find(bytes)?;
-        self.forms
-            .iter()
-            .find(|(_, form)| form.as_bytes() == found.as_bytes())
-            .map(|(name, _)| *name)
+        let mut trail = self.traces.trail();
+        let found = trail.push(bytes).or_else(|| trail.push(b"\n"));
+        found.map(|number| self.name(number))
     }
 }
 
@@ -225,6 +222,44 @@ mod tests {
                 "{said}"
             );
         }
+    }
+
+    #[test]
+    fn large_values_and_many_of_them_are_found_too() {
+        let large = |seed: u64| -> String {
+            let mut state = seed;
+            let letters = std::iter::repeat_with(|| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                char::from(b'a' + (state >> 33).to_le_bytes()[0] % 26)
+            });
+            letters.take(16 * 1024).collect()
+        };
+        let secrets: Vec<(String, Secret)> = (1..=8)
+            .map(|seed| (format!("KEY_{seed}"), Secret::new(&large(seed))))
+            .collect();
+        for (name, secret) in &secrets {
+            let wrapped: Vec<String> = base64::engine::general_purpose::STANDARD
+                .encode(secret.expose())
+                .as_bytes()
+                .chunks(76)
+                .map(|line| String::from_utf8_lossy(line).into_owned())
+                .collect();
+            for text in [
+                secret.expose().to_owned(),
+                hex::encode(secret.expose()),
+                wrapped.join("\r\n"),
+            ] {
+                let root = tempfile::tempdir().unwrap();
+                std::fs::write(root.path().join("kept"), format!("{}{text}", "x".repeat(PIECE - 5000))).unwrap();
+                let said = search(root.path(), &secrets).map_err(|error| error.to_string());
+                assert!(said.as_ref().is_err_and(|said| said.contains(name)), "{name}: {said:?}");
+            }
+        }
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("clean"), &secrets[0].1.expose()[1..]).unwrap();
+        assert!(search(root.path(), &secrets).is_ok());
     }
 
     #[test]

@@ -23,12 +23,61 @@ struct Stage {
     watched: Watched,
 }
 
+/// Asks the model from the sandbox and keeps what it answers, also with its lines joined: what an agent could read is searched with the rest.
+/// Fails where no answer came, or one that repeats nothing.
+const ASK: &str = "bash -c 'exec 3<>/dev/tcp/127.0.0.1/8470; printf \"POST /model/m/v1/chat/completions HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\
+    content-type: application/json\\r\\ncontent-length: %d\\r\\n\\r\\n%s\" ${#1} \"$1\" >&3; cat <&3 >/tmp/answered' sh '{\"model\":\"x\",\"messages\":[]}'; \
+    tr -d '[:space:]' </tmp/answered >/tmp/joined; grep -q 'no such key' /tmp/answered && test $(grep -o MASKED /tmp/joined | wc -l) -ge 5";
+
+/// A model endpoint that refuses every key and repeats it, in a header and in every form that it may have in an answer. Its address.
+fn echo() -> String {
+    use base64::Engine as _;
+    use std::io::{BufRead as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut head = std::io::BufReader::new(&stream).lines().map_while(Result::ok);
+            let key = head
+                .find_map(|line| Some(line.split_once("Bearer ")?.1.to_owned()))
+                .unwrap_or_default();
+            let hex: String = key.bytes().map(|byte| format!("{byte:02x}")).collect();
+            let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{}{key}", "x".repeat(40)));
+            let wrapped: Vec<&str> = encoded
+                .as_bytes()
+                .chunks(76)
+                .map(|line| std::str::from_utf8(line).unwrap())
+                .collect();
+            let body = format!(
+                "no such key: {key}\n{}\n{hex}\n{}\n",
+                serde_json::json!({"error": {"message": key}}),
+                wrapped.join("\n")
+            );
+            let _ = write!(
+                &stream,
+                "HTTP/1.1 401 Unauthorized\r\nx-request-id: r-{key}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            // The request's body is taken before the connection ends, so that the answer is not lost with it.
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            head.for_each(drop);
+        }
+    });
+    address
+}
+
 impl Stage {
     fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With more keys of the section `[session]`.
+    fn with(session: &str) -> Self {
         let (lab, hub, key) = (
             Canary::new("GitLab token", "glpat-"),
             Canary::new("GitHub token", "ghx-"),
-            Canary::new("model key", "sk-"),
+            // With what JSON, URLs and base64 write otherwise.
+            Canary::of("model key", &format!("sk-{}\"/+z", Canary::new("", "").value)),
         );
         let set_up = Canary::new("set-up secret", "npm-");
         let held = [lab.clone(), hub.clone(), key.clone()];
@@ -48,10 +97,11 @@ impl Stage {
         }
         let (file, recipient) = identity(&world, "identity");
         let more = format!(
-            "model = \"m\"\nset_up = {{ script = 'test -n \"$SECRET\"', secrets = {{ SECRET = {{ file = \"{0}/set-up\" }} }} }}\n[models.m]\nurl = \"http://127.0.0.1:9\"\nkey_file = \"{0}/key\"\n[session]\ngrace_s = 2\n\
+            "model = \"m\"\nset_up = {{ script = 'test -n \"$SECRET\"', secrets = {{ SECRET = {{ file = \"{0}/set-up\" }} }} }}\n[models.m]\nurl = \"{2}\"\nkey_file = \"{0}/key\"\n[session]\ngrace_s = 2\n{session}\n\
              [credentials]\ndirectory = \"{0}/tokens\"\nidentities = [\"{1}\"]\nallow_plain = true",
             directory.display(),
             file.display(),
+            echo(),
         );
         // The set-up's script has its secret in its environment: that is where it belongs, and nowhere else.
         let watched = Watched::begin(&world, &held);
@@ -74,7 +124,8 @@ impl Stage {
 
     /// A task over both projects, whose credentials are named in that way; its agent searches its sandbox first.
     fn task(&self, way: &str, prompt: &str) -> Value {
-        let mut task = self.world.task(&format!("{}\n{prompt}", search(&self.all)));
+        let searching = search(&self.all).replace("SEARCHED;", &format!("SEARCHED; {ASK} || exit 4;"));
+        let mut task = self.world.task(&format!("{searching}\n{prompt}"));
         for (name, canary) in [("lab", &self.lab), ("hub", &self.hub)] {
             let url = task["connections"][name]["url"].as_str().unwrap().to_owned();
             task["connections"][name]["credential"] = match way {
@@ -115,8 +166,26 @@ impl Stage {
         Self::assert_searched(events);
     }
 
+    /// Searches the tickets of sessions, which hold tasks as they came: a token in clear where the operator allows it, and nothing else.
+    fn hunt_tickets(&self) -> usize {
+        let mut looked = 0;
+        for queue in ["tickets", "ticket-checks"] {
+            while let Some((body, properties)) = self.amqp.get(&format!("{}.{queue}", self.daemon.prefix)) {
+                let mut task: Value = serde_json::from_slice(&body).unwrap();
+                for (_, connection) in task["connections"].as_object_mut().unwrap() {
+                    connection["credential"].as_object_mut().unwrap().remove("plain");
+                }
+                assert_none(&self.all, "a ticket", task.to_string().as_bytes());
+                assert_none(&self.all, "a ticket's properties", format!("{properties:?}").as_bytes());
+                looked += 1;
+            }
+        }
+        looked
+    }
+
     /// Searches everything that is left.
     fn hunt(self, events: &[std::path::PathBuf]) {
+        self.hunt_tickets();
         let inspected = self.watched.end();
         assert!(inspected.contains("cofferdam-"), "no sandbox was inspected");
         assert_none(&self.all, "docker inspect", inspected.as_bytes());
@@ -242,6 +311,10 @@ fn a_worker_that_is_killed_in_a_turn_or_a_push_leaves_no_canary() {
             ])
             .status();
         assert!(status.unwrap().success());
+        let tickets = until(Duration::from_secs(20), "the ticket of the dead", || {
+            Some(stage.hunt_tickets()).filter(|looked| *looked > 0)
+        });
+        assert_eq!(tickets, 1);
         // Sockets, staging, mirrors and the container are still as the crash left them.
         for sandbox in stage.world.sandboxes() {
             let out = std::process::Command::new("docker")
@@ -253,6 +326,32 @@ fn a_worker_that_is_killed_in_a_turn_or_a_push_leaves_no_canary() {
         }
         stage.hunt(&[events]);
     }
+}
+
+#[test]
+fn a_task_that_is_given_up_leaves_no_canary() {
+    let mut stage = Stage::with("most_takeovers = 0");
+    let mut task = stage.task("sealed", "!write greeter/a.txt b\n!hang");
+    task["connections"]["lab"]["credential"] = json!({"plain": stage.lab.value});
+    let (_following, events) = stage.submit(&task);
+    Stage::wait_until_searched(&events);
+    signal(&stage.daemon.process.0, "KILL");
+    stage.daemon.wait();
+    let first = stage.daemon.log();
+    stage.daemon = stage.daemon.beside_logging(&stage.world, "second", "trace");
+    assert_eq!(outcome(&events)["reason"], "abandoned");
+    let dead = format!("{}.dead", stage.daemon.prefix);
+    let (letter, properties) = until(Duration::from_secs(20), "the dead letter", || stage.amqp.get(&dead));
+    assert_none(&stage.all, "the dead letter", &letter);
+    assert_none(&stage.all, "its properties", format!("{properties:?}").as_bytes());
+    let kept: Value = serde_json::from_slice(&letter).unwrap();
+    let credential = |of: &Value, name: &str| of["connections"][name]["credential"].clone();
+    assert_eq!(kept["session"], task["session"]);
+    assert_eq!(credential(&kept, "lab"), json!({"plain": "[MASKED]"}));
+    // What only a worker can read stays, so that the task can be sent again.
+    assert_eq!(credential(&kept, "hub"), credential(&task, "hub"));
+    assert_none(&stage.all, "the first log", first.as_bytes());
+    stage.hunt(&[events]);
 }
 
 #[test]
@@ -282,11 +381,8 @@ fn what_is_dead_lettered_holds_no_token() {
         assert!(stage.amqp.publish("", &tasks, body.as_bytes()));
         let (found, properties) = until(Duration::from_secs(20), "a dead letter", || stage.amqp.get(&dead));
         assert_none(&stage.all, "a dead letter", &found);
-        assert!(
-            String::from_utf8_lossy(&found).contains("[MASKED]"),
-            "{}",
-            String::from_utf8_lossy(&found)
-        );
+        let shown = String::from_utf8_lossy(&found);
+        assert!(shown.contains("[MASKED]") || shown.contains("not_kept"), "{shown}");
         assert_none(&stage.all, "its properties", format!("{properties:?}").as_bytes());
         assert_none(&stage.all, "the event", &stage.amqp.next(&mut events).data);
     }

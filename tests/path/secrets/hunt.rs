@@ -36,6 +36,10 @@ impl Canary {
         }
         let numbers: Vec<String> = value.bytes().map(|byte| byte.to_string()).collect();
         forms.push(numbers.join(", "));
+        let hex: String = value.bytes().map(|byte| format!("{byte:02x}")).collect();
+        forms.extend([hex.to_uppercase(), hex]);
+        let json = serde_json::Value::from(value.as_str()).to_string();
+        forms.push(json[1..json.len() - 1].to_owned());
         Self { name, value, forms }
     }
 
@@ -43,11 +47,28 @@ impl Canary {
     pub(super) fn stands_in(&self, bytes: &[u8]) -> Option<&str> {
         // What is no text becomes a sign of its own and cuts no form, which are all ASCII.
         let text = String::from_utf8_lossy(bytes);
+        // Encoders break lines. Whole containers are looked at as they are.
+        let dense = if bytes.len() < LARGEST_DENSE {
+            without_space(&text)
+        } else {
+            String::new()
+        };
         self.forms
             .iter()
-            .find(|form| text.contains(form.as_str()))
+            .find(|form| text.contains(form.as_str()) || dense.contains(&without_space(form)))
             .map(String::as_str)
     }
+}
+
+/// Above so many bytes, broken lines are not joined.
+const LARGEST_DENSE: usize = 16 * 1024 * 1024;
+
+/// Without white space, also where JSON wrote it as an escape.
+fn without_space(text: &str) -> String {
+    text.replace("\\n", "")
+        .chars()
+        .filter(|c| !c.is_ascii_whitespace())
+        .collect()
 }
 
 /// Fails where any canary stands.

@@ -1,0 +1,144 @@
+//! The state directory: one worker's alone, and no other user's.
+//!
+//! Never changes the mode of a directory that could be somebody else's: only of one that is empty or that a worker has used before.
+
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+/// The file whose lock says that a worker runs here.
+const LOCK: &str = "worker.lock";
+
+/// A lock on the state directory; the kernel lets it go when the process ends in any way.
+pub(super) struct StateLock {
+    _lock: nix::fcntl::Flock<std::fs::File>,
+}
+
+impl StateLock {
+    /// Makes the directory where there is none, closes it to other users, and takes the lock.
+    ///
+    /// # Errors
+    /// Another worker has it, or it cannot be made this worker's own.
+    pub(super) fn take(state: &Path) -> Result<Self, String> {
+        let failed = |error: &dyn std::fmt::Display| format!("state_dir {} cannot be used: {error}", state.display());
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(state)
+            .map_err(|error| failed(&error))?;
+        close_to_others(state).map_err(|error| failed(&error))?;
+        let file = std::fs::File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(state.join(LOCK))
+            .map_err(|error| failed(&error))?;
+        let lock = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
+            .map_err(|_| failed(&"another worker uses it; give each its own"))?;
+        // One that an older version made: whoever may open it may hold it.
+        lock.set_permissions(std::fs::Permissions::from_mode(0o600))
+            .map_err(|error| failed(&error))?;
+        Ok(Self { _lock: lock })
+    }
+}
+
+/// Other users get no way in: they could hold the lock, and read what sessions leave.
+fn close_to_others(state: &Path) -> Result<(), String> {
+    let about = std::fs::metadata(state).map_err(|error| error.to_string())?;
+    if !about.is_dir() {
+        return Err("it is no directory".to_owned());
+    }
+    let own = nix::unistd::geteuid().as_raw();
+    if about.uid() != own {
+        return Err("it belongs to another user than the worker's: chown it, or name another".to_owned());
+    }
+    if about.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    let empty = std::fs::read_dir(state).is_ok_and(|mut entries| entries.next().is_none());
+    if !empty && !state.join(LOCK).exists() {
+        return Err(format!(
+            "other users may enter it (mode {:03o}), and it holds what is no worker's: name a directory of its own, or chmod 700 it",
+            about.mode() & 0o777
+        ));
+    }
+    std::fs::set_permissions(state, std::fs::Permissions::from_mode(0o700)).map_err(|error| error.to_string())
+}
+
+/// What a look at a state directory shows.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// There is none, and it can be made.
+    Absent,
+    /// No worker runs here.
+    Free,
+    /// A worker runs here.
+    Running,
+}
+
+/// Looks without changing anything.
+///
+/// # Errors
+/// It could not be used by a worker of this user.
+pub(super) fn look(state: &Path) -> Result<State, String> {
+    if !state.exists() {
+        let above = state.ancestors().find(|path| path.exists()).unwrap_or(state);
+        return nix::unistd::access(above, nix::unistd::AccessFlags::W_OK)
+            .map(|()| State::Absent)
+            .map_err(|error| format!("{} cannot be written: {error}", above.display()));
+    }
+    nix::unistd::access(state, nix::unistd::AccessFlags::W_OK)
+        .map_err(|error| format!("{} cannot be written: {error}", state.display()))?;
+    let Ok(file) = std::fs::File::open(state.join(LOCK)) else {
+        return Ok(State::Free);
+    };
+    // Shared, and let go at once.
+    match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockSharedNonblock) {
+        Ok(_) => Ok(State::Free),
+        Err(_) => Ok(State::Running),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().mode() & 0o777
+    }
+
+    fn open(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_state_directory_is_closed_to_others_and_never_somebody_else_s() {
+        let place = tempfile::tempdir().unwrap();
+        let state = place.path().join("a/state");
+        assert_eq!(look(&state), Ok(State::Absent));
+        let lock = StateLock::take(&state).unwrap();
+        assert_eq!((mode(&state), mode(&state.join(LOCK))), (0o700, 0o600));
+        assert_eq!(look(&state), Ok(State::Running));
+        assert!(StateLock::take(&state).is_err());
+        drop(lock);
+        assert_eq!(look(&state), Ok(State::Free));
+        // As an older version left it.
+        open(&state, 0o755);
+        open(&state.join(LOCK), 0o644);
+        drop(StateLock::take(&state).unwrap());
+        assert_eq!((mode(&state), mode(&state.join(LOCK))), (0o700, 0o600));
+        // As systemd makes it.
+        let empty = place.path().join("empty");
+        std::fs::create_dir(&empty).unwrap();
+        open(&empty, 0o755);
+        drop(StateLock::take(&empty).unwrap());
+        assert_eq!(mode(&empty), 0o700);
+        // Somebody's home.
+        let other = place.path().join("other");
+        std::fs::create_dir(&other).unwrap();
+        std::fs::write(other.join("letter"), "").unwrap();
+        open(&other, 0o755);
+        assert!(StateLock::take(&other).err().unwrap().contains("chmod 700"));
+        assert_eq!(mode(&other), 0o755);
+    }
+}

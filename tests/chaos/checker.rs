@@ -181,7 +181,11 @@ fn check_work(
         }
     }
     for (path, project) in &record.projects {
-        if project.requests.iter().filter(|source| source.contains(session)).count() > 1 {
+        let own: BTreeSet<&str> = all()
+            .filter(|event| word(event, "event") == "granted" && word(&event["project"], "path") == path)
+            .map(|event| word(event, "branch"))
+            .collect();
+        if project.requests.iter().filter(|source| own.contains(source.as_str())).count() > 1 {
             found.insert(Violation::TwoRequests(session.to_owned(), path.clone()));
         }
     }
@@ -214,7 +218,8 @@ mod tests {
             events: vec![
                 event("one", 1, 1, "claimed", json!({})),
                 event("two", 1, 1, "claimed", json!({})),
-                event("two", 1, 2, "push_accepted", push),
+                event("two", 1, 2, "granted", json!({"project": {"path": "p"}, "branch": "b-two"})),
+                event("two", 1, 3, "push_accepted", push),
                 event("one", 1, 3, "stage", json!({})),
                 event("one", 1, 3, "stage", json!({})),
                 finished("one", 1, 4, "c1"),
@@ -296,7 +301,7 @@ mod tests {
         // What is left.
         assert_eq!(found(|run| run.dead.push(one())), [Violation::DeadLetter(one())]);
         assert_eq!(
-            found(|run| run.events[5]["outcome"]["reason"] = json!("abandoned")),
+            found(|run| run.events[6]["outcome"]["reason"] = json!("abandoned")),
             [Violation::DeadLetter(one())]
         );
         assert_eq!(

@@ -217,9 +217,10 @@ pub(crate) fn kept(world: &World, states: &[&Path], paths: &[&str]) -> BTreeSet<
     let scratch = world.directory.path().join(format!("kept-{}", uuid::Uuid::new_v4().simple()));
     std::fs::create_dir(&scratch).unwrap();
     git(&scratch, &["init", "-q", "--bare"]);
-    for path in paths {
+    // Bundles hold what their base lacks.
+    for (number, path) in paths.iter().enumerate() {
         let from = repository(world, path).display().to_string();
-        git(&scratch, &["fetch", "-q", &from, "refs/*:refs/of-forge/*"]);
+        git(&scratch, &["fetch", "-q", &from, &format!("refs/*:refs/of-forge/{number}/*")]);
     }
     for (number, bundle) in states
         .iter()

@@ -11,7 +11,9 @@ use crate::proxy::{Mode, Proxy, Way};
 /// The reason of a session's last final event.
 fn reason(events: &[Value], session: &str) -> String {
     let last = events.iter().rfind(|event| event["session"] == session && event["event"] == "finished");
-    last.unwrap()["outcome"]["reason"].as_str().unwrap().to_owned()
+    let outcome = &last.unwrap()["outcome"];
+    crate::random::say(&format!("{session}: {}", outcome["message"]));
+    outcome["reason"].as_str().unwrap().to_owned()
 }
 
 #[test]
@@ -71,7 +73,6 @@ fn a_broker_that_is_away_for_longer_than_the_lease_costs_a_session_nothing() {
 #[test]
 fn an_engine_that_hangs_makes_the_worker_unready_and_a_running_session_goes_on() {
     let mut site = Site::new(600, "");
-    site.world.config("");
     let mut one = site.worker("w1");
     one.start_ready(&site);
     site.desk.listen();

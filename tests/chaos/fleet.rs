@@ -164,6 +164,7 @@ impl Worker {
             .env("COFFERDAM__WORKER", &self.name)
             .env("COFFERDAM__QUEUE__URL", format!("{user}@{}/{vhost}", self.amqp.address))
             .env("COFFERDAM__SANDBOX__DOCKER_SOCKET", &self.docker.address)
+            .env("COFFERDAM__CONCURRENCY", "3")
             .env("COFFERDAM_LOG", "info,lapin=off")
             .arg("run")
             .stdout(Stdio::null())

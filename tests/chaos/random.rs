@@ -111,7 +111,7 @@ fn run(tasks: usize, seconds: u64) {
     let mut dice = Dice(seed);
     let began = Instant::now();
     // So many takeovers that nobody is given up for the kills alone.
-    let mut site = Site::new(u32::try_from(seconds + 300).unwrap(), "concurrency = 2\n[session]\nmost_takeovers = 20\ngrace_s = 2");
+    let mut site = Site::new(u32::try_from(seconds + 300).unwrap(), "[session]\nmost_takeovers = 20\ngrace_s = 2");
     let forge = Proxy::tcp(site.world.forge.trim_start_matches("http://"));
     let mut workers: Vec<Worker> = ["w1", "w2", "w3"].iter().map(|name| site.worker(name)).collect();
     for worker in &mut workers {

@@ -45,7 +45,7 @@ fn held(site: &Site, worker: &Worker) -> Held {
 /// Runs so many sessions; the first `warm_up` do not count.
 fn soak(sessions: usize, warm_up: usize) {
     let began = Instant::now();
-    let mut site = Site::new(u32::try_from(120 + sessions * 6).unwrap(), "concurrency = 3");
+    let mut site = Site::new(u32::try_from(120 + sessions * 6).unwrap(), "");
     let mut worker = site.worker("w1");
     worker.start_ready(&site);
     site.desk.listen();

@@ -136,12 +136,7 @@ fn check_attempt(session: &str, attempt: u64, events: &[&Value], found: &mut BTr
     }
 }
 
-fn check_end(
-    record: &Record,
-    session: &str,
-    attempts: &BTreeMap<u64, Vec<&Value>>,
-    found: &mut BTreeSet<Violation>,
-) {
+fn check_end(record: &Record, session: &str, attempts: &BTreeMap<u64, Vec<&Value>>, found: &mut BTreeSet<Violation>) {
     let last = attempts.values().next_back().into_iter().flatten();
     let Some(end) = last.copied().find(|event| word(event, "event") == "finished") else {
         found.insert(Violation::NeverEnded(session.to_owned()));
@@ -154,19 +149,17 @@ fn check_end(
     for outcome in outcomes(end) {
         let path = word(&outcome["project"], "path");
         let (branch, head) = (word(outcome, "branch"), word(outcome, "head"));
-        let shown = record.projects.get(path).and_then(|project| project.branches.get(branch));
+        let shown = record
+            .projects
+            .get(path)
+            .and_then(|project| project.branches.get(branch));
         if outcome["reason"] == "published" && shown.map(String::as_str) != Some(head) {
             found.insert(Violation::Untrue(session.to_owned(), path.to_owned()));
         }
     }
 }
 
-fn check_work(
-    record: &Record,
-    session: &str,
-    attempts: &BTreeMap<u64, Vec<&Value>>,
-    found: &mut BTreeSet<Violation>,
-) {
+fn check_work(record: &Record, session: &str, attempts: &BTreeMap<u64, Vec<&Value>>, found: &mut BTreeSet<Violation>) {
     let all = || attempts.values().flatten().copied();
     let named: BTreeSet<&str> = all()
         .filter(|event| word(event, "event") == "finished")
@@ -175,7 +168,10 @@ fn check_work(
         .collect();
     for event in all().filter(|event| word(event, "event") == "push_accepted") {
         let (path, head) = (word(&event["project"], "path"), word(event, "head"));
-        let on_forge = record.projects.get(path).is_some_and(|project| project.commits.contains(head));
+        let on_forge = record
+            .projects
+            .get(path)
+            .is_some_and(|project| project.commits.contains(head));
         if !on_forge && !named.contains(head) && !record.kept.contains(head) {
             found.insert(Violation::CommitLost(session.to_owned(), head.to_owned()));
         }
@@ -185,7 +181,13 @@ fn check_work(
             .filter(|event| word(event, "event") == "granted" && word(&event["project"], "path") == path)
             .map(|event| word(event, "branch"))
             .collect();
-        if project.requests.iter().filter(|source| own.contains(source.as_str())).count() > 1 {
+        if project
+            .requests
+            .iter()
+            .filter(|source| own.contains(source.as_str()))
+            .count()
+            > 1
+        {
             found.insert(Violation::TwoRequests(session.to_owned(), path.clone()));
         }
     }
@@ -218,7 +220,13 @@ mod tests {
             events: vec![
                 event("one", 1, 1, "claimed", json!({})),
                 event("two", 1, 1, "claimed", json!({})),
-                event("two", 1, 2, "granted", json!({"project": {"path": "p"}, "branch": "b-two"})),
+                event(
+                    "two",
+                    1,
+                    2,
+                    "granted",
+                    json!({"project": {"path": "p"}, "branch": "b-two"}),
+                ),
                 event("two", 1, 3, "push_accepted", push),
                 event("one", 1, 3, "stage", json!({})),
                 event("one", 1, 3, "stage", json!({})),
@@ -229,7 +237,9 @@ mod tests {
             projects: [(
                 "p".to_owned(),
                 Project {
-                    branches: [("b-one", "c1"), ("b-two", "c3")].map(|(a, b)| (a.to_owned(), b.to_owned())).into(),
+                    branches: [("b-one", "c1"), ("b-two", "c3")]
+                        .map(|(a, b)| (a.to_owned(), b.to_owned()))
+                        .into(),
                     commits: ["c1", "c2", "c3"].map(str::to_owned).into(),
                     requests: vec!["b-one".to_owned(), "b-two".to_owned()],
                 },
@@ -254,8 +264,14 @@ mod tests {
     fn every_violation_is_found() {
         let (one, two) = (|| "one".to_owned(), || "two".to_owned());
         // Sessions and their ends.
-        assert_eq!(found(|run| assert!(run.submitted.insert("three".into()))), [Violation::NeverEnded("three".into())]);
-        assert_eq!(found(|run| assert!(run.submitted.remove("one"))), [Violation::NotAskedFor(one())]);
+        assert_eq!(
+            found(|run| assert!(run.submitted.insert("three".into()))),
+            [Violation::NeverEnded("three".into())]
+        );
+        assert_eq!(
+            found(|run| assert!(run.submitted.remove("one"))),
+            [Violation::NotAskedFor(one())]
+        );
         assert_eq!(found(|run| drop(run.events.pop())), [Violation::NeverEnded(two())]);
         let late = event("one", 2, 1, "claimed", json!({}));
         assert_eq!(found(|run| run.events.push(late)), [Violation::NeverEnded(one())]);
@@ -268,7 +284,10 @@ mod tests {
         assert_eq!(found(|run| run.events.push(after)), [Violation::AfterTheEnd(one(), 1)]);
         // Attempts.
         let other = event("one", 1, 1, "claimed", json!({"worker": "another"}));
-        assert_eq!(found(|run| run.events.push(other)), [Violation::AttemptRunTwice(one(), 1)]);
+        assert_eq!(
+            found(|run| run.events.push(other)),
+            [Violation::AttemptRunTwice(one(), 1)]
+        );
         let other = event("two", 2, 1, "claimed", json!({}));
         let second = event("two", 2, 0, "claimed", json!({}));
         assert_eq!(

@@ -10,7 +10,9 @@ use crate::proxy::{Mode, Proxy, Way};
 
 /// The reason of a session's last final event.
 fn reason(events: &[Value], session: &str) -> String {
-    let last = events.iter().rfind(|event| event["session"] == session && event["event"] == "finished");
+    let last = events
+        .iter()
+        .rfind(|event| event["session"] == session && event["event"] == "finished");
     let outcome = &last.unwrap()["outcome"];
     crate::random::say(&format!("{session}: {}", outcome["message"]));
     outcome["reason"].as_str().unwrap().to_owned()
@@ -22,8 +24,14 @@ fn a_partition_longer_than_the_lease_gives_the_session_to_another_and_the_old_ow
     let (mut one, mut two) = (site.worker("w1"), site.worker("w2"));
     one.start_ready(&site);
     site.desk.listen();
-    let session = site.submit(&site.world.lab_task("!write work.txt done\n!commit . Work\n!say ready\n!sleep 25000"));
-    until(Duration::from_secs(60), "the turn", || site.desk.saw(&session, "agent_message").then_some(()));
+    let session = site.submit(
+        &site
+            .world
+            .lab_task("!write work.txt done\n!commit . Work\n!say ready\n!sleep 25000"),
+    );
+    until(Duration::from_secs(60), "the turn", || {
+        site.desk.saw(&session, "agent_message").then_some(())
+    });
     two.start_ready(&site);
     one.amqp.set(Mode::Hole);
     // In the hole its turn comes to an end, or not: it may not publish before it knows that the session is still its own.
@@ -50,20 +58,41 @@ fn a_broker_that_is_away_for_longer_than_the_lease_costs_a_session_nothing() {
     one.start_ready(&site);
     site.desk.listen();
     let session = site.submit(&site.world.lab_task("!write work.txt done\n!say ready\n!sleep 4000"));
-    until(Duration::from_secs(60), "the turn", || site.desk.saw(&session, "agent_message").then_some(()));
+    until(Duration::from_secs(60), "the turn", || {
+        site.desk.saw(&session, "agent_message").then_some(())
+    });
     // As a restart of the broker looks from here: everything is broken off, and nobody listens for a while.
     one.amqp.set(Mode::Reset);
-    until(Duration::from_secs(30), "unreadiness", || (one.status() == 503).then_some(()));
+    until(Duration::from_secs(30), "unreadiness", || {
+        (one.status() == 503).then_some(())
+    });
     let begun = std::time::Instant::now();
-    until(Duration::from_secs(30), "time for two tickets", || (begun.elapsed() > Duration::from_secs(10)).then_some(()));
-    assert_eq!(site.world.project(LAB)["change_requests"], json!([]), "nothing is published while the ownership is in doubt");
+    until(Duration::from_secs(30), "time for two tickets", || {
+        (begun.elapsed() > Duration::from_secs(10)).then_some(())
+    });
+    assert_eq!(
+        site.world.project(LAB)["change_requests"],
+        json!([]),
+        "nothing is published while the ownership is in doubt"
+    );
     one.amqp.set(Mode::Open);
     let record = site.assert_well(&mut [&mut one]);
     assert_eq!(reason(&record.events, &session), "published");
     assert_eq!(record.projects[LAB].requests.len(), 1);
     // In one attempt, every state event there: the numbers of an attempt's states have no gap that is not progress.
-    assert!(record.events.iter().all(|event| event["attempt"] == 1), "{:?}", record.events);
-    for kind in ["claimed", "turn_started", "turn_ended", "branch_published", "change_request_opened", "finished"] {
+    assert!(
+        record.events.iter().all(|event| event["attempt"] == 1),
+        "{:?}",
+        record.events
+    );
+    for kind in [
+        "claimed",
+        "turn_started",
+        "turn_ended",
+        "branch_published",
+        "change_request_opened",
+        "finished",
+    ] {
         let told = record.events.iter().filter(|event| event["event"] == kind);
         let seqs: std::collections::BTreeSet<u64> = told.map(|event| event["seq"].as_u64().unwrap()).collect();
         assert_eq!(seqs.len(), 1, "{kind}");
@@ -76,10 +105,18 @@ fn an_engine_that_hangs_makes_the_worker_unready_and_a_running_session_goes_on()
     let mut one = site.worker("w1");
     one.start_ready(&site);
     site.desk.listen();
-    let running = site.submit(&site.world.lab_task("!write work.txt done\n!say ready\n!sleep 30000\n!say through"));
-    until(Duration::from_secs(60), "the turn", || site.desk.saw(&running, "agent_message").then_some(()));
+    let running = site.submit(
+        &site
+            .world
+            .lab_task("!write work.txt done\n!say ready\n!sleep 30000\n!say through"),
+    );
+    until(Duration::from_secs(60), "the turn", || {
+        site.desk.saw(&running, "agent_message").then_some(())
+    });
     one.docker.set(Mode::Stall);
-    until(Duration::from_secs(60), "unreadiness", || (one.status() == 503).then_some(()));
+    until(Duration::from_secs(60), "unreadiness", || {
+        (one.status() == 503).then_some(())
+    });
     one.docker.set(Mode::Open);
     one.ready();
     let after = site.submit(&site.world.lab_task("!write after.txt done"));
@@ -108,7 +145,11 @@ fn a_forge_that_fails_and_asks_for_patience_delays_a_session_and_no_more() {
     let record = site.assert_well(&mut [&mut one]);
     assert_eq!(reason(&record.events, &session), "published");
     assert_eq!(record.projects[LAB].requests.len(), 1);
-    assert_eq!(site.world.ask("GET", "/_test/faults", None), json!([]), "a fault was never played");
+    assert_eq!(
+        site.world.ask("GET", "/_test/faults", None),
+        json!([]),
+        "a fault was never played"
+    );
 }
 
 #[test]
@@ -126,7 +167,9 @@ fn a_forge_that_is_swallowed_in_the_middle_of_a_push_is_asked_again() {
     forge.sprung("the push");
     forge.set(Mode::Hole);
     until(Duration::from_secs(60), "the limit of the push", || {
-        one.log().contains("a push to the forge failed and is tried again").then_some(())
+        one.log()
+            .contains("a push to the forge failed and is tried again")
+            .then_some(())
     });
     assert!(!site.desk.saw(&session, "finished"));
     forge.set(Mode::Open);

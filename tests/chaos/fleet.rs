@@ -85,7 +85,9 @@ impl Site {
                 std::thread::sleep(Duration::from_millis(100));
             }
             self.desk.ended().is_superset(&self.submitted)
-                && ["tasks", "tickets", "ticket-checks"].iter().all(|queue| self.desk.ready(queue) == 0)
+                && ["tasks", "tickets", "ticket-checks"]
+                    .iter()
+                    .all(|queue| self.desk.ready(queue) == 0)
         })
     }
 
@@ -136,9 +138,15 @@ impl Site {
     fn left(&self, workers: &[&mut Worker]) -> Vec<String> {
         let containers = self.world.sandboxes().into_iter().map(|id| format!("container {id}"));
         let disk = workers.iter().flat_map(|worker| record::left_on_disk(&worker.state));
-        let networks = Command::new("docker").args(["network", "ls", "--format", "{{.Name}}"]).output().unwrap();
+        let networks = Command::new("docker")
+            .args(["network", "ls", "--format", "{{.Name}}"])
+            .output()
+            .unwrap();
         let networks = String::from_utf8_lossy(&networks.stdout).into_owned();
-        let networks = networks.lines().filter(|name| name.contains("cofferdam")).map(|name| format!("network {name}"));
+        let networks = networks
+            .lines()
+            .filter(|name| name.contains("cofferdam"))
+            .map(|name| format!("network {name}"));
         containers.chain(disk).chain(networks).collect()
     }
 }
@@ -154,7 +162,11 @@ impl Worker {
     pub(crate) fn start(&mut self, site: &Site) {
         assert!(self.process.is_none());
         let begun = self.log().len();
-        let log = std::fs::File::options().create(true).append(true).open(&self.log).unwrap();
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .unwrap();
         let address = broker();
         let (user, rest) = address.rsplit_once('@').unwrap();
         let (_, vhost) = rest.split_once('/').unwrap();
@@ -188,7 +200,9 @@ impl Worker {
     }
 
     pub(crate) fn ready(&self) {
-        until(Duration::from_secs(60), "readiness", || (self.status() == 200).then_some(()));
+        until(Duration::from_secs(60), "readiness", || {
+            (self.status() == 200).then_some(())
+        });
     }
 
     /// What its readiness answers.
@@ -200,7 +214,9 @@ impl Worker {
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
-        self.process.as_mut().is_some_and(|process| process.0.try_wait().unwrap().is_none())
+        self.process
+            .as_mut()
+            .is_some_and(|process| process.0.try_wait().unwrap().is_none())
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -233,7 +249,9 @@ impl Worker {
     pub(crate) fn stop(&mut self) {
         let Some(process) = &mut self.process else { return };
         signal(&process.0, "TERM");
-        let status = until(Duration::from_secs(90), "the end of the worker", || process.0.try_wait().unwrap());
+        let status = until(Duration::from_secs(90), "the end of the worker", || {
+            process.0.try_wait().unwrap()
+        });
         assert!(status.success(), "{status}: {}", self.log());
         self.process = None;
     }

@@ -61,7 +61,11 @@ fn killed_at(prompt: &str, moment: &Moment, next: &Next) {
         one.amqp.trap(Way::There, pattern);
     }
     let held = |method: &str, path: &str, after: bool| {
-        let how = if after { json!({"after": true, "stall_ms": 30_000}) } else { json!({"delay_ms": 30_000}) };
+        let how = if after {
+            json!({"after": true, "stall_ms": 30_000})
+        } else {
+            json!({"delay_ms": 30_000})
+        };
         let mut fault = json!({"match": {"method": method, "path_contains": path}, "times": 1});
         fault.as_object_mut().unwrap().extend(how.as_object().unwrap().clone());
         site.world.ask("POST", "/_test/faults", Some(&fault));
@@ -83,9 +87,17 @@ fn killed_at(prompt: &str, moment: &Moment, next: &Next) {
     }
     // The forge is this test's own, so what is not the default branch is the session's.
     let is_own = |name: &&String| *name != "main";
-    let branch_there = |project: &Value| project["branches"].as_object().unwrap().keys().any(|name| is_own(&name));
+    let branch_there = |project: &Value| {
+        project["branches"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .any(|name| is_own(&name))
+    };
     match moment {
-        Moment::Pushed => until(Duration::from_secs(30), "the branch", || branch_there(&site.world.project(LAB)).then_some(())),
+        Moment::Pushed => until(Duration::from_secs(30), "the branch", || {
+            branch_there(&site.world.project(LAB)).then_some(())
+        }),
         Moment::Opened => until(Duration::from_secs(30), "the merge request", || {
             let requests = site.world.project(LAB)["change_requests"].as_array().unwrap().len();
             (requests == 1).then_some(())
@@ -100,7 +112,9 @@ fn killed_at(prompt: &str, moment: &Moment, next: &Next) {
         Next::Another => {
             two.start_ready(&site);
             one.kill();
-            until(Duration::from_secs(60), "the successor's end of the session", || site.is_settled().then_some(()));
+            until(Duration::from_secs(60), "the successor's end of the session", || {
+                site.is_settled().then_some(())
+            });
             one.start_ready(&site);
         }
     }
@@ -115,7 +129,11 @@ fn killed_at(prompt: &str, moment: &Moment, next: &Next) {
         .output()
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&shown.stdout), "done");
-    let last = record.events.iter().rfind(|event| event["event"] == "finished").unwrap();
+    let last = record
+        .events
+        .iter()
+        .rfind(|event| event["event"] == "finished")
+        .unwrap();
     assert!(
         ["published", "nothing_to_publish"].contains(&last["outcome"]["reason"].as_str().unwrap()),
         "{last}"

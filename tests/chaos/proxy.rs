@@ -243,9 +243,8 @@ async fn serve(client: impl End, upstream: Upstream, shared: Shared) {
 async fn pump(mut client: impl End, mut server: impl End, shared: Shared) {
     let mut states = shared.state.subscribe();
     let resets = states.borrow().resets;
-    let broken = states.wait_for(move |state| {
-        state.resets != resets || state.there == Mode::Reset || state.back == Mode::Reset
-    });
+    let broken =
+        states.wait_for(move |state| state.resets != resets || state.there == Mode::Reset || state.back == Mode::Reset);
     let reset = {
         let (mut from_client, mut to_client) = tokio::io::split(&mut client);
         let (mut from_server, mut to_server) = tokio::io::split(&mut server);
@@ -372,7 +371,10 @@ mod tests {
         client.write_all(b"lost").unwrap();
         assert_eq!(heard(&mut client).unwrap_err(), std::io::ErrorKind::WouldBlock);
         proxy.set(Mode::Open);
-        assert!(matches!(heard(&mut client).as_deref(), Ok("") | Err(_)), "its connection is lost too");
+        assert!(
+            matches!(heard(&mut client).as_deref(), Ok("") | Err(_)),
+            "its connection is lost too"
+        );
 
         let mut client = connect(&proxy);
         client.write_all(b"four").unwrap();

@@ -36,12 +36,18 @@ pub(crate) fn say(text: &str) {
 /// A task of one of a few kinds, over one project or two, its forge behind the proxy.
 fn task(site: &Site, forge: &Proxy, dice: &mut Dice) -> Value {
     let pause = 100 + dice.below(1500);
-    let work = |directory: &str| format!("!write {directory}/a.txt {pause}\n!commit {directory} One\n!shell git -C {directory} push -q\n");
+    let work = |directory: &str| {
+        format!("!write {directory}/a.txt {pause}\n!commit {directory} One\n!shell git -C {directory} push -q\n")
+    };
     let mut task = match dice.below(4) {
         0 => site.world.lab_task("!say nothing to do"),
         1 => site.world.lab_task(&format!("{}!sleep {pause}", work("."))),
-        2 => site.world.lab_task(&format!("{}!sleep {pause}\n!write b.txt 2\n!commit . Two", work("."))),
-        _ => site.world.task(&format!("{}{}!sleep {pause}", work("greeter"), work("website"))),
+        2 => site
+            .world
+            .lab_task(&format!("{}!sleep {pause}\n!write b.txt 2\n!commit . Two", work("."))),
+        _ => site
+            .world
+            .task(&format!("{}{}!sleep {pause}", work("greeter"), work("website"))),
     };
     task["connections"]["lab"]["url"] = json!(format!("http://{}/gitlab", forge.address));
     task["connections"]["hub"]["url"] = json!(format!("http://{}", forge.address));
@@ -55,7 +61,9 @@ fn task(site: &Site, forge: &Proxy, dice: &mut Dice) -> Value {
 fn disturb(site: &Site, workers: &mut [Worker], forge: &Proxy, sent: &[Value], dice: &mut Dice) -> &'static str {
     let chosen = dice.below(workers.len());
     let worker = &mut workers[chosen];
-    let pause = |dice: &mut Dice, most: usize| std::thread::sleep(Duration::from_millis(u64::try_from(200 + dice.below(most)).unwrap()));
+    let pause = |dice: &mut Dice, most: usize| {
+        std::thread::sleep(Duration::from_millis(u64::try_from(200 + dice.below(most)).unwrap()))
+    };
     match dice.below(9) {
         0 | 1 if worker.is_running() => {
             worker.kill();
@@ -105,13 +113,20 @@ fn disturb(site: &Site, workers: &mut [Worker], forge: &Proxy, sent: &[Value], d
 
 /// Runs so many sessions, disturbed for at most so long, and judges.
 fn run(tasks: usize, seconds: u64) {
-    let seed = std::env::var("COFFERDAM_CHAOS_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = std::env::var("COFFERDAM_CHAOS_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok());
     let seed: u64 = seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
-    say(&format!("chaos: COFFERDAM_CHAOS_SEED={seed}, {tasks} sessions, at most {seconds} s"));
+    say(&format!(
+        "chaos: COFFERDAM_CHAOS_SEED={seed}, {tasks} sessions, at most {seconds} s"
+    ));
     let mut dice = Dice(seed);
     let began = Instant::now();
     // So many takeovers that nobody is given up for the kills alone.
-    let mut site = Site::new(u32::try_from(seconds + 300).unwrap(), "[session]\nmost_takeovers = 20\ngrace_s = 2");
+    let mut site = Site::new(
+        u32::try_from(seconds + 300).unwrap(),
+        "[session]\nmost_takeovers = 20\ngrace_s = 2",
+    );
     let forge = Proxy::tcp(site.world.forge.trim_start_matches("http://"));
     let mut workers: Vec<Worker> = ["w1", "w2", "w3"].iter().map(|name| site.worker(name)).collect();
     for worker in &mut workers {
@@ -152,7 +167,9 @@ fn run(tasks: usize, seconds: u64) {
         site.submit(&task);
         sent.push(task);
     }
-    let left = Duration::from_secs(seconds).saturating_sub(began.elapsed()).max(Duration::from_secs(30));
+    let left = Duration::from_secs(seconds)
+        .saturating_sub(began.elapsed())
+        .max(Duration::from_secs(30));
     let mut all: Vec<&mut Worker> = workers.iter_mut().collect();
     let (record, violations) = site.judge(&mut all, left);
     let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
@@ -161,7 +178,11 @@ fn run(tasks: usize, seconds: u64) {
     }
     let attempts = record.events.iter().filter(|event| event["event"] == "claimed").count();
     let requests: usize = record.projects.values().map(|project| project.requests.len()).sum();
-    let pushed = record.events.iter().filter(|event| event["event"] == "push_accepted").count();
+    let pushed = record
+        .events
+        .iter()
+        .filter(|event| event["event"] == "push_accepted")
+        .count();
     say(&format!(
         "chaos: {} sessions, {attempts} attempts, {pushed} pushes into staging, {requests} change requests, {} events; disturbed for {} s, \
          {} s in all\nchaos: {done:?}\nchaos: ends {reasons:?}\nchaos: {} violations",

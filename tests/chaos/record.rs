@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt as _;
 use lapin::options::{
-    BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueBindOptions,
-    QueueDeclareOptions, QueueDeleteOptions,
+    BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions,
+    QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
@@ -55,7 +55,10 @@ impl Desk {
                 auto_delete: true,
                 ..QueueDeclareOptions::default()
             };
-            let queue = channel.queue_declare("".into(), options, FieldTable::default()).await.unwrap();
+            let queue = channel
+                .queue_declare("".into(), options, FieldTable::default())
+                .await
+                .unwrap();
             let name = queue.name().clone();
             let bind = QueueBindOptions::default();
             let key = "session.#".into();
@@ -67,13 +70,19 @@ impl Desk {
                 no_ack: true,
                 ..BasicConsumeOptions::default()
             };
-            channel.basic_consume(name, "".into(), options, FieldTable::default()).await.unwrap()
+            channel
+                .basic_consume(name, "".into(), options, FieldTable::default())
+                .await
+                .unwrap()
         });
         let events = self.events.clone();
         self.runtime.spawn(async move {
             while let Some(Ok(delivery)) = consumer.next().await {
                 let event: Value = serde_json::from_slice(&delivery.data).unwrap();
-                events.lock().unwrap_or_else(PoisonError::into_inner).push(event["data"].clone());
+                events
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(event["data"].clone());
             }
         });
     }
@@ -86,7 +95,9 @@ impl Desk {
     /// Whether an event of a session was seen.
     pub(crate) fn saw(&self, session: &str, kind: &str) -> bool {
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        events.iter().any(|data| data["session"] == session && data["event"] == kind)
+        events
+            .iter()
+            .any(|data| data["session"] == session && data["event"] == kind)
     }
 
     /// The sessions whose last attempt so far has its final event.
@@ -162,28 +173,45 @@ impl Desk {
 
     /// Removes the installation's queues and exchanges from the broker, tombstones too, which would stay for a day.
     pub(crate) fn erase(&self, sessions: &BTreeSet<String>) {
-        let shared = ["tasks", "tickets", "ticket-checks", "dead"].map(str::to_owned).into_iter();
+        let shared = ["tasks", "tickets", "ticket-checks", "dead"]
+            .map(str::to_owned)
+            .into_iter();
         let of = |session: &String| [format!("session.{session}.in"), format!("session.{session}.closed")];
         let queues = shared.chain(sessions.iter().flat_map(of));
         self.runtime.block_on(async {
             for name in queues {
-                let Ok(channel) = self.connection.create_channel().await else { return };
+                let Ok(channel) = self.connection.create_channel().await else {
+                    return;
+                };
                 let name = format!("{}.{name}", self.prefix);
                 let _ = channel.queue_delete(name.into(), QueueDeleteOptions::default()).await;
                 let _ = channel.close(200, "removed".into()).await;
             }
             for name in ["events", "session.in"] {
-                let Ok(channel) = self.connection.create_channel().await else { return };
+                let Ok(channel) = self.connection.create_channel().await else {
+                    return;
+                };
                 let name = format!("{}.{name}", self.prefix);
-                let _ = channel.exchange_delete(name.into(), ExchangeDeleteOptions::default()).await;
+                let _ = channel
+                    .exchange_delete(name.into(), ExchangeDeleteOptions::default())
+                    .await;
             }
         });
     }
 }
 
 fn git(directory: &Path, arguments: &[&str]) -> String {
-    let output = Command::new("git").arg("--git-dir").arg(directory).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new("git")
+        .arg("--git-dir")
+        .arg(directory)
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -194,8 +222,13 @@ pub(crate) fn projects(world: &World, paths: &[&str]) -> BTreeMap<String, Projec
         let heads = shown["branches"].as_object().unwrap().iter();
         let requests = shown["change_requests"].as_array().unwrap().iter();
         let project = Project {
-            branches: heads.map(|(name, head)| (name.clone(), head.as_str().unwrap().to_owned())).collect(),
-            commits: git(&repository(world, path), &["rev-list", "--all"]).lines().map(str::to_owned).collect(),
+            branches: heads
+                .map(|(name, head)| (name.clone(), head.as_str().unwrap().to_owned()))
+                .collect(),
+            commits: git(&repository(world, path), &["rev-list", "--all"])
+                .lines()
+                .map(str::to_owned)
+                .collect(),
             requests: requests.map(|one| one["source"].as_str().unwrap().to_owned()).collect(),
         };
         ((*path).to_owned(), project)
@@ -209,18 +242,26 @@ pub(crate) fn repository(world: &World, path: &str) -> std::path::PathBuf {
     let forge = world.directory.path().join("forge");
     let both = ["gitlab", "github"].map(|side| forge.join(side).join(&name));
     let found = both.iter().find(|one| one.is_dir());
-    found.unwrap_or_else(|| panic!("{path} is not in {}", forge.display())).clone()
+    found
+        .unwrap_or_else(|| panic!("{path} is not in {}", forge.display()))
+        .clone()
 }
 
 /// The commits in the kept bundles of these state directories.
 pub(crate) fn kept(world: &World, states: &[&Path], paths: &[&str]) -> BTreeSet<String> {
-    let scratch = world.directory.path().join(format!("kept-{}", uuid::Uuid::new_v4().simple()));
+    let scratch = world
+        .directory
+        .path()
+        .join(format!("kept-{}", uuid::Uuid::new_v4().simple()));
     std::fs::create_dir(&scratch).unwrap();
     git(&scratch, &["init", "-q", "--bare"]);
     // Bundles hold what their base lacks.
     for (number, path) in paths.iter().enumerate() {
         let from = repository(world, path).display().to_string();
-        git(&scratch, &["fetch", "-q", &from, &format!("refs/*:refs/of-forge/{number}/*")]);
+        git(
+            &scratch,
+            &["fetch", "-q", &from, &format!("refs/*:refs/of-forge/{number}/*")],
+        );
     }
     for (number, bundle) in states
         .iter()
@@ -233,7 +274,10 @@ pub(crate) fn kept(world: &World, states: &[&Path], paths: &[&str]) -> BTreeSet<
         let spec = format!("refs/*:refs/kept/{number}/*");
         git(&scratch, &["fetch", "-q", &bundle.display().to_string(), &spec]);
     }
-    git(&scratch, &["rev-list", "--all"]).lines().map(str::to_owned).collect()
+    git(&scratch, &["rev-list", "--all"])
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// What is in a directory that should be empty, and sockets anywhere under a state directory.
@@ -244,6 +288,10 @@ pub(crate) fn left_on_disk(state: &Path) -> Vec<String> {
         left.extend(entries.map(|entry| format!("directory {}", entry.unwrap().path().display())));
     }
     let found = Command::new("find").arg(state).args(["-type", "s"]).output().unwrap();
-    left.extend(String::from_utf8_lossy(&found.stdout).lines().map(|path| format!("socket {path}")));
+    left.extend(
+        String::from_utf8_lossy(&found.stdout)
+            .lines()
+            .map(|path| format!("socket {path}")),
+    );
     left
 }

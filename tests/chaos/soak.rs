@@ -20,7 +20,11 @@ struct Held {
 }
 
 fn disk(directory: &Path) -> u64 {
-    let output = std::process::Command::new("du").arg("-sk").arg(directory).output().unwrap();
+    let output = std::process::Command::new("du")
+        .arg("-sk")
+        .arg(directory)
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.split_whitespace().next().unwrap().parse().unwrap()
 }
@@ -37,7 +41,10 @@ fn held(site: &Site, worker: &Worker) -> Held {
         descriptors: std::fs::read_dir(format!("{process}/fd")).unwrap().count(),
         threads: figure("Threads:"),
         containers: site.world.sandboxes().len(),
-        messages: ["tasks", "tickets", "ticket-checks", "dead"].iter().map(|queue| site.desk.ready(queue)).sum(),
+        messages: ["tasks", "tickets", "ticket-checks", "dead"]
+            .iter()
+            .map(|queue| site.desk.ready(queue))
+            .sum(),
         disk_kib: disk(&worker.state),
     }
 }
@@ -52,10 +59,20 @@ fn soak(sessions: usize, warm_up: usize) {
     let mut before = None;
     for number in 0..sessions {
         // A few at a time; every other one changes something.
-        let prompt = if number % 2 == 0 { "!say hi".to_owned() } else { format!("!write soak.txt {number}") };
+        let prompt = if number % 2 == 0 {
+            "!say hi".to_owned()
+        } else {
+            format!("!write soak.txt {number}")
+        };
         site.submit(&site.world.lab_task(&prompt));
-        let wanted = if number + 1 == sessions || number + 1 == warm_up { number + 1 } else { (number + 1).saturating_sub(3) };
-        until(Duration::from_secs(120), "sessions", || (site.desk.ended().len() >= wanted).then_some(()));
+        let wanted = if number + 1 == sessions || number + 1 == warm_up {
+            number + 1
+        } else {
+            (number + 1).saturating_sub(3)
+        };
+        until(Duration::from_secs(120), "sessions", || {
+            (site.desk.ended().len() >= wanted).then_some(())
+        });
         if number + 1 == warm_up {
             until(Duration::from_secs(60), "rest", || site.is_settled().then_some(()));
             before = Some(held(&site, &worker));
@@ -63,7 +80,12 @@ fn soak(sessions: usize, warm_up: usize) {
     }
     until(Duration::from_secs(60), "rest", || site.is_settled().then_some(()));
     let (before, after) = (before.unwrap(), held(&site, &worker));
-    let queues: BTreeSet<String> = site.submitted.iter().filter(|session| site.desk.ready(&format!("session.{session}.in")) > 0).cloned().collect();
+    let queues: BTreeSet<String> = site
+        .submitted
+        .iter()
+        .filter(|session| site.desk.ready(&format!("session.{session}.in")) > 0)
+        .cloned()
+        .collect();
     say(&format!(
         "soak: {sessions} sessions in {} s\nsoak: after {warm_up}: {before:?}\nsoak: at the end: {after:?}",
         began.elapsed().as_secs()
@@ -73,7 +95,10 @@ fn soak(sessions: usize, warm_up: usize) {
     assert_eq!((before.messages, after.messages), (0, 0));
     assert_eq!(queues, BTreeSet::new(), "mailboxes hold messages");
     // Connections that are kept for a while come and go.
-    assert!(after.descriptors <= before.descriptors + 8, "descriptors: {before:?}, {after:?}");
+    assert!(
+        after.descriptors <= before.descriptors + 8,
+        "descriptors: {before:?}, {after:?}"
+    );
     assert!(after.threads <= before.threads + 4, "threads: {before:?}, {after:?}");
     // An allocator keeps what it once had; a leak grows with the sessions.
     assert!(
@@ -81,7 +106,10 @@ fn soak(sessions: usize, warm_up: usize) {
         "memory: {before:?}, {after:?}"
     );
     // The mirror holds the branches of all sessions, as the forge does.
-    assert!(after.disk_kib <= before.disk_kib + 4 * 1024 + 24 * counted, "disk: {before:?}, {after:?}");
+    assert!(
+        after.disk_kib <= before.disk_kib + 4 * 1024 + 24 * counted,
+        "disk: {before:?}, {after:?}"
+    );
     let record = site.assert_well(&mut [&mut worker]);
     assert_eq!(record.projects[LAB].requests.len(), sessions / 2);
     assert!(record.events.iter().all(|event| event["attempt"] == 1));

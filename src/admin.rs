@@ -1,6 +1,6 @@
 //! Health, readiness and metrics over HTTP, for operators and orchestrators of containers.
 //!
-//! Reads only; changes nothing. Listens on loopback unless told otherwise, bounds each request, and shows no session's data.
+//! Reads only; changes nothing (the socket beside it, for operators on the machine, can drain). Listens on loopback unless told otherwise, bounds each request, and shows no session's data.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +14,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde::Deserialize;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::metrics::Metrics;
+
+pub mod client;
+pub mod socket;
 
 /// Connections that are served at once; more wait.
 const CONNECTIONS: usize = 64;
@@ -66,6 +70,14 @@ pub enum AdminError {
     Bind {
         /// The address.
         address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The operator's socket cannot be made.
+    #[error("the operator's socket {} cannot be made: {source}", .path.display())]
+    Socket {
+        /// Where.
+        path: std::path::PathBuf,
         /// What the system said.
         source: std::io::Error,
     },
@@ -222,7 +234,7 @@ async fn accept(listener: TcpListener, routes: Router, stop: CancellationToken, 
     }
 }
 
-async fn serve(stream: TcpStream, routes: Router, stop: CancellationToken) {
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, routes: Router, stop: CancellationToken) {
     let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new()).http1_only();
     builder
         .http1()
@@ -251,6 +263,7 @@ async fn serve(stream: TcpStream, routes: Router, stop: CancellationToken) {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
 
     use super::*;
 

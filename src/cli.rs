@@ -8,11 +8,13 @@ use clap::{Parser, Subcommand};
 mod check;
 mod compose;
 mod connection;
+mod control;
 mod doctor;
 mod exec;
 mod exposed;
 mod hardening;
 mod log;
+mod operate;
 mod run;
 mod schema;
 mod seal;
@@ -20,8 +22,9 @@ mod set_up;
 mod show;
 mod state;
 mod submit;
+mod watch;
 
-use crate::message::ConnectionName;
+use crate::message::{ConnectionName, SessionId};
 
 /// How a command ended. The numbers are part of the contract; those from 64 on are the system's own (sysexits).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +73,25 @@ configuration.";
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Take tasks from the broker until told to stop.
-    Run,
+    Run {
+        #[command(flatten)]
+        modes: run::RunModes,
+    },
+    /// Let the worker that runs with this configuration take no more tasks, and end when its sessions have.
+    Drain {
+        /// Stay until it has ended.
+        #[arg(long)]
+        wait: bool,
+        /// Do not wait for its sessions: they end now and keep their work.
+        #[arg(long)]
+        hurry: bool,
+    },
+    /// Show what the worker that runs with this configuration does now.
+    Sessions {
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Run one task here and now, without a broker.
     Exec {
         /// The task; `-` reads standard input.
@@ -90,7 +111,59 @@ enum Command {
         #[arg(long, requires = "follow")]
         json: bool,
     },
-    /// Print the JSON Schema of a message or of the configuration.
+    /// Send another prompt to a session.
+    Prompt {
+        /// The session.
+        session: SessionId,
+        /// The prompt; `-`, or nothing, reads standard input.
+        text: Option<String>,
+        /// Stop the turn that runs, instead of waiting for its end.
+        #[arg(long)]
+        steer: bool,
+        #[command(flatten)]
+        patience: control::Patience,
+    },
+    /// Add a project to a session.
+    AddProject {
+        /// The session.
+        session: SessionId,
+        /// The project's path on its forge.
+        path: String,
+        /// Which of the session's connections.
+        #[arg(long, value_name = "NAME")]
+        connection: ConnectionName,
+        /// The branch to start from; the project's default branch when absent.
+        #[arg(long, value_name = "BRANCH")]
+        base: Option<String>,
+        #[command(flatten)]
+        patience: control::Patience,
+    },
+    /// Stop a session's turn.
+    Cancel {
+        /// The session.
+        session: SessionId,
+        #[command(flatten)]
+        patience: control::Patience,
+    },
+    /// End a session; what was committed is published.
+    End {
+        /// The session.
+        session: SessionId,
+        /// Publish nothing.
+        #[arg(long)]
+        discard: bool,
+        #[command(flatten)]
+        patience: control::Patience,
+    },
+    /// Show a session's progress from now on, until it ends or rests.
+    Watch {
+        /// The session.
+        session: SessionId,
+        /// Print one event per line as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the JSON Schema of a message or of the configuration, or the broker's side of it all as AsyncAPI.
     Schema {
         /// Which one.
         what: schema::What,
@@ -219,9 +292,16 @@ async fn dispatch(cli: Cli) -> Exit {
                 Exit::Software
             };
         }
-        Command::Run
+        Command::Run { .. }
+        | Command::Drain { .. }
+        | Command::Sessions { .. }
         | Command::Exec { .. }
         | Command::Submit { .. }
+        | Command::Prompt { .. }
+        | Command::AddProject { .. }
+        | Command::Cancel { .. }
+        | Command::End { .. }
+        | Command::Watch { .. }
         | Command::Config { .. }
         | Command::Connection { .. }
         | Command::Projects { .. }
@@ -234,9 +314,31 @@ async fn dispatch(cli: Cli) -> Exit {
         },
     };
     match cli.command {
-        Command::Run => run::run(config).await,
+        Command::Run { modes } => run::run(config, modes).await,
+        Command::Drain { wait, hurry } => operate::drain(&config, wait, hurry).await,
+        Command::Sessions { json } => operate::sessions(&config, json).await,
         Command::Exec { task, json } => exec::exec(config, &task, json).await,
         Command::Submit { task, follow, json } => submit::submit(&config, &task, follow, json).await,
+        Command::Prompt {
+            session,
+            text,
+            steer,
+            patience,
+        } => control::prompt(&config, session, text.as_deref(), steer, patience).await,
+        Command::AddProject {
+            session,
+            path,
+            connection,
+            base,
+            patience,
+        } => control::add_project(&config, session, &connection, &path, base.as_deref(), patience).await,
+        Command::Cancel { session, patience } => control::cancel(&config, session, patience).await,
+        Command::End {
+            session,
+            discard,
+            patience,
+        } => control::end(&config, session, discard, patience).await,
+        Command::Watch { session, json } => watch::watch(&config, session, json).await,
         Command::Config {
             command: ConfigCommand::Check,
         } => check::check(&config),

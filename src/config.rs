@@ -48,6 +48,8 @@ pub struct Config {
     pub forge: forge::Config,
     /// Mirrors and staging.
     pub repository: repository::Config,
+    /// The worker's end of all sandboxes together.
+    pub gateway: gateway::Config,
     /// The way out of sandboxes.
     pub egress: gateway::egress::Config,
     /// Sessions.
@@ -81,6 +83,7 @@ impl Default for Config {
             disk: sandbox::disk::Config::default(),
             forge: forge::Config::default(),
             repository: repository::Config::default(),
+            gateway: gateway::Config::default(),
             egress: gateway::egress::Config::default(),
             session: session::Config::default(),
             progress: progress::Config::default(),

@@ -29,6 +29,23 @@ pub use process::Process;
 #[cfg(test)]
 mod tests;
 
+/// What the gateways of all sandboxes of a worker may take together.
+#[derive(Debug, Clone, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Memory for requests to models, of all sessions together, in bytes; one session gets half of it at most. A request that finds none
+    /// waits 10 s, and is then told to try again.
+    pub body_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            body_bytes: 256 * 1024 * 1024,
+        }
+    }
+}
+
 /// The loopback port in the sandbox behind which the HTTP routes are.
 pub const HTTP_PORT: u16 = 8470;
 /// The loopback port in the sandbox behind which the proxy of the way out is.

@@ -23,7 +23,7 @@
 //! | [`agent`] | the seam to agents | message, progress |
 //! | [`tools`] | MCP tools offered to the agent | message, grant, forge |
 //! | [`session`] | the straight path | all above but queue |
-//! | [`worker`] | slots, claim, drain, settle | message, queue, session, progress, secret |
+//! | [`worker`] | slots, claim, drain, settle | message, queue, session, progress, secret, sandbox, repository |
 //! | [`admin`] | health, readiness, metrics over HTTP | metrics |
 //! | [`config`] | composes each room's own configuration | each room |
 //! | [`cli`] | the composition root | anything |

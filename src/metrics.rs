@@ -48,6 +48,7 @@ pub struct Metrics {
     draining: IntGauge,
     disk_free: IntGauge,
     admission_paused: IntGauge,
+    engine_up: IntGauge,
     output_dropped: IntCounter,
     memory_kills: IntCounter,
 }
@@ -182,6 +183,11 @@ impl Metrics {
                 all,
                 "cofferdam_admission_paused",
                 "1 while no task is taken because the disk is nearly full.",
+            )?,
+            engine_up: gauge(
+                all,
+                "cofferdam_engine_up",
+                "1 while the container engine answers; while it is 0 no task is taken.",
             )?,
             output_dropped: counter(
                 all,
@@ -329,6 +335,11 @@ impl Metrics {
     pub fn disk(&self, free_bytes: u64, paused: bool) {
         self.disk_free.set(i64::try_from(free_bytes).unwrap_or(i64::MAX));
         self.admission_paused.set(paused.into());
+    }
+
+    /// Whether the engine can be counted on.
+    pub fn engine(&self, up: bool) {
+        self.engine_up.set(up.into());
     }
 
     /// Output was dropped.

@@ -3,6 +3,7 @@
 //! State events are never dropped: whoever emits waits. Token-level progress is joined, sent at most about four times a second, and dropped
 //! first; how much is told. One background task per session, asleep while there is nothing to send.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -78,7 +79,12 @@ struct Shared {
     wake: Notify,
     /// What the last failed attempt met.
     trouble: Mutex<String>,
+    /// The control messages that were answered, the last ones, and whether they were applied.
+    answers: Mutex<VecDeque<(String, bool)>>,
 }
+
+/// Answers that are remembered.
+const ANSWERS: usize = 1000;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -100,6 +106,7 @@ impl Progress {
             mask: Mutex::new(mask),
             wake: Notify::new(),
             trouble: Mutex::new("the broker did not answer".into()),
+            answers: Mutex::default(),
         });
         let deadline = watch::Sender::new(None);
         let pump = pump::Pump {
@@ -127,10 +134,25 @@ impl Progress {
 
     /// Emits a state event: in order, never dropped. Waits while too many wait for the broker already; does not wait for the confirm.
     pub async fn state(&self, body: EventBody) {
+        if let EventBody::ControlAnswered {
+            in_reply_to, applied, ..
+        } = &body
+        {
+            self.shared.note_answer(in_reply_to, *applied);
+        }
         // The semaphore is never closed.
         let room = Arc::clone(&self.room).acquire_owned().await.ok();
         self.shared
             .push(|outbox, mask| outbox.push_state(body, room, None, mask));
+    }
+
+    /// Whether a control message was applied, where it was answered already.
+    #[must_use]
+    pub fn answered(&self, id: &str) -> Option<bool> {
+        let answers = locked(&self.shared.answers);
+        answers
+            .iter()
+            .find_map(|(known, applied)| (known == id).then_some(*applied))
     }
 
     /// Notes progress: joined with its like, sent soon, dropped when there is too much.
@@ -164,6 +186,15 @@ impl Progress {
 }
 
 impl Shared {
+    fn note_answer(&self, id: &str, applied: bool) {
+        let mut answers = locked(&self.answers);
+        answers.retain(|(known, _)| known != id);
+        answers.push_back((id.to_owned(), applied));
+        if answers.len() > ANSWERS {
+            answers.pop_front();
+        }
+    }
+
     fn push<T>(&self, push: impl FnOnce(&mut Outbox, &Mask) -> T) -> T {
         // Always in this order: outbox, then mask.
         let mut outbox = locked(&self.outbox);

@@ -18,8 +18,10 @@ pub struct Delivery {
     pub body: Bytes,
     /// The task queue that it came from.
     pub lane: String,
-    /// Which attempt at the task this is, from 1.
+    /// Which attempt this is, from 1: at the session where `numbered`, otherwise at the task.
     pub attempt: u32,
+    /// Whether a worker put it there and wrote the session's attempt into it.
+    pub numbered: bool,
     /// How often an owner of the session died; see [`Again`].
     pub takeovers: u32,
     /// Whether the broker handed it out before.
@@ -39,17 +41,29 @@ pub struct Again {
     pub attempt: u32,
     /// How often an owner died before.
     pub takeovers: u32,
+    /// The attempt that the task goes on from; 0 for one that begins a session. Everything that came of one task has the same, and no two
+    /// tasks of a session that are both right have.
+    pub after: u32,
 }
 
 impl Delivery {
-    /// What is kept of it while its session runs.
+    /// Counts attempts on from the one that the task goes on from.
+    pub fn count_from(&mut self, after: u32) {
+        if !self.numbered {
+            self.attempt = self.attempt.saturating_add(after);
+            self.numbered = true;
+        }
+    }
+
+    /// What is kept of it while its session runs; `after` is [`Again::after`].
     #[must_use]
-    pub fn again(&self) -> Again {
+    pub fn again(&self, after: u32) -> Again {
         Again {
             body: self.body.clone(),
             lane: self.lane.clone(),
             attempt: self.attempt,
             takeovers: self.takeovers,
+            after,
         }
     }
 }
@@ -80,17 +94,28 @@ pub trait SettleHandle: Send + Sync + std::fmt::Debug {
 /// Ownership of a session: holds as long as this value lives and the broker is reachable.
 #[async_trait]
 pub trait Claim: Send + std::fmt::Debug {
-    /// The next control message's body; `None` when ownership is lost or the queue is closed. Safe to drop while waiting. After a lost
-    /// connection a message may come twice: know it by its id.
+    /// How many control messages waited when the session was claimed: they come first.
+    fn waiting(&self) -> u32;
+
+    /// The next control message's body; `None` when ownership is lost, or after [`Claim::shut`] when all were given. Safe to drop while
+    /// waiting. After a lost connection a message may come twice: know it by its id.
     async fn next_control(&mut self) -> Option<Bytes>;
+
+    /// The last message that was given is in safe hands: the broker forgets it. One that this is not called for comes to the next owner.
+    fn taken(&mut self);
+
+    /// Lets no further control message in: from now on they come back to their senders. What came before is still given. Waits while the
+    /// ownership is not certain.
+    async fn shut(&mut self) -> Result<(), QueueError>;
 
     /// Whether the ownership is certain at this moment. While it is not, another worker may take the session over: effects wait.
     fn holds(&self) -> watch::Receiver<bool>;
 
     /// Ends the ownership after the final event was confirmed: the mailbox goes, late duplicates are recognised for a day.
     async fn close(self: Box<Self>) -> Result<(), QueueError>;
-    /// Ends the ownership of a session that is not over: the mailbox goes, so that the next prompt comes back to its sender, and nobody takes
-    /// this attempt for abandoned. `next` is queued first, where the worker itself wants the session to go on elsewhere.
+    /// Ends the ownership of a session that is not over: nobody takes this attempt for abandoned. With `next`, which is queued first, another
+    /// worker goes on with it and finds the mailbox as it is. Without, the mailbox goes, so that the next prompt comes back to its sender: shut
+    /// it before, and answer what is left.
     async fn suspend(self: Box<Self>, next: Option<Again>) -> Result<(), QueueError>;
 }
 
@@ -110,6 +135,8 @@ pub enum Claimed {
     Owner(Box<dyn Claim>),
     /// Another worker runs it: drop the duplicate.
     Elsewhere,
+    /// The session went on since from where this task would: drop the duplicate.
+    Superseded,
     /// The session has ended: drop the duplicate.
     Over,
 }

@@ -15,8 +15,11 @@ pub mod config;
 pub mod disk;
 pub mod docker;
 pub mod error;
+pub mod health;
 pub mod home;
 pub mod images;
+pub mod left;
+pub mod owner;
 
 pub use config::{Config, Seccomp, Workspace};
 pub use error::SandboxError;
@@ -41,8 +44,12 @@ pub struct SandboxSpec {
     pub image: String,
     /// The OCI runtime; the engine's default when absent. Never replaced by another.
     pub runtime: Option<String>,
-    /// The name of the worker that owns it, for the reaper.
+    /// The name of the worker that owns it, for people and for workers that cannot see the owner's directory.
     pub worker: String,
+    /// The owner, for whoever has to tell whether it still lives.
+    pub owner: owner::Owner,
+    /// When it is removed at the latest by workers that cannot tell, in seconds of Unix time.
+    pub deadline: i64,
     /// The worker's directory with the socket (mounted read-only).
     pub socket_directory: PathBuf,
     /// The worker's directory with `inside` and the hooks (mounted read-only).
@@ -57,6 +64,9 @@ pub struct SandboxSpec {
 /// which is idempotent and must be called also when `wait` returned. Every call has a time limit of its own but `wait`.
 #[async_trait]
 pub trait Engine: Send + Sync {
+    /// Whether the engine answers at all; within a few seconds.
+    async fn ping(&self) -> Result<(), SandboxError>;
+
     /// Whether the engine answers, and what it is.
     async fn check(&self) -> Result<EngineFacts, SandboxError>;
 
@@ -74,13 +84,11 @@ pub trait Engine: Send + Sync {
     /// changed since.
     async fn start(&self, spec: &SandboxSpec) -> Result<Arc<dyn Sandbox>, SandboxError>;
 
-    /// Removes sandboxes of this worker that nobody holds; says how many. Asks `held` after it has listed them: a sandbox is held before it is
-    /// created, so one that starts meanwhile is not taken for a left one.
-    async fn reap(
-        &self,
-        worker: &str,
-        held: &(dyn Fn() -> Vec<SandboxId> + Send + Sync),
-    ) -> Result<usize, SandboxError>;
+    /// All containers of cofferdam's workers on this engine, running or not.
+    async fn list(&self) -> Result<Vec<left::Listed>, SandboxError>;
+
+    /// Kills and removes one that was listed. Removing what is gone is success.
+    async fn remove(&self, listed: &left::Listed) -> Result<(), SandboxError>;
 }
 
 /// A started sandbox.

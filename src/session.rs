@@ -248,6 +248,8 @@ impl<'a> Session<'a> {
             None => self.enter(Stage::Clone).await,
         }
         let meter = self.open_routes(&grant, agent, &wishes, proxy)?;
+        let stagings = self.work.iter().map(|work| work.staging.clone()).collect();
+        self.live.watch_pushes(stagings);
         let inside = self.live.inside()?;
         self.early(self.live.while_alive(async {
             workspace::prepare(&inside, &grant).await?;
@@ -458,6 +460,9 @@ impl<'a> Session<'a> {
     }
 
     fn leave(&mut self, next: Option<Stage>) {
+        if let Some(stage) = next {
+            self.steering.at(stage);
+        }
         let left = self
             .stage
             .take()

@@ -3,30 +3,36 @@
 //! Never knows what a session does. A delivery is settled as soon as its session is claimed, so it is never held while an agent works.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::message::control::Control;
 use crate::message::event::Stage;
-use crate::message::task::ProjectRequest;
-use crate::message::{ControlKind, Event, EventBody, ProjectKey, Reason, SessionId, SessionOutcome, Task};
+use crate::message::outcome::Outcome;
+use crate::message::{Event, EventBody, Reason, SessionId, SessionOutcome, Task};
 use crate::progress::Progress;
 use crate::queue::{Claim, Claimed, Delivery, Queue, Settle};
 use crate::secret::Mask;
-use crate::session::steering::{Cause, Order, OrderKind, Steering};
+use crate::session::steering::{Cause, Steering};
 use crate::session::{self, Rooms};
 
+mod controls;
 mod counted;
+mod quota;
 pub mod reap;
+
+use controls::Controls;
+pub use quota::Modes;
+use quota::Quota;
 
 /// How long the sessions of a stopped worker get to keep their work and remove their sandboxes.
 const TEARDOWN: Duration = Duration::from_secs(120);
-/// How often what nobody owns is looked for.
-const REAP_EVERY: Duration = Duration::from_secs(60);
+/// How often what nobody owns is looked for: a minute after a crash nothing of it is to be left.
+const REAP_EVERY: Duration = Duration::from_secs(20);
 
 /// How often it is asked whether the disk has room for new work.
 const DISK_EVERY: Duration = Duration::from_secs(1);
@@ -36,9 +42,36 @@ pub struct Worker {
     rooms: Arc<Rooms>,
     queue: Arc<dyn Queue>,
     slots: Arc<Semaphore>,
-    running: Mutex<HashMap<SessionId, Steering>>,
+    running: Mutex<HashMap<SessionId, Running>>,
+    quota: Arc<Quota>,
+    /// No task is taken any more, whoever decided that.
+    finishing: AtomicBool,
+    /// Why all sessions are stopped, also those that only just begin.
+    stopping: OnceLock<Cause>,
     /// Known secrets of the worker itself, masked in every event.
     mask: Mask,
+}
+
+/// A session of this worker.
+struct Running {
+    steering: Steering,
+    attempt: u32,
+    since: Instant,
+}
+
+/// What can be seen of a running session.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Its id.
+    pub session: SessionId,
+    /// Which attempt at it this is.
+    pub attempt: u32,
+    /// Where it is, and since when.
+    pub stage: Option<(Stage, Instant)>,
+    /// When this worker began it.
+    pub since: Instant,
+    /// Whether it was told to stop.
+    pub stopping: bool,
 }
 
 impl std::fmt::Debug for Worker {
@@ -53,7 +86,7 @@ impl std::fmt::Debug for Worker {
 impl Worker {
     /// A worker with that many slots.
     #[must_use]
-    pub fn new(rooms: Arc<Rooms>, queue: Arc<dyn Queue>, concurrency: usize, mask: Mask) -> Arc<Self> {
+    pub fn new(rooms: Arc<Rooms>, queue: Arc<dyn Queue>, concurrency: usize, mask: Mask, modes: Modes) -> Arc<Self> {
         rooms.metrics.concurrency_limit(concurrency);
         // Every series is there from the start, so that an alert sees the first failure.
         let reasons = Reason::ALL
@@ -67,46 +100,71 @@ impl Worker {
             queue,
             slots,
             running: Mutex::new(HashMap::new()),
+            quota: Quota::of(modes),
+            finishing: AtomicBool::new(false),
+            stopping: OnceLock::new(),
             mask,
         })
     }
 
-    /// Takes tasks until `stop`, then lets sessions go on for `drain`, then ends them, keeping their work.
+    /// Takes tasks until `stop`, then lets sessions go on for `drain`, then ends them, keeping their work. Ends by itself as its modes say.
     pub async fn run(self: &Arc<Self>, stop: CancellationToken, drain: Duration) {
         let sessions = TaskTracker::new();
         let reaper = tokio::spawn(self.clone().reap_regularly());
         self.look_at_disk().await;
         let disk = tokio::spawn(self.clone().look_at_disk_regularly());
+        let enough = stop.child_token();
+        let done = tokio::spawn({
+            let (quota, enough) = (self.quota.clone(), enough.clone());
+            async move {
+                let why = quota.done().await;
+                tracing::info!("no more tasks are taken: {why}");
+                enough.cancel();
+            }
+        });
         loop {
             // The slot first: a delivery that cannot be worked on belongs to another worker.
             let slot = tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
+                () = enough.cancelled() => break,
                 slot = self.slots.clone().acquire_owned() => slot,
             };
             let Ok(slot) = slot else { break };
             // What is not asked for stays with the broker, for this worker later or for another now.
             tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
-                () = self.rooms.disk.until(false) => {}
+                () = enough.cancelled() => break,
+                () = self.quota.room() => {}
+            }
+            tokio::select! {
+                biased;
+                () = enough.cancelled() => break,
+                () = self.fit() => {}
             }
             let delivery = tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
+                () = enough.cancelled() => break,
                 () = self.rooms.disk.until(true) => continue,
+                () = self.rooms.engine_health.until(false) => continue,
                 delivery = self.queue.next_task() => delivery,
             };
             let Some(delivery) = delivery else { break };
-            let worker = self.clone();
+            let (worker, in_hand) = (self.clone(), self.quota.took());
             sessions.spawn(async move {
                 worker.take(delivery).await;
-                drop(slot);
+                drop((slot, in_hand));
             });
         }
+        self.finishing.store(true, Ordering::Relaxed);
+        done.abort();
         self.rooms.metrics.draining(true);
         self.queue.stop_consuming().await;
         sessions.close();
+        // Who ends by himself is in no hurry, until somebody says so.
+        tokio::select! {
+            () = sessions.wait() => {}
+            () = stop.cancelled() => {}
+        }
         if tokio::time::timeout(drain, sessions.wait()).await.is_err() {
             self.stop_sessions(Cause::WorkerStopped);
             if tokio::time::timeout(TEARDOWN, sessions.wait()).await.is_err() {
@@ -117,15 +175,54 @@ impl Worker {
         disk.abort();
     }
 
-    /// Ends every running session.
-    pub fn stop_sessions(&self, cause: Cause) {
-        for steering in self.running.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            steering.stop(cause);
+    /// Waits until disk and engine can carry a new session, both at the same time.
+    async fn fit(&self) {
+        while self.rooms.disk.is_low() || !self.rooms.engine_health.is_fit() {
+            self.rooms.disk.until(false).await;
+            self.rooms.engine_health.until(true).await;
         }
     }
 
+    /// Ends every running session.
+    pub fn stop_sessions(&self, cause: Cause) {
+        let _ = self.stopping.set(cause);
+        for one in self.running.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            one.steering.stop(cause);
+        }
+    }
+
+    /// Whether it takes no task any more.
+    #[must_use]
+    pub fn is_finishing(&self) -> bool {
+        self.finishing.load(Ordering::Relaxed)
+    }
+
+    /// How the last session ended here: `None` when none has, `Some(None)` when it went to another worker.
+    #[must_use]
+    pub fn last(&self) -> Option<Option<Outcome>> {
+        self.quota.last()
+    }
+
+    /// The running sessions, the oldest first.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<Seen> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen: Vec<Seen> = running
+            .iter()
+            .map(|(session, one)| Seen {
+                session: *session,
+                attempt: one.attempt,
+                stage: one.steering.stage(),
+                since: one.since,
+                stopping: one.steering.cause().is_some(),
+            })
+            .collect();
+        seen.sort_by_key(|one| one.since);
+        seen
+    }
+
     /// One delivery, from its body to the end of its session.
-    pub async fn take(&self, delivery: Delivery) {
+    pub async fn take(&self, mut delivery: Delivery) {
         let task = match Task::parse(&delivery.body) {
             Ok(task) => task,
             Err(error) => {
@@ -135,6 +232,8 @@ impl Worker {
             }
         };
         let session = task.session;
+        let after = task.resume.as_ref().map_or(0, |resume| resume.attempt);
+        delivery.count_from(after);
         // What was taken over was claimed before, where it was allowed: whether its owner is really gone, only a claim can tell.
         if delivery.takeovers == 0
             && let Some(refused) = session::admit::in_clear(&self.rooms, &task)
@@ -143,7 +242,7 @@ impl Worker {
                 .await;
             return;
         }
-        match self.queue.claim(session, delivery.again()).await {
+        match self.queue.claim(session, delivery.again(after)).await {
             Ok(Claimed::Owner(claim)) if delivery.takeovers > self.rooms.config.most_takeovers => {
                 self.rooms.metrics.amqp_delivery("abandoned");
                 self.give_up(session, delivery, claim).await;
@@ -157,9 +256,17 @@ impl Worker {
                 self.rooms.metrics.amqp_delivery("elsewhere");
                 settle(delivery, Settle::Ack).await;
             }
+            Ok(Claimed::Superseded) => {
+                tracing::info!(%session, "a duplicate of a task was dropped: its session went on from there since");
+                self.rooms.metrics.amqp_delivery("superseded");
+                settle(delivery, Settle::Ack).await;
+            }
             Ok(Claimed::Over) => {
-                tracing::info!(%session, "a duplicate of a task was dropped: its session is over");
+                tracing::info!(%session, "a task was dropped: its session is over");
                 self.rooms.metrics.amqp_delivery("over");
+                if task.resume.is_some() {
+                    self.refuse_to_resume(session, delivery.attempt).await;
+                }
                 settle(delivery, Settle::Ack).await;
             }
             Err(error) => {
@@ -167,6 +274,18 @@ impl Worker {
                 self.rooms.metrics.amqp_delivery("returned");
                 settle(delivery, Settle::Return).await;
             }
+        }
+    }
+
+    /// Whoever asks to go on with a session that is over waits for an answer; the sender of a plain duplicate does not.
+    async fn refuse_to_resume(&self, session: SessionId, attempt: u32) {
+        let body = EventBody::Rejected {
+            code: "session_over".to_owned(),
+            message: "this session is over and cannot go on: send a task with a new session id".to_owned(),
+        };
+        let event = Event::now(&self.rooms.worker, session, attempt, 1, body);
+        if let Err(error) = self.queue.publish(&event).await {
+            tracing::warn!(%session, %error, "the rejection of a task was not published");
         }
     }
 
@@ -187,18 +306,21 @@ impl Worker {
     }
 
     /// A task whose every worker died. It may be the task that kills them: it goes where it kills nobody, with the reason.
-    async fn give_up(&self, session: SessionId, delivery: Delivery, claim: Box<dyn Claim>) {
+    async fn give_up(&self, session: SessionId, delivery: Delivery, mut claim: Box<dyn Claim>) {
         let reason = Reason::Abandoned;
         let message = format!(
             "{} workers died while they had this session: look into their logs before you send it again",
             delivery.takeovers
         );
         tracing::error!(%session, "{message}");
+        let progress = Arc::new(self.progress(session, delivery.attempt, self.mask.clone()));
+        Controls::new(Steering::default(), progress.clone())
+            .refuse_the_rest(claim.as_mut(), controls::OVER)
+            .await;
         let body = EventBody::Finished {
             outcome: refused(session::failure::Failure::new(reason, message.clone())),
         };
-        let event = Event::now(&self.rooms.worker, session, delivery.attempt, 1, body);
-        if let Err(error) = self.queue.publish(&event).await {
+        if let Err(error) = progress.finish(body).await {
             tracing::warn!(%session, %error, "the end of an abandoned session was not published; its task comes again");
             settle(delivery, Settle::Return).await;
             return;
@@ -206,6 +328,11 @@ impl Worker {
         let code = reason.as_str().to_owned();
         settle(delivery, Settle::DeadLetter { code, message }).await;
         close(session, claim).await;
+    }
+
+    fn progress(&self, session: SessionId, attempt: u32, mask: Mask) -> Progress {
+        let (queue, worker) = (self.queue.clone(), &self.rooms.worker);
+        Progress::new(queue, worker, session, attempt, mask, &self.rooms.progress)
     }
 
     /// A session that this worker owns.
@@ -216,27 +343,32 @@ impl Worker {
         for secret in secrets.iter().flat_map(|secrets| secrets.values()) {
             mask.add(secret);
         }
-        let progress = Arc::new(Progress::new(
-            self.queue.clone(),
-            &self.rooms.worker,
-            session,
-            delivery.attempt,
-            mask,
-            &self.rooms.progress,
-        ));
+        let progress = Arc::new(self.progress(session, delivery.attempt, mask));
         progress
             .state(EventBody::Claimed {
                 worker: self.rooms.worker.clone(),
             })
             .await;
+        let delivery_attempt = delivery.attempt;
         settle(delivery, Settle::Ack).await;
 
         let steering = Steering::of(claim.holds());
-        self.running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(session, steering.clone());
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(
+            session,
+            Running {
+                steering: steering.clone(),
+                attempt: delivery_attempt,
+                since: Instant::now(),
+            },
+        );
+        if let Some(cause) = self.stopping.get() {
+            steering.stop(*cause);
+        }
+        let mut controls = Controls::new(steering.clone(), progress.clone());
+        // What was sent before the claim goes first: a session that was ended early has no sandbox, and no forge hears of it.
+        controls.early(claim.as_mut()).await;
         let outcome = match secrets {
+            _ if matches!(steering.cause(), Some(Cause::Publish | Cause::Discard)) => ended_early(delivery_attempt),
             Ok(secrets) => {
                 // In a task of its own: a bug that panics costs this session, not the worker.
                 let (rooms, own_progress, own_steering) = (self.rooms.clone(), progress.clone(), steering.clone());
@@ -248,7 +380,7 @@ impl Worker {
                     tokio::select! {
                         ended = &mut running => break ended.unwrap_or_else(|error| bug(&error)),
                         control = claim.next_control(), if steering.cause() != Some(Cause::OwnershipLost) => match control {
-                            Some(body) => apply(&body, &steering, &progress).await,
+                            Some(body) => controls.take(claim.as_mut(), &body).await,
                             None => {
                                 tracing::warn!(%session, "the session is owned elsewhere; it stops here");
                                 steering.stop(Cause::OwnershipLost);
@@ -264,8 +396,21 @@ impl Worker {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&session);
         if steering.cause() == Some(Cause::OwnershipLost) {
+            self.quota.ended(None);
             return;
         }
+        if !still_owns(
+            claim.holds(),
+            Duration::from_secs(self.rooms.progress.final_event_limit_s),
+        )
+        .await
+        {
+            tracing::warn!(%session, "the session is owned elsewhere; its end here is not told");
+            self.quota.ended(None);
+            return;
+        }
+        controls.refuse_the_rest(claim.as_mut(), controls::OVER).await;
+        self.quota.ended(Some(outcome.result));
         tracing::info!(%session, reason = outcome.reason.as_str(), duration_ms = outcome.duration_ms, "session ended: {}", outcome.message);
         if let Err(error) = progress.finish(EventBody::Finished { outcome }).await {
             tracing::error!(%session, %error, "the final event was not confirmed; the claim is left to expire");
@@ -288,13 +433,31 @@ impl Worker {
         }
     }
 
-    async fn reap_regularly(self: Arc<Self>) {
-        let mut clock = tokio::time::interval(REAP_EVERY);
-        loop {
-            clock.tick().await;
-            reap::sandboxes(&self.rooms).await;
+    /// Under the lock without which no session begins here: one that begins later finds nothing of the former.
+    fn put_away(&self, session: SessionId) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if !running.contains_key(&session) {
+            reap::put_away(&self.rooms.repositories, session);
         }
     }
+
+    async fn reap_regularly(self: Arc<Self>) {
+        let mut reaper = reap::Reaper::default();
+        let mut clock = tokio::time::interval(REAP_EVERY);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            clock.tick().await;
+            reaper.own(&self.rooms, &|session| self.put_away(session)).await;
+            reaper.others(&self.rooms).await;
+        }
+    }
+}
+
+/// Waits until it is certain whether the session is still this worker's: the end of another's must not be told here. A broker that stays away
+/// decides nothing, and takes no event either.
+async fn still_owns(mut holds: watch::Receiver<bool>, limit: Duration) -> bool {
+    let certain = tokio::time::timeout(limit, holds.wait_for(|holds| *holds)).await;
+    !matches!(certain, Ok(Err(_)))
 }
 
 async fn settle(delivery: Delivery, settle: Settle) {
@@ -310,68 +473,14 @@ async fn close(session: SessionId, claim: Box<dyn Claim>) {
     }
 }
 
-/// Applies a control message and answers it by an event.
-async fn apply(body: &[u8], steering: &Steering, progress: &Progress) {
-    const ENDING: &str = "the session is ending already";
-    let stop = |cause, said: &str| {
-        let first = steering.stop(cause);
-        Some((first, if first { said } else { ENDING }.to_owned()))
+/// The outcome of a session that was ended before this attempt at it began.
+fn ended_early(attempt: u32) -> SessionOutcome {
+    let message = if attempt == 1 {
+        "the session was ended before it began: nothing was done"
+    } else {
+        "the session was ended before it went on; what was published before stays on the forge"
     };
-    // An order is answered by the session, when it is done.
-    let order = |id: &str, kind| {
-        let id = id.to_owned();
-        let refused = "the session is ending, or too many orders wait already";
-        (!steering.order(Order { id, kind })).then(|| (false, refused.to_owned()))
-    };
-    let (in_reply_to, answer) = match Control::parse(body) {
-        Ok(Control { id, kind, .. }) => {
-            let answer = match kind {
-                ControlKind::Prompt { text, mode } => order(&id, OrderKind::Prompt { text, mode }),
-                ControlKind::AddProject {
-                    connection,
-                    path,
-                    base,
-                    new_connection,
-                } => {
-                    let project = ProjectRequest { connection, path, base };
-                    order(
-                        &id,
-                        OrderKind::AddProject {
-                            project,
-                            new_connection,
-                        },
-                    )
-                }
-                ControlKind::CancelTurn => stop(Cause::Publish, "the turn is stopped; what was committed is published"),
-                ControlKind::End { publish: true } => {
-                    stop(Cause::Publish, "the session ends; what was committed is published")
-                }
-                ControlKind::End { publish: false } => stop(Cause::Discard, "the session ends; nothing is published"),
-                ControlKind::Credential { connection, credential } => {
-                    order(&id, OrderKind::Credential { connection, credential })
-                }
-                ControlKind::Disconnect { connection } => order(&id, OrderKind::Disconnect { connection }),
-                ControlKind::Answer {
-                    connection,
-                    path,
-                    publish,
-                } => {
-                    let project = ProjectKey { connection, path };
-                    order(&id, OrderKind::Answer { project, publish })
-                }
-            };
-            (id, answer)
-        }
-        Err(error) => (String::new(), Some((false, error.to_string()))),
-    };
-    let Some((applied, message)) = answer else { return };
-    progress
-        .state(EventBody::ControlAnswered {
-            in_reply_to,
-            applied,
-            message,
-        })
-        .await;
+    refused(session::failure::Failure::new(Reason::Cancelled, message))
 }
 
 /// The outcome of a task whose credentials cannot be had.

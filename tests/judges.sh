@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 #
-# Lets strangers' clients judge the test forge (python-gitlab, gitbeaker, PyGithub, githubkit, octokit) and sealed tokens (pyrage, age). They are installed from their
-# registries by pip and npm as these are set up on the machine, into a directory that is removed at the end.
+# Lets strangers' clients judge the test forge (python-gitlab, gitbeaker, PyGithub, githubkit, octokit), sealed tokens (pyrage, age) and the
+# AsyncAPI document (the parser of the AsyncAPI project). They are installed from their registries by pip and npm as these are set up on the machine, into a directory that is removed at the end.
 #
 #   tests/judges.sh
 #
@@ -75,6 +75,14 @@ node_clients() {
         @gitbeaker/rest@43.8.0 octokit@5
 }
 
+asyncapi_parser() {
+    mkdir "$scratch/asyncapi" || return
+    printf '{"private": true, "type": "module"}\n' >"$scratch/asyncapi/package.json"
+    cp tests/judges/asyncapi.mjs "$scratch/asyncapi/" || return
+    quiet 'node: install the parser of AsyncAPI' npm install --prefix "$scratch/asyncapi" --no-audit --no-fund --ignore-scripts \
+        --loglevel=error @asyncapi/parser@3.6.6
+}
+
 start_forge() {
     local program=${COFFERDAM_TEST_FORGE:-}
     if [ -z "$program" ]; then
@@ -136,6 +144,15 @@ fi
 if node_clients; then
     judge node "$scratch/node/gitbeaker.mjs" "$gitlab"
     judge node "$scratch/node/octokit.mjs" "$github"
+else
+    failed=$((failed + 1))
+fi
+if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+    printf 'SKIPPED @asyncapi/parser: there is no node here, the AsyncAPI document was not judged\n'
+elif asyncapi_parser && "${CARGO:-cargo}" build --quiet --locked --bin cofferdam; then
+    target=$("${CARGO:-cargo}" metadata --locked --no-deps --format-version 1 | jq -r .target_directory)
+    "$target/debug/cofferdam" schema asyncapi >"$scratch/asyncapi.json" || failed=$((failed + 1))
+    judge node "$scratch/asyncapi/asyncapi.mjs" "$scratch/asyncapi.json"
 else
     failed=$((failed + 1))
 fi

@@ -5,7 +5,6 @@ use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::state::StateLock;
 use super::{Exit, set_up};
 use crate::config::Config;
 use crate::forge::Clients;
@@ -17,6 +16,7 @@ use crate::repository::Repositories;
 use crate::sandbox::disk::Disk;
 use crate::sandbox::docker::DockerEngine;
 use crate::sandbox::home;
+use crate::sandbox::owner::StateLock;
 use crate::secret::{Mask, Secret};
 use crate::session::{Rooms, SetUpSecrets};
 
@@ -29,8 +29,6 @@ pub(super) fn environment() -> impl Iterator<Item = (String, String)> {
 pub(super) struct Composed {
     pub(super) rooms: Arc<Rooms>,
     pub(super) mask: Mask,
-    /// Keeps other workers out of the state directory for as long as this lives.
-    _lock: StateLock,
 }
 
 /// Makes the rooms.
@@ -42,7 +40,10 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
     let metrics = Arc::new(metrics);
     let worker = config.worker_name();
     let bad = |message: String| (Exit::BadConfig, message);
-    let lock = StateLock::take(&config.state_dir).map_err(bad)?;
+    super::state::close(&config.state_dir).map_err(bad)?;
+    let lock = StateLock::take(&config.state_dir)
+        .await
+        .map_err(|error| bad(error.to_string()))?;
     let resolved = resolve(config, Arc::new(Counts(metrics.clone()))).map_err(bad)?;
     let own = std::env::current_exe().map_err(|error| (Exit::Software, error.to_string()))?;
     let internal = vec![own.display().to_string(), "internal".to_owned()];
@@ -78,6 +79,8 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
         connect: Arc::new(resolved.connect),
         repositories,
         engine: Arc::new(DockerEngine::new(sandbox)),
+        engine_health: Arc::default(),
+        lock,
         secret_rules: resolved.secret_rules,
         own_keys: resolved.own_keys,
         metrics,
@@ -87,7 +90,6 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
     Ok(Composed {
         rooms: Arc::new(rooms),
         mask: resolved.mask,
-        _lock: lock,
     })
 }
 
@@ -122,6 +124,7 @@ pub(super) fn resolve<C: CountRequests + CountModel + 'static>(
     let mut mask = Mask::default().and_token_shapes();
     let mut own_keys = Vec::new();
     let mut models = crate::gateway::model::Endpoints::new();
+    let bodies = crate::gateway::model::Bodies::new(config.gateway.body_bytes);
     for (name, model) in &config.models {
         let key = model_key(model).map_err(|message| format!("models.{name}: {message}"))?;
         if let Some(key) = &key {
@@ -130,7 +133,7 @@ pub(super) fn resolve<C: CountRequests + CountModel + 'static>(
         }
         let endpoint =
             Endpoint::new(model, key, counts.clone()).map_err(|message| format!("models.{name}: {message}"))?;
-        models.insert(name.clone(), Arc::new(endpoint));
+        models.insert(name.clone(), Arc::new(endpoint.holding_in(bodies.clone())));
     }
     let set_up_secrets = set_up::secrets(&config.agents)?;
     for (_, secret) in set_up_secrets.values().flatten() {

@@ -1,6 +1,7 @@
 //! `cofferdam exec`: one task on the in-process queue, its events on the terminal.
 
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -11,10 +12,14 @@ use crate::config::Config;
 use crate::message::{EventBody, Task};
 use crate::queue::Queue as _;
 use crate::queue::memory::MemoryQueue;
+use crate::session::Rooms;
 use crate::session::steering::Cause;
-use crate::worker::{Worker, reap};
+use crate::worker::{Modes, Worker, reap};
 
-/// Runs one task to its end.
+/// How long the end at once may take.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+/// Runs one task to its end. The first signal stops it and keeps its work, the second ends it at once.
 pub(super) async fn exec(config: Config, task: &Path, json: bool) -> Exit {
     log::to_standard_error();
     let body = match read_task(task) {
@@ -36,9 +41,15 @@ pub(super) async fn exec(config: Config, task: &Path, json: bool) -> Exit {
             return exit;
         }
     };
-    reap::left_by_a_killed_worker(&composed.rooms).await;
+    reap::Reaper::default().at_start(&composed.rooms).await;
     let (queue, handle, mut events) = MemoryQueue::new();
-    let worker = Worker::new(composed.rooms.clone(), queue.clone(), 1, composed.mask.clone());
+    let worker = Worker::new(
+        composed.rooms.clone(),
+        queue.clone(),
+        1,
+        composed.mask.clone(),
+        Modes::default(),
+    );
     handle.push(Bytes::from(body)).await;
     let working = worker.clone();
     let mut running = tokio::spawn(async move {
@@ -48,8 +59,8 @@ pub(super) async fn exec(config: Config, task: &Path, json: bool) -> Exit {
     });
     let mut show = Show::new(json);
     let mut exit = Exit::Software;
-    let mut interrupted = std::pin::pin!(run::stop_signal());
-    let mut stopping = false;
+    let mut signals = run::StopSignals::new();
+    let mut interrupted = 0;
     let mut ended = false;
     while !ended || !events.is_empty() {
         tokio::select! {
@@ -73,17 +84,38 @@ pub(super) async fn exec(config: Config, task: &Path, json: bool) -> Exit {
             _ = &mut running, if !ended => {
                 ended = true;
             }
-            () = &mut interrupted, if !stopping => {
-                stopping = true;
-                show::complain("stopping: the work is kept and the sandbox removed");
+            () = signals.next() => {
+                interrupted += 1;
+                if interrupted > 1 {
+                    show.end();
+                    return at_once(&composed.rooms, &mut signals).await;
+                }
+                show::complain("stopping: the work is kept and the sandbox removed; once more ends it at once");
                 worker.stop_sessions(Cause::WorkerStopped);
             }
         }
     }
     // Teardown and the end of the claim come after the final event.
     if !ended {
-        let _ = running.await;
+        tokio::select! {
+            _ = &mut running => {}
+            () = signals.next() => {
+                show.end();
+                return at_once(&composed.rooms, &mut signals).await;
+            }
+        }
     }
     show.end();
     exit
+}
+
+/// The end without waiting for the session: its sandbox is removed if that is quick. What is staged is kept by the next start.
+async fn at_once(rooms: &Rooms, signals: &mut run::StopSignals) -> Exit {
+    show::complain("ending at once: what was not yet kept is kept by the next start with this state_dir");
+    tokio::select! {
+        () = reap::everything(rooms) => {}
+        () = tokio::time::sleep(AT_ONCE) => {}
+        () = signals.next() => {}
+    }
+    Exit::Cancelled
 }

@@ -1,10 +1,12 @@
-//! `cofferdam schema`: JSON Schemas, generated from the types.
+//! `cofferdam schema`: JSON Schemas, generated from the types, and the AsyncAPI document around them.
 
 use clap::ValueEnum;
 
 use super::{Exit, show};
 use crate::config::Config;
 use crate::message::{Control, Event, Task};
+
+mod asyncapi;
 
 /// What a schema can be had of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -17,6 +19,8 @@ pub(super) enum What {
     Event,
     /// The worker's configuration.
     Config,
+    /// Exchanges, queues and messages, as AsyncAPI 3.
+    Asyncapi,
 }
 
 /// Prints one.
@@ -26,8 +30,13 @@ pub(super) fn print(what: What) -> Exit {
         What::Control => schemars::schema_for!(Control),
         What::Event => schemars::schema_for!(Event),
         What::Config => schemars::schema_for!(Config),
+        What::Asyncapi => return show_json(&asyncapi::document()),
     };
-    match serde_json::to_string_pretty(&schema) {
+    show_json(schema.as_value())
+}
+
+fn show_json(value: &serde_json::Value) -> Exit {
+    match serde_json::to_string_pretty(value) {
         Ok(text) => {
             show::line(&text);
             Exit::Success

@@ -2,43 +2,28 @@
 //!
 //! Never changes the mode of a directory that could be somebody else's: only of one that is empty or that a worker has used before.
 
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 /// The file whose lock says that a worker runs here.
 const LOCK: &str = "worker.lock";
 
-/// A lock on the state directory; the kernel lets it go when the process ends in any way.
-pub(super) struct StateLock {
-    _lock: nix::fcntl::Flock<std::fs::File>,
-}
-
-impl StateLock {
-    /// Makes the directory where there is none, closes it to other users, and takes the lock.
-    ///
-    /// # Errors
-    /// Another worker has it, or it cannot be made this worker's own.
-    pub(super) fn take(state: &Path) -> Result<Self, String> {
-        let failed = |error: &dyn std::fmt::Display| format!("state_dir {} cannot be used: {error}", state.display());
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(state)
-            .map_err(|error| failed(&error))?;
-        close_to_others(state).map_err(|error| failed(&error))?;
-        let file = std::fs::File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(state.join(LOCK))
-            .map_err(|error| failed(&error))?;
-        let lock = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
-            .map_err(|_| failed(&"another worker uses it; give each its own"))?;
-        // One that an older version made: whoever may open it may hold it.
-        lock.set_permissions(std::fs::Permissions::from_mode(0o600))
-            .map_err(|error| failed(&error))?;
-        Ok(Self { _lock: lock })
+/// Makes the directory where there is none, and closes it and its lock to other users.
+///
+/// # Errors
+/// It cannot be made this worker's own.
+pub(super) fn close(state: &Path) -> Result<(), String> {
+    let failed = |error: &dyn std::fmt::Display| format!("state_dir {} cannot be used: {error}", state.display());
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state)
+        .map_err(|error| failed(&error))?;
+    close_to_others(state).map_err(|error| failed(&error))?;
+    // One that an older version made: whoever may open it may hold it.
+    match std::fs::set_permissions(state.join(LOCK), std::fs::Permissions::from_mode(0o600)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(&error)),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
@@ -102,6 +87,7 @@ pub(super) fn look(state: &Path) -> Result<State, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::owner::StateLock;
 
     fn mode(path: &Path) -> u32 {
         std::fs::metadata(path).unwrap().mode() & 0o777
@@ -111,34 +97,39 @@ mod tests {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    #[test]
-    fn a_state_directory_is_closed_to_others_and_never_somebody_else_s() {
+    async fn take(state: &Path) -> Result<StateLock, String> {
+        close(state)?;
+        StateLock::take(state).await.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_state_directory_is_closed_to_others_and_never_somebody_else_s() {
         let place = tempfile::tempdir().unwrap();
         let state = place.path().join("a/state");
         assert_eq!(look(&state), Ok(State::Absent));
-        let lock = StateLock::take(&state).unwrap();
+        let lock = take(&state).await.unwrap();
         assert_eq!((mode(&state), mode(&state.join(LOCK))), (0o700, 0o600));
         assert_eq!(look(&state), Ok(State::Running));
-        assert!(StateLock::take(&state).is_err());
+        assert!(take(&state).await.is_err());
         drop(lock);
         assert_eq!(look(&state), Ok(State::Free));
         // As an older version left it.
         open(&state, 0o755);
         open(&state.join(LOCK), 0o644);
-        drop(StateLock::take(&state).unwrap());
+        drop(take(&state).await.unwrap());
         assert_eq!((mode(&state), mode(&state.join(LOCK))), (0o700, 0o600));
         // As systemd makes it.
         let empty = place.path().join("empty");
         std::fs::create_dir(&empty).unwrap();
         open(&empty, 0o755);
-        drop(StateLock::take(&empty).unwrap());
+        drop(take(&empty).await.unwrap());
         assert_eq!(mode(&empty), 0o700);
         // Somebody's home.
         let other = place.path().join("other");
         std::fs::create_dir(&other).unwrap();
         std::fs::write(other.join("letter"), "").unwrap();
         open(&other, 0o755);
-        assert!(StateLock::take(&other).err().unwrap().contains("chmod 700"));
+        assert!(take(&other).await.err().unwrap().contains("chmod 700"));
         assert_eq!(mode(&other), 0o755);
     }
 }

@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use super::compose::read_task;
-use super::show::Show;
-use super::{Exit, log, show};
+use super::{Exit, log, show, watch};
 use crate::config::Config;
-use crate::message::{Event, EventBody, Task};
+use crate::message::Task;
 use crate::queue::Routed;
 use crate::queue::rabbitmq;
 
@@ -39,7 +38,7 @@ pub(super) async fn submit(config: &Config, path: &Path, follow: bool, json: boo
     } else {
         None
     };
-    match rabbitmq::submit(&config.queue, &body).await {
+    match rabbitmq::submit(&config.queue, task.session, &body).await {
         Ok(Routed::Delivered) => {}
         Ok(Routed::NoRoute) => {
             show::complain(
@@ -52,33 +51,11 @@ pub(super) async fn submit(config: &Config, path: &Path, follow: bool, json: boo
             return Exit::Unavailable;
         }
     }
-    let Some(mut following) = following else {
-        show::line(&task.session.to_string());
-        return Exit::Success;
-    };
-    let mut show = Show::new(json);
-    loop {
-        let body = match following.next().await {
-            Ok(body) => body,
-            Err(error) => {
-                show.end();
-                show::complain(&format!("{error}; the session goes on without this view of it"));
-                return Exit::Unavailable;
-            }
-        };
-        // What a newer worker may send is not an error here.
-        let Ok(event) = serde_json::from_slice::<Event>(&body) else {
-            continue;
-        };
-        show.event(&event);
-        if event.data.body.is_terminal() {
-            show.end();
-            let finished = if let EventBody::Finished { outcome } = &event.data.body {
-                Some(outcome.result)
-            } else {
-                None
-            };
-            return finished.map_or(Exit::BadTask, show::exit_of);
+    match following {
+        Some(following) => watch::follow(following, json).await,
+        None => {
+            show::line(&task.session.to_string());
+            Exit::Success
         }
     }
 }

@@ -4,7 +4,6 @@
 //! told to the session, accepted or refused; what a push begins with is read in `head`, what git answers in `report`.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,28 +17,22 @@ use axum::routing::any;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::message::{EventBody, ProjectKey};
-use crate::repository::{Protocol, Service, Staging, info_refs_prefix};
+use crate::repository::{Protocol, RepositoryError, Service, Staging, info_refs_prefix};
 
 mod carry;
 mod head;
 mod report;
+mod request;
 
-use carry::{carry, carry_report, feed};
+use carry::{carry, carry_fetch, carry_report, feed};
 use head::Head;
 use report::Report;
 
-/// Largest fetch request, after decompression, in bytes: a list of commit ids.
-const LARGEST_FETCH_REQUEST: usize = 16 * 1024 * 1024;
 /// Pushes of one project that run at a time. Two would race for the same branch anyway.
 const PUSHES_AT_A_TIME: usize = 1;
-
-/// Fetches and advertisements of one session that run at a time; more wait.
-const READS_AT_A_TIME: usize = 16;
-/// How long the request of a fetch may take to arrive.
-const FETCH_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long the list of references in front of a push may take to arrive.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -51,8 +44,9 @@ pub type Tell = Box<dyn Fn(EventBody) -> BoxFuture<'static, ()> + Send + Sync>;
 pub struct GitRoutes {
     projects: BTreeMap<String, Project>,
     tell: Tell,
-    /// Places for git programs that read; a program is not started for whoever waits.
-    readers: Arc<Semaphore>,
+    /// Places for this session's git programs; a program is not started for whoever waits.
+    places: Arc<Semaphore>,
+    patience: Duration,
 }
 
 #[derive(Debug)]
@@ -74,14 +68,18 @@ impl std::fmt::Debug for GitRoutes {
 }
 
 impl GitRoutes {
+    /// A place for a git program; none when none came in time, or the session is over.
     async fn place(&self) -> Option<OwnedSemaphorePermit> {
-        self.readers.clone().acquire_owned().await.ok()
+        let place = self.places.clone().acquire_owned();
+        tokio::time::timeout(self.patience, place).await.ok()?.ok()
     }
 
     /// Routes for these projects; what happens to pushes is told to `tell` before the client sees their end.
     #[must_use]
     pub fn new(projects: impl IntoIterator<Item = (ProjectKey, Arc<Staging>)>, tell: Tell) -> Self {
+        let (mut share, mut patience) = (1, Duration::ZERO);
         let projects = projects.into_iter().map(|(key, staging)| {
+            (share, patience) = (staging.share(), staging.patience());
             let place = format!("{}/{}.git", key.connection, key.path);
             (
                 place,
@@ -93,10 +91,12 @@ impl GitRoutes {
                 },
             )
         });
+        let projects = projects.collect();
         Self {
-            projects: projects.collect(),
+            projects,
             tell,
-            readers: Arc::new(Semaphore::new(READS_AT_A_TIME)),
+            places: Arc::new(Semaphore::new(share)),
+            patience,
         }
     }
 }
@@ -158,12 +158,18 @@ async fn answer(
 }
 
 async fn advertise(routes: &GitRoutes, project: &Project, service: Service, protocol: Protocol) -> Response {
+    // Told here already: of an answer to the push itself git shows no word.
+    if service == Service::ReceivePack
+        && let Err(error) = project.staging.check_room().await
+    {
+        return failed(routes, project, &error).await;
+    }
     let Some(place) = routes.place().await else {
-        return over();
+        return busy();
     };
-    let mut serving = match project.staging.info_refs(service, protocol) {
+    let mut serving = match project.staging.info_refs(service, protocol).await {
         Ok(serving) => serving,
-        Err(error) => return failed(&error),
+        Err(error) => return failed(routes, project, &error).await,
     };
     drop(serving.input.take());
     let prefix = futures::stream::once(async move { Ok(Bytes::from(info_refs_prefix(service, protocol))) });
@@ -177,36 +183,35 @@ async fn fetch(routes: &GitRoutes, project: &Project, protocol: Protocol, reques
         None | Some("identity") => false,
         Some(_) => return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the request as it is, or gzip"),
     };
-    // Before the request is read: many large ones at once would be the worker's memory.
+    let told = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok());
+    if told
+        .and_then(|length| length.parse::<usize>().ok())
+        .is_some_and(|length| length > request::LARGEST)
+    {
+        return plain(StatusCode::PAYLOAD_TOO_LARGE, "the fetch request is too large");
+    }
     let Some(place) = routes.place().await else {
-        return over();
+        return busy();
     };
-    let body = axum::body::to_bytes(request.into_body(), LARGEST_FETCH_REQUEST);
-    let body = match tokio::time::timeout(FETCH_REQUEST_TIMEOUT, body).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => return plain(StatusCode::PAYLOAD_TOO_LARGE, "the fetch request is too large"),
-        Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the fetch request did not arrive in time"),
-    };
-    let body = if compressed {
-        match decompressed(&body) {
-            Some(body) => body,
-            None => return plain(StatusCode::BAD_REQUEST, "the request's gzip is broken or too large"),
-        }
-    } else {
-        body
-    };
-    let mut serving = match project.staging.upload_pack(protocol) {
+    let mut serving = match project.staging.upload_pack(protocol).await {
         Ok(serving) => serving,
-        Err(error) => return failed(&error),
+        Err(error) => return failed(routes, project, &error).await,
     };
+    let (trouble, told) = oneshot::channel();
     if let Some(mut input) = serving.input.take() {
+        let body = request.into_body().into_data_stream();
         tokio::spawn(async move {
-            // A program that ends early closes its input; its answer says why.
-            let _ = tokio::io::AsyncWriteExt::write_all(&mut input, &body).await;
+            if let Err(untaken) = request::feed(body, compressed, &mut input, request::TIMEOUT).await {
+                // Before git sees the end, so that it is there when git's answer ends.
+                let _ = trouble.send(untaken.packet());
+            }
         });
     }
     respond(
-        Body::from_stream(carry(serving, || async move { drop(place) })),
+        Body::from_stream(carry_fetch(serving, told, || async move { drop(place) })),
         "application/x-git-upload-pack-result".to_owned(),
     )
 }
@@ -217,8 +222,10 @@ async fn push(routes: &Arc<GitRoutes>, project: &Project, protocol: Protocol, re
         let message = "send the push without Content-Encoding";
         return turned_away(routes, project, StatusCode::UNSUPPORTED_MEDIA_TYPE, message).await;
     }
-    let Ok(turn) = project.pushes.clone().acquire_owned().await else {
-        return over();
+    let turn = tokio::time::timeout(routes.patience, project.pushes.clone().acquire_owned()).await;
+    let (Ok(Ok(turn)), Some(place)) = (turn, routes.place().await) else {
+        let message = "the worker is busy with other git requests of this session: try again";
+        return turned_away(routes, project, StatusCode::SERVICE_UNAVAILABLE, message).await;
     };
     let mut body = request.into_body().into_data_stream();
     let (head, begun) = match tokio::time::timeout(HEAD_TIMEOUT, read_head(&mut body)).await {
@@ -230,9 +237,9 @@ async fn push(routes: &Arc<GitRoutes>, project: &Project, protocol: Protocol, re
         }
     };
     let before = project.staging.head().ok().flatten();
-    let mut serving = match project.staging.receive_pack(protocol) {
+    let mut serving = match project.staging.receive_pack(protocol).await {
         Ok(serving) => serving,
-        Err(error) => return failed(&error),
+        Err(error) => return failed(routes, project, &error).await,
     };
     if let Some(input) = serving.input.take() {
         tokio::spawn(feed(begun, body, input));
@@ -247,7 +254,7 @@ async fn push(routes: &Arc<GitRoutes>, project: &Project, protocol: Protocol, re
         if let Some(event) = event {
             (routes.tell)(event).await;
         }
-        drop(turn);
+        drop((turn, place));
     });
     respond(
         Body::from_stream(body),
@@ -295,16 +302,6 @@ fn encoding(headers: &HeaderMap) -> Option<&str> {
         .map(|value| value.to_str().unwrap_or("unknown"))
 }
 
-fn decompressed(body: &[u8]) -> Option<Bytes> {
-    let mut out = Vec::new();
-    let most = u64::try_from(LARGEST_FETCH_REQUEST).ok()?;
-    flate2::read::GzDecoder::new(body)
-        .take(most + 1)
-        .read_to_end(&mut out)
-        .ok()?;
-    (out.len() <= LARGEST_FETCH_REQUEST).then(|| out.into())
-}
-
 fn respond(body: Body, content_type: String) -> Response {
     let mut response = Response::new(body);
     if let Ok(value) = HeaderValue::from_str(&content_type) {
@@ -316,8 +313,11 @@ fn respond(body: Body, content_type: String) -> Response {
     response
 }
 
-fn over() -> Response {
-    plain(StatusCode::SERVICE_UNAVAILABLE, "the session is over")
+fn busy() -> Response {
+    plain(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the worker is busy with other git requests of this session: try again",
+    )
 }
 
 /// git prints a plain text body after `remote:`.
@@ -330,7 +330,14 @@ fn plain(status: StatusCode, message: &str) -> Response {
         .into_response()
 }
 
-fn failed(error: &crate::repository::RepositoryError) -> Response {
+async fn failed(routes: &GitRoutes, project: &Project, error: &RepositoryError) -> Response {
+    if matches!(error, RepositoryError::ServeBusy { .. }) {
+        return plain(StatusCode::SERVICE_UNAVAILABLE, &error.to_string());
+    }
+    if matches!(error, RepositoryError::StagingFull { .. }) {
+        let message = format!("cofferdam: refused: {error}");
+        return turned_away(routes, project, StatusCode::PAYLOAD_TOO_LARGE, &message).await;
+    }
     tracing::warn!(%error, "a sandbox's git request could not be served");
     plain(
         StatusCode::INTERNAL_SERVER_ERROR,
@@ -353,23 +360,6 @@ pub(super) mod fuzzing {
     /// A compressed request, unless it is too large.
     #[must_use]
     pub fn decompressed(body: &[u8]) -> Option<Vec<u8>> {
-        super::decompressed(body).map(Into::into)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_compressed_bomb_is_refused() {
-        use std::io::Write as _;
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        let zeros = vec![0_u8; 1024 * 1024];
-        for _ in 0..17 {
-            encoder.write_all(&zeros).unwrap();
-        }
-        assert!(decompressed(&encoder.finish().unwrap()).is_none());
-        assert!(decompressed(b"not gzip").is_none());
+        super::request::decompressed(body)
     }
 }

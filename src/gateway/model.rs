@@ -23,8 +23,12 @@ mod meter;
 mod refusal;
 mod usage;
 
+pub use body::Bodies;
 pub use meter::{CountModel, Meter, Used};
 pub use usage::Tokens;
+
+/// Memory for the requests to one endpoint that shares none, in bytes.
+const DEFAULT_BODIES: usize = 256 * 1024 * 1024;
 
 /// A model endpoint that agents may be given.
 #[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
@@ -87,6 +91,7 @@ pub struct Endpoint {
     budget_tokens: Option<u64>,
     client: reqwest::Client,
     count: Arc<dyn CountModel>,
+    bodies: Bodies,
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -135,7 +140,14 @@ impl Endpoint {
             budget_tokens: config.budget_tokens,
             client,
             count,
+            bodies: Bodies::new(DEFAULT_BODIES),
         })
+    }
+
+    /// Has requests counted against this memory, which other endpoints share.
+    #[must_use]
+    pub fn holding_in(self, bodies: Bodies) -> Self {
+        Self { bodies, ..self }
     }
 }
 

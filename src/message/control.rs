@@ -158,8 +158,8 @@ impl Control {
                 control.version
             )));
         }
-        if control.id.is_empty() || control.id.len() > 128 {
-            return Err(ControlError::Malformed("id must have 1 to 128 characters".into()));
+        if !ID_LENGTHS.contains(&control.id.len()) {
+            return Err(ControlError::Malformed("id must have 1 to 128 bytes".into()));
         }
         if let ControlKind::Prompt { text, .. } = &control.kind
             && (text.trim().is_empty() || text.len() > LONGEST_PROMPT)
@@ -167,6 +167,22 @@ impl Control {
             return Err(ControlError::Malformed("text must have 1 byte to 256 KiB".into()));
         }
         Ok(control)
+    }
+}
+
+/// The bytes that an id may have.
+const ID_LENGTHS: std::ops::RangeInclusive<usize> = 1..=128;
+
+impl Control {
+    /// The id of a body that is no control message, where it has one: whoever sent it is told by it what is wrong.
+    #[must_use]
+    pub fn id_of(body: &[u8]) -> Option<String> {
+        if body.len() > LARGEST_CONTROL {
+            return None;
+        }
+        let value: serde_json::Value = serde_json::from_slice(body).ok()?;
+        let id = value.get("id")?.as_str()?;
+        ID_LENGTHS.contains(&id.len()).then(|| id.to_owned())
     }
 }
 
@@ -189,6 +205,18 @@ impl ControlKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_id_of_what_is_no_control_message_is_found_where_there_is_one() {
+        let id = |body: &str| Control::id_of(body.as_bytes());
+        assert_eq!(id(r#"{"version":7,"id":"a","kind":"dance"}"#).as_deref(), Some("a"));
+        for none in ["", "{", "[]", r#"{"id":""}"#, r#"{"id":7}"#, r#"{"kind":"end"}"#] {
+            assert_eq!(id(none), None, "{none}");
+        }
+        assert_eq!(id(&format!(r#"{{"id":"{}"}}"#, "x".repeat(129))), None);
+        let large = format!(r#"{{"id":"a","text":"{}"}}"#, "x".repeat(LARGEST_CONTROL));
+        assert_eq!(id(&large), None);
+    }
 
     #[test]
     fn reads_known_kinds_and_refuses_others_by_name() {

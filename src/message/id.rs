@@ -120,6 +120,14 @@ impl SandboxId {
     pub fn random() -> Self {
         Self(uuid::Uuid::new_v4())
     }
+
+    /// From its text, as it stands in labels and in names of directories.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let id = Self(uuid::Uuid::try_parse(text).ok()?);
+        // A UUID has several forms, and this has one.
+        (id.to_string() == text).then_some(id)
+    }
 }
 
 impl fmt::Display for SandboxId {

@@ -2,7 +2,7 @@
 //!
 //! Nothing survives the process, and nothing is dropped silently: a slow subscriber holds state events back, progress is refused.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -16,6 +16,8 @@ use crate::message::{Event, SessionId};
 const TASKS: usize = 64;
 /// Control messages that wait in one mailbox at most.
 const MAILBOX: usize = 64;
+/// Sessions that are remembered as over, and dead letters that are kept, at most: the oldest are forgotten first.
+const REMEMBERED: usize = 1024;
 /// Events that wait for the subscriber at most.
 const EVENTS: usize = 256;
 
@@ -39,6 +41,7 @@ pub struct MemoryHandle {
 struct Task {
     body: Bytes,
     attempt: u32,
+    numbered: bool,
 }
 
 #[derive(Debug, Default)]
@@ -50,9 +53,19 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     mailboxes: HashMap<SessionId, mpsc::Sender<Bytes>>,
-    over: HashSet<SessionId>,
+    /// In the order in which they ended.
+    over: VecDeque<SessionId>,
+    superseded: VecDeque<(SessionId, u32)>,
     returned: Vec<Task>,
-    dead: Vec<DeadTask>,
+    dead: VecDeque<DeadTask>,
+}
+
+/// Adds one, and forgets the oldest beyond the bound.
+fn remember<T>(all: &mut VecDeque<T>, one: T) {
+    if all.len() >= REMEMBERED {
+        all.pop_front();
+    }
+    all.push_back(one);
 }
 
 /// A body that was not a task.
@@ -93,6 +106,7 @@ impl MemoryQueue {
             body: task.body.clone(),
             lane: String::new(),
             attempt: task.attempt,
+            numbered: task.numbered,
             takeovers: 0,
             redelivered,
             handle: Box::new(Settler {
@@ -106,7 +120,12 @@ impl MemoryQueue {
 impl MemoryHandle {
     /// Enqueues a task; waits while too many wait already.
     pub async fn push(&self, body: Bytes) -> Routed {
-        match self.tasks.send(Task { body, attempt: 1 }).await {
+        let task = Task {
+            body,
+            attempt: 1,
+            numbered: false,
+        };
+        match self.tasks.send(task).await {
             Ok(()) => Routed::Delivered,
             Err(_) => Routed::NoRoute,
         }
@@ -127,7 +146,7 @@ impl MemoryHandle {
     /// What was dead-lettered so far.
     #[must_use]
     pub fn dead(&self) -> Vec<DeadTask> {
-        self.shared.state().dead.clone()
+        self.shared.state().dead.iter().cloned().collect()
     }
 }
 
@@ -153,10 +172,13 @@ impl Queue for MemoryQueue {
     }
 
     /// Nobody outlives the owner here, so nobody begins again.
-    async fn claim(&self, session: SessionId, _again: Again) -> Result<Claimed, QueueError> {
+    async fn claim(&self, session: SessionId, again: Again) -> Result<Claimed, QueueError> {
         let mut state = self.shared.state();
         if state.over.contains(&session) {
             return Ok(Claimed::Over);
+        }
+        if state.superseded.contains(&(session, again.after)) {
+            return Ok(Claimed::Superseded);
         }
         // A claim that was dropped without `close` has left a mailbox that nobody reads any more.
         if state
@@ -166,10 +188,12 @@ impl Queue for MemoryQueue {
         {
             return Ok(Claimed::Elsewhere);
         }
+        state.mailboxes.retain(|_, mailbox| !mailbox.is_closed());
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         state.mailboxes.insert(session, sender);
         Ok(Claimed::Owner(Box::new(MemoryClaim {
             session,
+            after: again.after,
             mailbox,
             shared: Arc::clone(&self.shared),
         })))
@@ -215,11 +239,12 @@ impl SettleHandle for Settler {
             Settle::Return => {}
             Settle::DeadLetter { code, message } => {
                 if let Some(task) = self.task.take() {
-                    self.shared.state().dead.push(DeadTask {
+                    let dead = DeadTask {
                         body: task.body,
                         code,
                         message,
-                    });
+                    };
+                    remember(&mut self.shared.state().dead, dead);
                 }
             }
         }
@@ -240,14 +265,26 @@ impl Drop for Settler {
 #[derive(Debug)]
 struct MemoryClaim {
     session: SessionId,
+    after: u32,
     mailbox: mpsc::Receiver<Bytes>,
     shared: Arc<Shared>,
 }
 
 #[async_trait]
 impl Claim for MemoryClaim {
+    fn waiting(&self) -> u32 {
+        0
+    }
+
     async fn next_control(&mut self) -> Option<Bytes> {
         self.mailbox.recv().await
+    }
+
+    fn taken(&mut self) {}
+
+    async fn shut(&mut self) -> Result<(), QueueError> {
+        self.mailbox.close();
+        Ok(())
     }
 
     fn holds(&self) -> watch::Receiver<bool> {
@@ -258,16 +295,18 @@ impl Claim for MemoryClaim {
     async fn close(self: Box<Self>) -> Result<(), QueueError> {
         let mut state = self.shared.state();
         state.mailboxes.remove(&self.session);
-        state.over.insert(self.session);
+        remember(&mut state.over, self.session);
         Ok(())
     }
 
     async fn suspend(self: Box<Self>, next: Option<Again>) -> Result<(), QueueError> {
         let mut state = self.shared.state();
         state.mailboxes.remove(&self.session);
+        remember(&mut state.superseded, (self.session, self.after));
         state.returned.extend(next.map(|next| Task {
             body: next.body,
             attempt: next.attempt,
+            numbered: true,
         }));
         drop(state);
         self.shared.came_back.notify_one();
@@ -290,6 +329,7 @@ mod tests {
             lane: String::new(),
             attempt: 1,
             takeovers: 0,
+            after: 0,
         }
     }
 
@@ -355,6 +395,25 @@ mod tests {
         claim.close().await.unwrap();
         assert!(matches!(queue.claim(id, again()).await.unwrap(), Claimed::Over));
         assert_eq!(handle.send_control(id, Bytes::from_static(b"x")).await, Routed::NoRoute);
+    }
+
+    #[tokio::test]
+    async fn what_is_over_is_remembered_within_a_bound() {
+        let (queue, _handle, _events) = MemoryQueue::new();
+        let first = session();
+        for id in std::iter::once(first).chain(std::iter::repeat_with(session).take(REMEMBERED)) {
+            let Claimed::Owner(claim) = queue.claim(id, again()).await.unwrap() else {
+                panic!("nobody else owns it");
+            };
+            claim.close().await.unwrap();
+            assert!(matches!(queue.claim(id, again()).await.unwrap(), Claimed::Over));
+        }
+        assert_eq!(queue.shared.state().over.len(), REMEMBERED);
+        assert!(matches!(queue.claim(first, again()).await.unwrap(), Claimed::Owner(_)));
+        // A claim that nobody closed is not kept either.
+        drop(queue.claim(session(), again()).await.unwrap());
+        let _live = queue.claim(session(), again()).await.unwrap();
+        assert_eq!(queue.shared.state().mailboxes.len(), 1);
     }
 
     #[tokio::test]

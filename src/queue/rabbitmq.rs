@@ -15,12 +15,20 @@
 //! | `cofferdam.tickets` | quorum queue, messages expire after `ticket_s` into the next | one ticket for each running session: its task |
 //! | `cofferdam.ticket-checks` | quorum queue, every worker consumes it | tickets to be looked at: is the owner alive? |
 //! | `cofferdam.session.in` | direct exchange | control messages, routing key `<session id>`, publish with `mandatory` |
-//! | `cofferdam.session.<id>.in` | classic queue, one exclusive consumer, expires unused after an hour | the mailbox: whoever consumes it owns the session |
+//! | `cofferdam.session.<id>.in` | classic queue, one exclusive consumer, expires unused after a day | the mailbox: whoever consumes it owns the session; a submitter declares it before it sends the task |
+//! | `cofferdam.session.<id>.rest.<n>` | classic queue, always empty, expires after a day | the session went on since from the task that goes on from attempt n |
 //! | `cofferdam.session.<id>.closed` | classic queue, always empty, expires after a day | the tombstone: the session is over |
 //! | `cofferdam.events` | topic exchange | events, routing key `session.<id>.<kind>` |
 //! | `cofferdam.follow.<random>` | exclusive queue of one reader, goes with it | what `follow` reads a session's events from |
 //!
 //! Objects that exist are used as they are, whatever their arguments: put other limits into a policy or declare them first.
+//!
+//! # Who may run a session
+//!
+//! A task begins a session (0) or goes on from an attempt that was suspended (its `resume`); everything that came of one task has that number:
+//! duplicates, the ticket, what a take-over queued. A suspension marks its own number; a task that goes on marks the ones before its own when it
+//! is claimed, should the suspended owner have died before it could. What is marked is dropped wherever it is met, so a second ticket or a second
+//! task is harmless. The tombstone wins over everything.
 //!
 //! # Connections
 //!
@@ -43,14 +51,17 @@ mod claim;
 mod client;
 mod connection;
 mod consume;
+mod contract;
 mod publish;
 mod ticket;
+mod timing;
 mod topology;
 
 #[cfg(test)]
 mod tests;
 
-pub use client::{Follow, follow, send_control, submit};
+pub use client::{Follow, follow, is_over, send_control, submit};
+pub use contract::Contract;
 
 use address::Settings;
 use connection::Link;
@@ -95,7 +106,7 @@ impl Default for Config {
             connect_timeout_s: 10,
             confirm_timeout_s: 5,
             delivery_limit: 20,
-            ticket_s: 30,
+            ticket_s: 20,
         }
     }
 }
@@ -134,6 +145,12 @@ impl RabbitMq {
     /// Starts connecting in the background and keeps at it. Fails only for a configuration that cannot be used; `is_connected` tells the rest.
     pub fn start(config: &Config) -> Result<Self, QueueError> {
         let settings = Arc::new(Settings::resolve(config)?);
+        let timing = settings.timing();
+        tracing::info!(
+            takeover_s = timing.latest_takeover().as_secs_f32(),
+            stops_acting_s = timing.stops_acting().as_secs_f32(),
+            "a dead worker's session begins again within takeover_s; one that the broker does not answer pushes nothing after stops_acting_s"
+        );
         let consuming = Arc::new(Link::start(Arc::clone(&settings), "consume"));
         let publishing = Arc::new(Link::start(Arc::clone(&settings), "publish"));
         let publisher = Arc::new(Publisher::new(Arc::clone(&settings), Arc::clone(&publishing)));

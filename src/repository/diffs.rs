@@ -262,6 +262,7 @@ impl DiffReader {
         let limit = FETCHING.min(Duration::from_secs(config.fetch_timeout_s));
         let limits = Limits {
             memory: config.git_memory,
+            heap: config.git_memory,
             file: config.largest_push,
             processor_s: limit.as_secs().saturating_mul(2).max(1),
         };
@@ -344,6 +345,7 @@ impl DiffReader {
             .on(&self.directory)
             .limits(Limits {
                 memory: config.git_memory,
+                heap: config.git_memory,
                 file: config.largest_push,
                 processor_s: config.inspect_timeout_s.max(1),
             })

@@ -146,6 +146,18 @@ pub enum RepositoryError {
         /// What git said.
         text: String,
     },
+    /// All git processes that serve sandboxes are busy.
+    #[error("the worker serves as many sandboxes as it may, and no turn came within {} s: try again", waited.as_secs())]
+    ServeBusy {
+        /// How long this one waited.
+        waited: Duration,
+    },
+    /// All that may be pushed into a project was pushed.
+    #[error("{refusal}")]
+    StagingFull {
+        /// The refusal, as the check of a push words it.
+        refusal: super::push_check::Refusal,
+    },
     /// A git service for the sandbox ended badly.
     #[error("git's service for the sandbox failed: {text}")]
     Serve {
@@ -214,7 +226,7 @@ impl RepositoryError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::MirrorBusy { .. } | Self::Timeout { .. } | Self::Unavailable { .. } => true,
+            Self::MirrorBusy { .. } | Self::ServeBusy { .. } | Self::Timeout { .. } | Self::Unavailable { .. } => true,
             Self::StartGit { .. }
             | Self::GitVersion { .. }
             | Self::State { .. }
@@ -233,6 +245,7 @@ impl RepositoryError {
             | Self::BaseNotFound { .. }
             | Self::Maintain { .. }
             | Self::Serve { .. }
+            | Self::StagingFull { .. }
             | Self::Inspect { .. }
             | Self::Diff { .. }
             | Self::Scan { .. }

@@ -33,6 +33,8 @@ const LOCK_FD: i32 = 4;
 pub(crate) struct Limits {
     /// Address space in bytes.
     pub(crate) memory: u64,
+    /// Memory of its own in bytes: not what it maps of packs.
+    pub(crate) heap: u64,
     /// Largest file written, in bytes.
     pub(crate) file: u64,
     /// Processor time in seconds.
@@ -298,8 +300,9 @@ impl Limits {
     /// Sets the limits, then becomes the program. A limit that is lower already stays.
     fn script(self) -> String {
         format!(
-            "ulimit -c 0; ulimit -v {}; ulimit -f {}; ulimit -t {}; exec \"$@\"",
+            "ulimit -c 0; ulimit -v {}; ulimit -d {}; ulimit -f {}; ulimit -t {}; exec \"$@\"",
             self.memory / 1024,
+            self.heap.min(self.memory) / 1024,
             self.file.div_ceil(512),
             self.processor_s
         )

@@ -138,6 +138,7 @@ async fn list(
     // git holds the whole list before it prints a line: a forge is not trusted with this machine's memory.
     let limits = Limits {
         memory: shared.config.git_memory,
+        heap: shared.config.git_memory,
         file: shared.config.largest_fetch,
         processor_s: LIMIT.as_secs() * 2,
     };

@@ -19,7 +19,7 @@ use crate::message::CommitId;
 mod lock;
 mod maintenance;
 
-pub(super) use maintenance::maintain_all;
+pub(super) use maintenance::{clear_interrupted, expire_all, maintain_all};
 
 /// All objects are checked and stay in packs, so that linking a few files hands over everything. Three old flaws that harm nobody are let
 /// through: real projects have them in their history.
@@ -265,6 +265,7 @@ async fn fetch(
     // A forge is not trusted with this machine's disk and memory.
     let limits = Limits {
         memory: shared.config.git_memory,
+        heap: shared.config.git_memory,
         file: shared.config.largest_fetch,
         processor_s: shared.config.fetch_timeout_s.saturating_mul(2).max(1),
     };

@@ -138,6 +138,7 @@ impl Staging {
         let config = &self.shared.config;
         Limits {
             memory: config.git_memory,
+            heap: config.git_memory,
             file: config.largest_push.saturating_mul(8),
             processor_s: config.serve_timeout_s,
         }

@@ -9,7 +9,7 @@ use crate::message::readable::is_shown;
 mod entries;
 mod refusal;
 
-pub use entries::{check_link, check_modules, is_special};
+pub use entries::{check_link, check_modules, is_modules, is_special};
 pub use refusal::{Person, Refusal};
 
 /// The command with which `inside` gives commits what they lack.

@@ -13,6 +13,7 @@ use super::{Mirrored, ObjectStore, RepositoryError, Shared, bare, blocking, inte
 use crate::grant::{ProjectGrant, Trailers};
 use crate::message::{CommitId, ProjectKey, SessionId};
 
+mod quarantine;
 mod serve;
 
 pub use serve::{Protocol, Service, Serving, info_refs_prefix};
@@ -24,6 +25,8 @@ pub struct Staging {
     pub(super) directory: PathBuf,
     pub(super) policy: Policy,
     store: Option<ObjectStore>,
+    /// Held by the push that runs: two would remove each other's quarantine, and race for the same branch anyway.
+    pushing: Arc<tokio::sync::Semaphore>,
 }
 
 impl Staging {
@@ -74,6 +77,7 @@ impl Staging {
             directory,
             policy,
             store: Some(store),
+            pushing: one(),
         })
     }
 
@@ -116,6 +120,10 @@ impl Staging {
     }
 }
 
+fn one() -> Arc<tokio::sync::Semaphore> {
+    Arc::new(tokio::sync::Semaphore::new(1))
+}
+
 /// What git's own check of objects shall refuse, whatever its version takes for a mere warning: names by which a clone's `.git` is reached on
 /// some file system, and submodules that make a clone run something. A message that goes on behind a NUL could hide its trailers.
 const FLAWS: &[&str] = &[
@@ -137,6 +145,11 @@ const FLAWS: &[&str] = &[
     "gitmodulesMissing",
 ];
 
+/// Files above this are streamed, not held, in bytes.
+const BIG_FILE: u64 = 1024 * 1024;
+/// Memory for the search of deltas when packs are made for a sandbox, in bytes.
+const WINDOW: u64 = 64 * 1024 * 1024;
+
 /// What git itself shall refuse, before and after our hook.
 fn settings(shared: &Shared) -> Result<String, RepositoryError> {
     let hooks = shared.config.hooks();
@@ -148,7 +161,7 @@ fn settings(shared: &Shared) -> Result<String, RepositoryError> {
         })?;
     let flaws: String = FLAWS.iter().map(|flaw| format!("\t{flaw} = error\n")).collect();
     Ok(format!(
-        "[core]\n\thooksPath = \"{hooks}\"\n\talternateRefsCommand = true\n[transfer]\n\tfsckObjects = true\n\tunpackLimit = 1\n\
+        "[core]\n\thooksPath = \"{hooks}\"\n\talternateRefsCommand = true\n\tbigFileThreshold = {BIG_FILE}\n[pack]\n\tthreads = 1\n\twindowMemory = {WINDOW}\n[transfer]\n\tfsckObjects = true\n\tunpackLimit = 1\n\
          [receive]\n\tfsckObjects = true\n\tunpackLimit = 1\n\tmaxInputSize = {}\n\tdenyDeletes = true\n\tdenyNonFastForwards = true\n\
          \tadvertisePushOptions = false\n\tshallowUpdate = false\n\tautogc = false\n[receive \"fsck\"]\n{flaws}\
          [uploadpack]\n\tallowFilter = true\n\tadvertiseBundleURIs = false\n",
@@ -220,16 +233,15 @@ pub(super) fn list_sessions(shared: &Shared) -> Result<Vec<SessionId>, Repositor
     Ok(found)
 }
 
-pub(super) fn reopen(shared: &Arc<Shared>, session: SessionId) -> Result<Vec<Staging>, RepositoryError> {
-    let directory = shared.config.sessions().join(session.to_string());
-    let entries = match fs::read_dir(&directory) {
+pub(super) fn reopen(shared: &Arc<Shared>, directory: &Path) -> Result<Vec<Staging>, RepositoryError> {
+    let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(RepositoryError::state("list", &directory)(error)),
+        Err(error) => return Err(RepositoryError::state("list", directory)(error)),
     };
     let mut found = Vec::new();
     for entry in entries {
-        let directory = entry.map_err(RepositoryError::state("list", &directory))?.path();
+        let directory = entry.map_err(RepositoryError::state("list", directory))?.path();
         // The policy is written last: without it the staging was never whole, and nothing was pushed into it.
         if let Ok(policy) = Policy::read(&directory) {
             found.push(Staging {
@@ -237,6 +249,7 @@ pub(super) fn reopen(shared: &Arc<Shared>, session: SessionId) -> Result<Vec<Sta
                 directory,
                 policy,
                 store: None,
+                pushing: one(),
             });
         }
     }

@@ -23,6 +23,8 @@ pub use usage::Usage;
 const RESUME_ABOVE: u64 = 5;
 /// Files and directories that the file system must still take; one that does not count them is not asked.
 const LEAST_FREE_FILES: u64 = 10_000;
+/// Pushes of a session that count, in bytes.
+const LEAST_PUSHED: u64 = 64 * 1024 * 1024;
 /// How long one look at a workspace may take.
 const LONGEST_LOOK: Duration = Duration::from_secs(20);
 
@@ -30,8 +32,8 @@ const LONGEST_LOOK: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Free bytes of the file system of `state_dir` below which no task is taken. Below half of it the session with the largest workspace on
-    /// disk is stopped.
+    /// Free bytes of the file system of `state_dir` below which no task is taken. Below half of it the session that takes most of it
+    /// (workspace on disk and pushes) is stopped.
     pub least_free_bytes: u64,
     /// Files and directories that one workspace on disk may hold.
     pub workspace_files: u64,
@@ -75,6 +77,8 @@ pub struct Disk {
     directory: PathBuf,
     /// What workspaces on disk were last seen to hold.
     held: Mutex<HashMap<SandboxId, u64>>,
+    /// What their sessions pushed, where that is much.
+    pushed: Mutex<HashMap<SandboxId, u64>>,
     low: watch::Sender<bool>,
     /// One look at a time: it costs processor time and open directories.
     looking: Semaphore,
@@ -88,6 +92,7 @@ impl Disk {
             config,
             directory,
             held: Mutex::default(),
+            pushed: Mutex::default(),
             low: watch::Sender::new(false),
             looking: Semaphore::new(1),
         }
@@ -154,13 +159,34 @@ impl Disk {
     /// Forgets a workspace that is gone.
     pub fn forget(&self, id: SandboxId) {
         self.held().remove(&id);
+        self.count_pushed(id, 0);
     }
 
     /// Whether less than this part of the mark is free and this is the largest workspace: somebody has to make room, and one at a time is
     /// enough.
     #[must_use]
     pub fn must_go(&self, id: SandboxId, free: Free, part: u64) -> bool {
-        free.bytes < self.config.least_free_bytes / part.max(1) && largest(&self.held()) == Some(id)
+        free.bytes < self.config.least_free_bytes / part.max(1) && largest(&self.all()) == Some(id)
+    }
+
+    /// Counts what the session of this sandbox pushed. Little is not counted: where nobody holds much, ending a session makes no room.
+    pub fn count_pushed(&self, id: SandboxId, bytes: u64) {
+        let mut pushed = self.pushed.lock().unwrap_or_else(PoisonError::into_inner);
+        if bytes < LEAST_PUSHED {
+            pushed.remove(&id);
+        } else {
+            pushed.insert(id, bytes);
+        }
+    }
+
+    /// What each takes, workspace and pushes together.
+    fn all(&self) -> HashMap<SandboxId, u64> {
+        let mut all = self.held().clone();
+        for (id, bytes) in self.pushed.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let sum = all.entry(*id).or_default();
+            *sum = sum.saturating_add(*bytes);
+        }
+        all
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<SandboxId, u64>> {
@@ -217,6 +243,13 @@ mod tests {
         assert!(!disk.must_go(large, bytes(500), 2));
         assert!(disk.must_go(large, bytes(499), 2));
         assert!(!disk.must_go(small, bytes(499), 2));
+        disk.count_pushed(small, LEAST_PUSHED - 1);
+        assert!(disk.must_go(large, bytes(499), 2));
+        disk.count_pushed(small, LEAST_PUSHED);
+        assert!(disk.must_go(small, bytes(499), 2));
+        disk.forget(small);
+        disk.held().insert(small, 5);
+        assert!(disk.must_go(large, bytes(499), 2));
         disk.forget(large);
         assert!(disk.must_go(small, bytes(499), 2));
     }

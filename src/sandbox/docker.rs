@@ -10,24 +10,24 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
-    RemoveContainerOptionsBuilder, StartContainerOptions, WaitContainerOptions,
-};
-use futures::StreamExt as _;
-use tokio::sync::watch;
+use bollard::models::ContainerSummary;
+use bollard::query_parameters::{CreateContainerOptionsBuilder, ListContainersOptionsBuilder, StartContainerOptions};
 
-use super::{Config, Ended, Engine, EngineFacts, Sandbox, SandboxError, SandboxSpec, Survey};
-use crate::message::SandboxId;
+use self::sandbox::{DockerSandbox, remove};
+use super::left::Listed;
+use super::{Config, Engine, EngineFacts, Sandbox, SandboxError, SandboxSpec, Survey};
 
+mod events;
 mod image;
-mod memory;
+mod sandbox;
 mod seccomp;
 mod spec;
 mod survey;
 
 /// A pull may take long; everything else may not.
 const PULL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// How long the engine may take to say that it is there.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The engine.
 pub struct DockerEngine {
@@ -69,6 +69,14 @@ impl DockerEngine {
 
     /// The connected client; the API version is agreed on once per connection.
     async fn client(&self) -> Result<Docker, SandboxError> {
+        // Around the lock too: those who wait for one stalled attempt must not each wait for one of their own.
+        let limit = self.timeout();
+        tokio::time::timeout(limit, self.agreed())
+            .await
+            .unwrap_or_else(|_| Err(unanswered(limit)))
+    }
+
+    async fn agreed(&self) -> Result<Docker, SandboxError> {
         let mut slot = self.client.lock().await;
         if let Some(client) = slot.as_ref() {
             return Ok(client.clone());
@@ -81,9 +89,7 @@ impl DockerEngine {
             None => Docker::connect_with_local_defaults().map(|client| client.with_timeout(PULL_TIMEOUT)),
         }
         .map_err(connect)?;
-        let agreed = within(self.timeout(), fresh.negotiate_version())
-            .await
-            .map_err(connect)?;
+        let agreed = fresh.negotiate_version().await.map_err(connect)?;
         Ok(slot.insert(agreed).clone())
     }
 
@@ -103,6 +109,14 @@ impl DockerEngine {
         found
     }
 
+    /// What a call met that the engine did not answer.
+    async fn away(&self, error: &Error) -> SandboxError {
+        self.forget().await;
+        SandboxError::Connect {
+            detail: sentence(error),
+        }
+    }
+
     /// Forgets the connection, so that the next call agrees anew: the engine may have been replaced by another version.
     async fn forget(&self) {
         *self.client.lock().await = None;
@@ -111,6 +125,20 @@ impl DockerEngine {
 
 #[async_trait]
 impl Engine for DockerEngine {
+    async fn ping(&self) -> Result<(), SandboxError> {
+        let answered = async {
+            let client = self.client().await?;
+            match client.ping().await {
+                Ok(_) => Ok(()),
+                Err(error) => Err(self.away(&error).await),
+            }
+        };
+        let limit = self.timeout().min(PING_TIMEOUT);
+        tokio::time::timeout(limit, answered)
+            .await
+            .unwrap_or_else(|_| Err(unanswered(limit)))
+    }
+
     async fn check(&self) -> Result<EngineFacts, SandboxError> {
         let client = self.client().await?;
         match within(self.timeout(), client.info()).await {
@@ -120,12 +148,7 @@ impl Engine for DockerEngine {
                 runtime: info.default_runtime.unwrap_or_default(),
                 runtimes: survey::names(info.runtimes),
             }),
-            Err(error) => {
-                self.forget().await;
-                Err(SandboxError::Connect {
-                    detail: sentence(&error),
-                })
-            }
+            Err(error) => Err(self.away(&error).await),
         }
     }
 
@@ -161,7 +184,7 @@ impl Engine for DockerEngine {
             client: client.clone(),
             name: name.clone(),
             timeout: self.timeout(),
-            memory: None,
+            events: None,
         };
         let created = within(self.timeout(), client.create_container(Some(options), body)).await;
         if let Err(error) = created {
@@ -177,12 +200,15 @@ impl Engine for DockerEngine {
             {
                 self.require_runtime(runtime).await?;
             }
+            if !is_answer(&error) {
+                return Err(self.away(&error).await);
+            }
             return Err(SandboxError::Create {
                 detail: sentence(&error),
             });
         }
         // Before the start: nothing that is killed is missed.
-        sandbox.memory = Some(memory::MemoryWatch::start(client.clone(), name.clone()));
+        sandbox.events = Some(events::EventWatch::start(client.clone(), name.clone()));
         if let Err(error) = within(
             self.timeout(),
             client.start_container(&name, None::<StartContainerOptions>),
@@ -190,6 +216,9 @@ impl Engine for DockerEngine {
         .await
         {
             let _ = sandbox.remove().await;
+            if !is_answer(&error) {
+                return Err(self.away(&error).await);
+            }
             return Err(SandboxError::Start {
                 detail: sentence(&error),
             });
@@ -197,100 +226,42 @@ impl Engine for DockerEngine {
         Ok(Arc::new(sandbox))
     }
 
-    async fn reap(
-        &self,
-        worker: &str,
-        held: &(dyn Fn() -> Vec<SandboxId> + Send + Sync),
-    ) -> Result<usize, SandboxError> {
+    async fn list(&self) -> Result<Vec<Listed>, SandboxError> {
         let client = self.client().await?;
-        let filters = HashMap::from([("label", vec![spec::worker_label(worker)])]);
+        let filters = HashMap::from([("label", vec![spec::SANDBOX_LABEL])]);
         let options = ListContainersOptionsBuilder::default()
             .all(true)
             .filters(&filters)
             .build();
-        let found = within(self.timeout(), client.list_containers(Some(options)))
-            .await
-            .map_err(|error| SandboxError::Connect {
-                detail: sentence(&error),
-            })?;
-        let held: Vec<String> = held().into_iter().map(spec::container_name).collect();
-        let (mut removed, mut failed) = (0, None);
-        for container in found {
-            let names = container.names.unwrap_or_default();
-            let Some(name) = names.first().map(|name| name.trim_start_matches('/').to_owned()) else {
-                continue;
-            };
-            if held.contains(&name) {
-                continue;
-            }
-            let sandbox = DockerSandbox {
-                client: client.clone(),
-                name,
-                timeout: self.timeout(),
-                memory: None,
-            };
-            // One that cannot be removed does not keep the others.
-            match sandbox.remove().await {
-                Ok(()) => removed += 1,
-                Err(error) => failed = Some(error),
-            }
+        let found = within(self.timeout(), client.list_containers(Some(options))).await;
+        let listed = |container: ContainerSummary| {
+            let labels = container.labels.unwrap_or_default();
+            Some(spec::listed(
+                container.id?,
+                container.created.unwrap_or_default(),
+                &labels,
+            ))
+        };
+        match found {
+            Ok(found) => Ok(found.into_iter().filter_map(listed).collect()),
+            Err(error) => Err(self.away(&error).await),
         }
-        failed.map_or(Ok(removed), Err)
+    }
+
+    async fn remove(&self, listed: &Listed) -> Result<(), SandboxError> {
+        let client = self.client().await?;
+        remove(&client, &listed.key, self.timeout()).await
     }
 }
 
-/// One started container.
-struct DockerSandbox {
-    client: Docker,
-    name: String,
-    timeout: Duration,
-    /// Of one that was started here.
-    memory: Option<memory::MemoryWatch>,
+/// Whether the engine itself said so; else it is away, or said nothing in time.
+fn is_answer(error: &Error) -> bool {
+    matches!(error, Error::DockerResponseServerError { .. })
 }
 
-#[async_trait]
-impl Sandbox for DockerSandbox {
-    async fn wait(&self) -> Result<Ended, SandboxError> {
-        let mut answers = Box::pin(self.client.wait_container(&self.name, None::<WaitContainerOptions>));
-        let status = match answers.next().await {
-            Some(Ok(answer)) => answer.status_code,
-            // The client turns every exit status but zero into an error.
-            Some(Err(Error::DockerContainerWaitError { code, .. })) => code,
-            Some(Err(Error::DockerResponseServerError { status_code: 404, .. })) | None => -1,
-            Some(Err(error)) => {
-                return Err(SandboxError::Wait {
-                    detail: sentence(&error),
-                });
-            }
-        };
-        let inspected = self
-            .client
-            .inspect_container(&self.name, None::<InspectContainerOptions>);
-        let out_of_memory = match within(self.timeout, inspected).await {
-            Ok(answer) => answer.state.and_then(|state| state.oom_killed).unwrap_or(false),
-            Err(_) => false,
-        };
-        Ok(Ended { status, out_of_memory })
-    }
-
-    fn memory_kills(&self) -> watch::Receiver<u64> {
-        self.memory
-            .as_ref()
-            .map_or_else(|| watch::Sender::new(0).subscribe(), memory::MemoryWatch::kills)
-    }
-
-    async fn remove(&self) -> Result<(), SandboxError> {
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        match within(self.timeout, self.client.remove_container(&self.name, Some(options))).await {
-            // 409: another call removes it at this moment.
-            Ok(())
-            | Err(Error::DockerResponseServerError {
-                status_code: 404 | 409, ..
-            }) => Ok(()),
-            Err(error) => Err(SandboxError::Remove {
-                detail: sentence(&error),
-            }),
-        }
+fn unanswered(limit: Duration) -> SandboxError {
+    SandboxError::Connect {
+        detail: format!("no answer within {} s", limit.as_secs()),
     }
 }
 

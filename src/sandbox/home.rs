@@ -84,6 +84,19 @@ impl SandboxHome {
     }
 }
 
+/// The directories of sandboxes in a state directory; what is called otherwise is not ours.
+#[must_use]
+pub fn all(state: &Path) -> Vec<(SandboxId, PathBuf)> {
+    let Ok(entries) = std::fs::read_dir(state.join("sandboxes")) else {
+        return Vec::new();
+    };
+    let known = entries.filter_map(Result::ok).filter_map(|entry| {
+        let id = SandboxId::parse(entry.file_name().to_str()?)?;
+        Some((id, entry.path()))
+    });
+    known.collect()
+}
+
 /// Removes directories of sandboxes with all that sandboxes left in them.
 ///
 /// # Errors

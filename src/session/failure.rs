@@ -125,6 +125,8 @@ impl From<RepositoryError> for Failure {
             | RepositoryError::Credential
             | RepositoryError::Maintain { .. }
             | RepositoryError::Serve { .. }
+            | RepositoryError::ServeBusy { .. }
+            | RepositoryError::StagingFull { .. }
             | RepositoryError::Inspect { .. }
             | RepositoryError::Diff { .. }
             | RepositoryError::PushOption { .. }

@@ -14,6 +14,7 @@ use super::failure::Failure;
 use crate::message::{EventBody, Reason, SandboxId};
 use crate::metrics::Metrics;
 use crate::progress::Progress;
+use crate::repository::Staging;
 use crate::sandbox::Sandbox;
 use crate::sandbox::disk::{Disk, Usage};
 
@@ -61,14 +62,14 @@ pub(super) enum Excess {
     Bytes(u64),
     Files(u64),
     Depth,
-    /// The host has no room, and this workspace is its largest.
+    /// The host has no room, and this session takes most of it.
     Host,
 }
 
 /// The watch over one sandbox; it ends when this is dropped.
 pub(super) struct Guard {
     kills: watch::Receiver<Kills>,
-    space: watch::Receiver<Space>,
+    space: watch::Sender<Space>,
     tasks: Vec<JoinHandle<()>>,
     disk: Arc<Disk>,
     id: SandboxId,
@@ -91,10 +92,10 @@ impl Guard {
             progress,
         } = watched;
         let (kills_tx, kills) = watch::channel(Kills::default());
-        let (space_tx, space) = watch::channel(Space::Enough);
+        let space = watch::Sender::new(Space::Enough);
         let mut tasks = vec![tokio::spawn(hear(sandbox.memory_kills(), kills_tx, metrics, progress))];
         if let Some((path, most_bytes)) = workspace {
-            tasks.push(tokio::spawn(look(disk.clone(), id, path, most_bytes, space_tx)));
+            tasks.push(tokio::spawn(look(disk.clone(), id, path, most_bytes, space.clone())));
         }
         Self {
             kills,
@@ -105,6 +106,12 @@ impl Guard {
         }
     }
 
+    /// Counts what is pushed as well, from now on: it is on the host's disk, wherever the workspace is.
+    pub(super) fn watch_pushes(&mut self, projects: Vec<Arc<Staging>>) {
+        let looking = look_at_pushes(self.disk.clone(), self.id, projects, self.space.clone());
+        self.tasks.push(tokio::spawn(looking));
+    }
+
     /// Waits until the session has to end, or until not even keeping its work may go on. Cancel-safe.
     pub(super) async fn full(&self, while_keeping: bool) -> Failure {
         let bad = |space: &Space| match space {
@@ -112,8 +119,7 @@ impl Guard {
             Space::Over(excess) => (!while_keeping).then_some(*excess),
             Space::Danger(excess) => Some(*excess),
         };
-        let mut space = self.space.clone();
-        // Without a workspace on disk nobody sends.
+        let mut space = self.space.subscribe();
         let excess = match space.wait_for(|space| bad(space).is_some()).await {
             Ok(space) => bad(&space),
             Err(_) => None,
@@ -202,14 +208,39 @@ async fn look(disk: Arc<Disk>, id: SandboxId, path: PathBuf, most_bytes: u64, to
         if now != Space::Enough {
             over.get_or_insert_with(Instant::now);
         }
-        told.send_if_modified(|space| {
-            let worse = now > *space;
-            if worse {
-                *space = now;
-            }
-            worse
-        });
+        worsen(&told, now);
     }
+}
+
+/// Asks the disk often, and how much was pushed, which a few directories tell.
+async fn look_at_pushes(disk: Arc<Disk>, id: SandboxId, projects: Vec<Arc<Staging>>, told: watch::Sender<Space>) {
+    loop {
+        tokio::time::sleep(TICK).await;
+        let mut bytes = 0_u64;
+        for project in &projects {
+            bytes = bytes.saturating_add(project.staged_bytes().await.unwrap_or(0));
+        }
+        disk.count_pushed(id, bytes);
+        let Some(free) = disk.free().await else { continue };
+        let now = if disk.must_go(id, free, 4) {
+            Space::Danger(Excess::Host)
+        } else if disk.must_go(id, free, 2) {
+            Space::Over(Excess::Host)
+        } else {
+            Space::Enough
+        };
+        worsen(&told, now);
+    }
+}
+
+fn worsen(told: &watch::Sender<Space>, now: Space) {
+    told.send_if_modified(|space| {
+        let worse = now > *space;
+        if worse {
+            *space = now;
+        }
+        worse
+    });
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -251,7 +282,7 @@ impl Excess {
                 "the workspace nests directories deeper than {} levels: have the agent make no such tree",
                 crate::sandbox::disk::tree::DEEPEST
             ),
-            Self::Host => "the worker's disk is nearly full and this session's workspace was the largest on it: send the task again later, \
+            Self::Host => "the worker's disk is nearly full and this session took most of it, with its workspace and what it pushed: send the task again later, \
                            and let the operator free space"
                 .to_owned(),
         }

@@ -14,7 +14,9 @@ use super::{HeldSandbox, Rooms, space};
 use crate::gateway::{Gateway, Inside, egress};
 use crate::message::{Reason, SandboxId, SessionId};
 use crate::progress::Progress;
+use crate::repository::Staging;
 use crate::sandbox::home::SandboxHome;
+use crate::sandbox::left;
 use crate::sandbox::{Sandbox, SandboxError, SandboxSpec, Workspace};
 
 /// How long `inside` may take to report after the container started.
@@ -40,9 +42,14 @@ pub(super) struct Live {
 impl Live {
     /// Makes the workspace on disk before anything is started, so that another sandbox may work in it first.
     pub(super) fn make_workspace(&mut self, rooms: &Rooms) -> Result<PathBuf, Failure> {
-        let home = SandboxHome::create(&rooms.state_dir, SandboxId::random())?;
-        let path = self.home.insert(home).create_workspace(rooms.sandbox.uid)?;
+        let path = self.make_home(rooms)?.create_workspace(rooms.sandbox.uid)?;
         Ok(self.workspace.insert(path).clone())
+    }
+
+    /// Held before there is anything of it, so that nobody takes it for a left one.
+    fn make_home(&mut self, rooms: &Rooms) -> Result<&SandboxHome, Failure> {
+        let id = SandboxId::random();
+        Ok(self.home.insert(SandboxHome::create(&rooms.state_dir, id)?))
     }
 
     /// What will work in the workspace of another.
@@ -64,11 +71,10 @@ impl Live {
         if self.workspace.is_none() && rooms.sandbox.workspace == Workspace::Directory {
             self.make_workspace(rooms)?;
         }
-        let home = match self.home.take() {
-            Some(home) => home,
-            None => SandboxHome::create(&rooms.state_dir, SandboxId::random())?,
-        };
-        let home = self.home.insert(home);
+        if self.home.is_none() {
+            self.make_home(rooms)?;
+        }
+        let home = self.home.as_ref().ok_or_else(not_started)?;
         let id = home.id();
         let gateway = Gateway::open(&home.socket())?;
         let spec = SandboxSpec {
@@ -76,6 +82,8 @@ impl Live {
             image: image.to_owned(),
             runtime: runtime.map(str::to_owned),
             worker: rooms.owner(),
+            owner: rooms.lock.owner().clone(),
+            deadline: left::deadline(rooms.config.longest_sandbox()),
             socket_directory: home.socket_directory(),
             tools_directory: rooms.tools_directory.clone(),
             workspace_directory: self.workspace.clone(),
@@ -119,6 +127,13 @@ impl Live {
         };
         self.inside = Some(Arc::new(inside));
         Ok(())
+    }
+
+    /// Counts what is pushed to these against the host's disk.
+    pub(super) fn watch_pushes(&mut self, projects: Vec<Arc<Staging>>) {
+        if let Some(guard) = &mut self.guard {
+            guard.watch_pushes(projects);
+        }
     }
 
     /// Sets the gateway's routes and opens the way out.
@@ -204,12 +219,12 @@ impl Live {
             tracing::error!(%session, %error, "a sandbox was not removed; the reaper will try again");
             gone = false;
         }
-        drop(self.held.take());
         if let Some(home) = self.home.take()
             && let Err(error) = home.remove().await
         {
-            tracing::error!(%session, %error, "a sandbox's directory was not removed");
+            tracing::error!(%session, %error, "a sandbox's directory was not removed; the reaper will try again");
         }
+        drop(self.held.take());
         gone
     }
 }

@@ -73,6 +73,12 @@ impl Config {
         Duration::from_secs(self.session_s)
     }
 
+    /// Longer than any sandbox of this worker lives: the session, all that its end may wait for, and slack for slow forges and engines.
+    pub(super) fn longest_sandbox(&self) -> Duration {
+        let waits = self.credential_wait_s.saturating_add(self.answer_wait_s);
+        Duration::from_secs(self.session_s.saturating_add(waits).saturating_add(3600))
+    }
+
     pub(super) fn turn_limit(&self) -> Duration {
         Duration::from_secs(self.turn_s)
     }
@@ -126,6 +132,10 @@ pub struct Rooms {
     pub own_keys: Vec<Secret>,
     /// The container engine.
     pub engine: Arc<dyn Engine>,
+    /// Whether it can be counted on.
+    pub engine_health: Arc<sandbox::health::Health>,
+    /// The state directory is this worker's for as long as this lives.
+    pub lock: sandbox::owner::StateLock,
     /// What operators see.
     pub metrics: Arc<Metrics>,
     /// How patient sessions are with a broker that is away.
@@ -135,14 +145,6 @@ pub struct Rooms {
 }
 
 impl Rooms {
-    /// Removes the directories of sandboxes that a killed worker left. Only at the start, while nobody holds one.
-    ///
-    /// # Errors
-    /// They cannot be removed.
-    pub async fn remove_left_homes(&self) -> Result<(), sandbox::SandboxError> {
-        sandbox::home::remove_tree(&self.state_dir.join("sandboxes")).await
-    }
-
     /// By what this worker's sandboxes are known on an engine that others use too: two workers of one host and name differ in their state.
     #[must_use]
     pub fn owner(&self) -> String {

@@ -1,13 +1,14 @@
 //! How a running session is told to stop, and why, and what else it is asked. The session's own cancellation scope; teardown is not in it.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::message::control::PromptMode;
+use crate::message::event::Stage;
 use crate::message::task::{ConnectionRequest, ProjectRequest};
 use crate::message::{ConnectionName, Credential, ProjectKey};
 
@@ -85,6 +86,7 @@ pub struct Steering {
     orders: mpsc::Sender<Order>,
     inbox: Arc<Mutex<Option<mpsc::Receiver<Order>>>>,
     owned: watch::Receiver<bool>,
+    stage: Arc<Mutex<Option<(Stage, Instant)>>>,
 }
 
 impl Default for Steering {
@@ -105,7 +107,19 @@ impl Steering {
             orders,
             inbox: Arc::new(Mutex::new(Some(inbox))),
             owned,
+            stage: Arc::default(),
         }
+    }
+
+    /// Notes where the session is, for whoever looks.
+    pub(super) fn at(&self, stage: Stage) {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = Some((stage, Instant::now()));
+    }
+
+    /// Where the session is, and since when.
+    #[must_use]
+    pub fn stage(&self) -> Option<(Stage, Instant)> {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the session is this worker's at this moment, as far as can be known.

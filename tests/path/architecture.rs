@@ -36,7 +36,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "worker",
-        &["message", "queue", "session", "progress", "metrics", "secret"],
+        &[
+            "message",
+            "queue",
+            "session",
+            "progress",
+            "metrics",
+            "secret",
+            // What nobody owns is theirs, and no session's any more.
+            "sandbox",
+            "repository",
+        ],
     ),
     ("admin", &["metrics"]),
     (

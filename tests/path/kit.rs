@@ -48,11 +48,15 @@ impl Daemon {
     }
 
     pub(crate) fn begin_logging(world: &World, url: &str, prefix: &str, more: &str, level: &str) -> Self {
-        // The worker picks its port and logs it: a port picked here could be somebody else's by the time it listens.
-        let config = world.config(&format!(
-            "{more}\n[queue]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nheartbeat_s = 3\nticket_s = 2\n[admin]\nlisten = \"127.0.0.1:0\"\n"
-        ));
+        let config = Self::config(world, url, prefix, more);
         Self::run(world, config, prefix, None, level)
+    }
+
+    fn config(world: &World, url: &str, prefix: &str, more: &str) -> PathBuf {
+        // The worker picks its port and logs it: a port picked here could be somebody else's by the time it listens.
+        world.config(&format!(
+            "{more}\n[queue]\nurl = \"{url}\"\nprefix = \"{prefix}\"\nheartbeat_s = 3\nticket_s = 2\n[admin]\nlisten = \"127.0.0.1:0\"\n"
+        ))
     }
 
     /// Another worker of the same installation, with a state directory of its own.
@@ -60,29 +64,75 @@ impl Daemon {
         self.beside_logging(world, name, "info,lapin=off")
     }
 
+    /// The same, with so much in its log. Its way to the broker is straight, whatever the first one's is.
     pub(crate) fn beside_logging(&self, world: &World, name: &str, level: &str) -> Self {
-        let other = Self::run(world, self.config.clone(), &self.prefix, Some(name), level);
+        let beside = Some((name, broker()));
+        let other = Self::run(world, self.config.clone(), &self.prefix, beside, level);
         until(Duration::from_secs(30), "readiness", || {
             (other.status("/readyz") == 200).then_some(())
         });
         other
     }
 
-    fn run(world: &World, config: PathBuf, prefix: &str, beside: Option<&str>, level: &str) -> Self {
+    /// The same worker, started once more after its end.
+    pub(crate) fn again(&self, world: &World) -> Self {
+        let again = Self::run(world, self.config.clone(), &self.prefix, None, "info,lapin=off");
+        until(Duration::from_secs(30), "readiness", || {
+            (again.status("/readyz") == 200).then_some(())
+        });
+        again
+    }
+
+    /// A worker whose `run` has these arguments.
+    pub(crate) fn start_with(world: &World, more: &str, arguments: &[&str]) -> Self {
+        Self::start_of(world, more, arguments, &[])
+    }
+
+    /// A worker with these variables.
+    pub(crate) fn start_in(world: &World, more: &str, variables: &[(&str, &str)]) -> Self {
+        Self::start_of(world, more, &[], variables)
+    }
+
+    fn start_of(world: &World, more: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let prefix = format!("t{}", uuid::Uuid::new_v4().simple());
+        let config = Self::config(world, &broker(), &prefix, more);
+        let daemon = Self::run_with(world, config, &prefix, None, "info,lapin=off", arguments, variables);
+        until(Duration::from_secs(30), "readiness", || {
+            (daemon.status("/readyz") == 200).then_some(())
+        });
+        daemon
+    }
+
+    fn run(world: &World, config: PathBuf, prefix: &str, beside: Option<(&str, String)>, level: &str) -> Self {
+        Self::run_with(world, config, prefix, beside, level, &[], &[])
+    }
+
+    fn run_with(
+        world: &World,
+        config: PathBuf,
+        prefix: &str,
+        beside: Option<(&str, String)>,
+        level: &str,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let log = world
             .directory
             .path()
             .join(format!("log-{}", uuid::Uuid::new_v4().simple()));
         let mut command = world.command(&config);
-        if let Some(name) = beside {
+        if let Some((name, url)) = beside {
             let state = world.directory.path().join(name);
             command
+                .env("COFFERDAM__QUEUE__URL", url)
                 .env("COFFERDAM__STATE_DIR", state)
                 .env("COFFERDAM__WORKER", format!("{}-{name}", world.worker));
         }
         command
             .env("COFFERDAM_LOG", level)
+            .envs(variables.iter().copied())
             .arg("run")
+            .args(arguments)
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap());
         let mut process = Process(command.spawn().unwrap());
@@ -126,6 +176,16 @@ impl Daemon {
             .output()
             .unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// A command that speaks to the broker, with these words.
+    pub(crate) fn command(&self, world: &World, words: &[&str]) -> Command {
+        let mut command = world.command(&self.config);
+        command
+            .env("COFFERDAM__QUEUE__URL", broker())
+            .env("COFFERDAM_LOG", "error,lapin=off")
+            .args(words);
+        command
     }
 
     pub(crate) fn submit(&self, world: &World, task: &Value) -> Ran {
@@ -320,6 +380,8 @@ impl Amqp {
 pub(crate) struct Proxy {
     pub(crate) port: u16,
     pub(crate) open: Arc<AtomicBool>,
+    /// Whether connections stay and all that goes into them is lost; they end with the hole.
+    pub(crate) hole: Arc<AtomicBool>,
 }
 
 impl Proxy {
@@ -336,6 +398,8 @@ impl Proxy {
             .unwrap()
             .to_owned();
         let gate = open.clone();
+        let hole = Arc::new(AtomicBool::new(false));
+        let swallow = hole.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().filter_map(Result::ok) {
                 if !gate.load(Ordering::Relaxed) {
@@ -348,13 +412,20 @@ impl Proxy {
                     (client.try_clone().unwrap(), server.try_clone().unwrap()),
                     (server, client),
                 ] {
-                    let gate = gate.clone();
+                    let (gate, swallow) = (gate.clone(), swallow.clone());
                     from.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
                     std::thread::spawn(move || {
                         let mut buffer = [0_u8; 16 * 1024];
+                        let mut was_lost = false;
                         while gate.load(Ordering::Relaxed) {
+                            let lost = swallow.load(Ordering::Relaxed);
+                            if was_lost && !lost {
+                                break;
+                            }
+                            was_lost |= lost;
                             match std::io::Read::read(&mut from, &mut buffer) {
                                 Ok(0) => break,
+                                Ok(_) if was_lost => {}
                                 Ok(count) => {
                                     if std::io::Write::write_all(&mut to, &buffer[..count]).is_err() {
                                         break;
@@ -373,7 +444,7 @@ impl Proxy {
                 }
             }
         });
-        Self { port, open }
+        Self { port, open, hole }
     }
 
     pub(crate) fn url(&self) -> String {

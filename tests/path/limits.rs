@@ -325,3 +325,88 @@ fn below_the_mark_no_task_is_taken_none_is_lost_and_it_resumes_by_itself() {
         "{said}"
     );
 }
+
+/// A script that sends what is left over of each request's last byte to nobody: `opened` sockets that each hold their request open.
+fn holding(requests: &[(usize, &str, usize)]) -> String {
+    let mut script = String::from("use IO::Socket::INET; my @all; ");
+    for (count, path, size) in requests {
+        script.push_str(&format!(
+            "for (1..{count}) {{ my $p = fork; if ($p) {{ push @all, $p; next }} my $s = IO::Socket::INET->new(PeerAddr => q(127.0.0.1), PeerPort => 8470); \
+             print $s qq(POST {path} HTTP/1.1\\r\\nhost: x\\r\\ncontent-type: application/json\\r\\ncontent-length: {size}\\r\\n\\r\\n); \
+             print $s q(x) x ({size} - 1); $s->flush; sleep 60; exit }} "
+        ));
+    }
+    script + "sleep 8; kill 9, @all;"
+}
+
+#[test]
+fn requests_that_are_held_open_cost_the_worker_no_memory() {
+    let world = World::new();
+    let daemon = Daemon::start(&world, "");
+    let at_rest = peak(&daemon);
+    let fetch = format!("/git/lab/{LAB}.git/git-upload-pack");
+    let prompt = format!(
+        "!shell perl -e '{}'\n!write a.txt b",
+        holding(&[(16, &fetch, 16 * 1024 * 1024)])
+    );
+    let ran = daemon.submit(&world, &world.lab_task(&prompt));
+    assert_eq!(ran.reason(), "published", "{} {}", ran.outcome(), ran.stderr);
+    let most = peak(&daemon);
+    eprintln!("fetches: {} MiB at rest, {} MiB at most", at_rest / MIB, most / MIB);
+    assert!(most < at_rest + 64 * MIB, "{} MiB", most / MIB);
+    drop(daemon);
+    // Requests to the model, in two sessions at once: together they get what all get.
+    let model = crate::opencode::Model::start(&world);
+    let key = world.directory.path().join("model.key");
+    std::fs::write(&key, crate::opencode::KEY).unwrap();
+    let more = format!(
+        "model = \"m\"\n[models.m]\nurl = \"{}\"\nkey_file = \"{}\"\n[gateway]\nbody_bytes = 67108864\n",
+        model.url,
+        key.display()
+    );
+    let daemon = Daemon::start(&world, &more);
+    let at_rest = peak(&daemon);
+    let prompt = format!(
+        "!shell perl -e '{}'\n!write a.txt b",
+        holding(&[(12, "/model/m/v1/messages", 20 * 1024 * 1024)])
+    );
+    let (_one, first) = daemon.submit_aside(&world, &world.lab_task(&prompt));
+    let (_two, second) = daemon.submit_aside(&world, &world.lab_task(&prompt));
+    for events in [first, second] {
+        assert_eq!(outcome(&events)["reason"], "published");
+    }
+    let most = peak(&daemon);
+    eprintln!("models: {} MiB at rest, {} MiB at most", at_rest / MIB, most / MIB);
+    assert!(most > at_rest + 32 * MIB, "nothing was held: {} MiB", most / MIB);
+    assert!(most < at_rest + 160 * MIB, "{} MiB", most / MIB);
+}
+
+#[test]
+fn the_session_whose_stalled_push_fills_the_disk_ends_and_another_goes_on() {
+    let world = World::new();
+    let _disk = SmallDisk::mount(&world, "256m");
+    let daemon = Daemon::start(&world, "[disk]\nleast_free_bytes = 209715200\n");
+    let (_innocent, others) = daemon.submit_aside(&world, &world.lab_task("!write a.txt b\n!sleep 20000"));
+    wait_for(&others, "\"event\":\"turn_started\"");
+    // A pack that goes on for 170 MB and then stops in the middle of its only object.
+    let place = format!("/git/lab/{LAB}.git/git-receive-pack");
+    let script = format!(
+        "use IO::Socket::INET; my $s = IO::Socket::INET->new(PeerAddr => q(127.0.0.1), PeerPort => 8470); sub part {{ print $s sprintf(qq(%x\\r\\n), \
+         length $_[0]) . $_[0] . qq(\\r\\n) }} my $c = (q(0) x 40) . q( ) . (q(a) x 40) . qq( refs/heads/x\\0 report-status); print $s qq(POST {place} \
+         HTTP/1.1\\r\\nhost: x\\r\\ntransfer-encoding: chunked\\r\\n\\r\\n); part(sprintf(q(%04x), 4 + length $c) . $c . q(0000) . q(PACK) . \
+         pack(q(NNCCCCC), 2, 1, 0xb0, 0x80, 0x80, 0x80, 0x04) . pack(q(CC), 0x78, 1)); my $b = pack(q(Cvv), 0, 65535, 0) . q(y) x 65535; part($b) for 1..2590; \
+         $s->flush; sleep 100"
+    );
+    let mut task = world.lab_task(&format!(
+        "!write a.txt b\n!commit . One\n!shell perl -e '{script}'\n!hang"
+    ));
+    task["limits"] = json!({"turn_s": 60});
+    let (_attack, events) = daemon.submit_aside(&world, &task);
+    let ended = outcome(&events);
+    assert_eq!(ended["reason"], "disk_full", "{ended} {}", daemon.log());
+    assert!(ended["message"].as_str().unwrap().contains("nearly full"), "{ended}");
+    assert_eq!(outcome(&others)["reason"], "published");
+    until(Duration::from_secs(30), "the disk has its room again", || {
+        (metric(&daemon, "cofferdam_disk_free_bytes") > 200 * MIB).then_some(())
+    });
+}

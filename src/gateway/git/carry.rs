@@ -7,11 +7,14 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::ChildStdin;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::io::ReaderStream;
 
 use super::report::Report;
 use crate::repository::Serving;
+
+/// How long a program may go on whose answer nobody reads: a push may be accepted in that time. Then it is ended, and what it left removed.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// From the request's body to git's input, piece by piece. When the client breaks off, git sees the end and refuses the rest.
 pub(super) async fn feed(begun: Vec<u8>, mut body: BodyDataStream, mut input: ChildStdin) {
@@ -38,6 +41,20 @@ where
         |&mut ()| Bytes::new(),
         move |()| after(),
     )
+}
+
+/// The same for a fetch: `told` is what follows git's answer when not all of the request reached it.
+pub(super) fn carry_fetch<F, After>(
+    serving: Serving,
+    told: oneshot::Receiver<Bytes>,
+    after: F,
+) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send + use<F, After>
+where
+    F: FnOnce() -> After + Send + 'static,
+    After: Future<Output = ()> + Send + 'static,
+{
+    let rest = |told: &mut oneshot::Receiver<Bytes>| told.try_recv().unwrap_or_default();
+    carry_through(serving, told, |_, piece| piece, rest, move |_| after())
 }
 
 /// The same for a push: its report is read on the way.
@@ -86,8 +103,7 @@ where
                 let _ = pieces.send(Ok(rest)).await;
             }
         }
-        let ended = tokio::time::timeout(Duration::from_secs(60), serving.finish()).await;
-        if let Ok(Err(error)) = &ended {
+        if let Err(error) = serving.finish_within(PATIENCE).await {
             tracing::debug!(%error, "a git program for a sandbox failed");
         }
         after(reader).await;

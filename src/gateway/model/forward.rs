@@ -57,16 +57,16 @@ const PASSED_ANSWER_HEADERS: &[&str] = &[
 pub(super) struct Route {
     endpoint: Arc<Endpoint>,
     meter: Arc<Meter>,
-    memory: Arc<Semaphore>,
+    memory: body::Memory,
     places: Arc<Semaphore>,
 }
 
 impl Route {
     pub(super) fn new(endpoint: Arc<Endpoint>, meter: Arc<Meter>) -> Self {
         Self {
+            memory: endpoint.bodies.session(),
             endpoint,
             meter,
-            memory: body::memory(),
             places: Arc::new(Semaphore::new(REQUESTS_AT_A_TIME)),
         }
     }

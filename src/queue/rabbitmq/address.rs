@@ -11,6 +11,7 @@ use url::Url;
 
 use super::super::QueueError;
 use super::Config;
+use super::timing::Timing;
 use super::topology::Names;
 
 /// What the other files work with.
@@ -33,6 +34,15 @@ impl fmt::Debug for Settings {
             .debug_struct("Settings")
             .field("address", &self.address)
             .finish_non_exhaustive()
+    }
+}
+
+impl Settings {
+    pub(super) fn timing(&self) -> Timing {
+        Timing {
+            heartbeat: self.heartbeat,
+            ticket: Duration::from_millis(self.ticket_ms.unsigned_abs()),
+        }
     }
 }
 

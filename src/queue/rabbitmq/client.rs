@@ -15,19 +15,52 @@ use super::Config;
 use super::address::Settings;
 use super::connection::{Failure, Live, connect_once, limited};
 use super::publish::{Outgoing, properties, short};
+use super::topology;
 use crate::message::SessionId;
 
 /// Events that wait for the reader at most.
 const PREFETCH: u16 = 256;
 
-/// Enqueues a task on the first lane, confirmed. `NoRoute` when no worker has declared the queue on this broker yet.
-pub async fn submit(config: &Config, body: &[u8]) -> Result<Routed, QueueError> {
+/// Enqueues a session's task on the first lane, confirmed, and declares its mailbox before, so that what is sent to the session from now on
+/// waits there. `NoRoute` when no worker has declared the queue on this broker yet.
+pub async fn submit(config: &Config, session: SessionId, body: &[u8]) -> Result<Routed, QueueError> {
     let settings = Settings::resolve(config)?;
     let id = uuid::Uuid::new_v4().to_string();
     let properties = message_properties(&id).with_type(short("dev.cofferdam.task"));
     // There is at least one lane: the configuration was checked.
     let lane = settings.names.lanes.first().cloned().unwrap_or_default();
-    send(&settings, "", &lane, body, properties).await
+    let live = connect_once(&settings, "client", 0).await?;
+    let sent = async {
+        let failed = |failure: Failure| failure.declare(&settings.address, format!("the mailbox of {session}"));
+        if !topology::queue_exists(&live, &settings, &lane).await.map_err(failed)? {
+            return Ok(Routed::NoRoute);
+        }
+        open_mailbox(&live, &settings, session).await.map_err(failed)?;
+        send(&live, &settings, "", &lane, body, properties).await
+    };
+    let routed = sent.await;
+    live.close(&settings).await;
+    routed
+}
+
+/// A session that is over gets none: what is sent to it comes back to its sender.
+async fn open_mailbox(live: &Live, settings: &Settings, session: SessionId) -> Result<(), Failure> {
+    if topology::queue_exists(live, settings, &settings.names.tombstone(session)).await? {
+        return Ok(());
+    }
+    let channel = live.channel(settings).await?;
+    let declaring = topology::declare_mailbox(&channel, &settings.names, session);
+    limited(settings.call_timeout, declaring).await.map(drop)
+}
+
+/// Whether a session has ended, within the last day.
+pub async fn is_over(config: &Config, session: SessionId) -> Result<bool, QueueError> {
+    let settings = Settings::resolve(config)?;
+    let live = connect_once(&settings, "client", 0).await?;
+    let tombstone = settings.names.tombstone(session);
+    let looked = topology::queue_exists(&live, &settings, &tombstone).await;
+    live.close(&settings).await;
+    looked.map_err(|failure| failure.declare(&settings.address, tombstone))
 }
 
 /// Sends a control message to a session's mailbox, confirmed. `NoRoute` when no worker runs the session.
@@ -37,8 +70,11 @@ pub async fn send_control(config: &Config, session: SessionId, body: &[u8]) -> R
     let properties = message_properties(&id)
         .with_type(short("dev.cofferdam.control"))
         .with_correlation_id(short(&session.to_string()));
-    let exchange = settings.names.session_in.clone();
-    send(&settings, &exchange, &session.to_string(), body, properties).await
+    let live = connect_once(&settings, "client", 0).await?;
+    let exchange = &settings.names.session_in;
+    let routed = send(&live, &settings, exchange, &session.to_string(), body, properties).await;
+    live.close(&settings).await;
+    routed
 }
 
 fn message_properties(id: &str) -> BasicProperties {
@@ -48,13 +84,13 @@ fn message_properties(id: &str) -> BasicProperties {
 }
 
 async fn send(
+    live: &Live,
     settings: &Settings,
     exchange: &str,
     key: &str,
     body: &[u8],
     properties: BasicProperties,
 ) -> Result<Routed, QueueError> {
-    let live = connect_once(settings, "client", 0).await?;
     let failed = |detail: String| QueueError::Publish {
         what: format!("the message to {}", if exchange.is_empty() { key } else { exchange }),
         detail,
@@ -74,15 +110,13 @@ async fn send(
         };
         limited(settings.call_timeout, confirmed).await
     };
-    let routed = match sending.await {
+    match sending.await {
         Ok(Some(routed)) => Ok(routed),
         Ok(None) => Err(failed("the broker refused it".into())),
         // The exchange does not exist: no worker was ever here.
         Err(failure) if failure.reply_code() == Some(404) => Ok(Routed::NoRoute),
         Err(failure) => Err(failed(failure.to_string())),
-    };
-    live.close(settings).await;
-    routed
+    }
 }
 
 /// A session's events, from the moment that this was made.

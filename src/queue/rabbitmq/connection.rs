@@ -2,12 +2,14 @@
 //!
 //! Never uses the client library's own recovery: it hands deliveries out again silently, and an ack of an old one looks like success.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use lapin::options::BasicQosOptions;
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -31,6 +33,8 @@ pub(super) struct Live {
     connection: Connection,
     /// Whether the broker takes no messages on this connection now.
     blocked: watch::Sender<bool>,
+    /// Whether the broker left our last question without an answer.
+    silent: watch::Sender<bool>,
 }
 
 /// Why one call did not work.
@@ -119,6 +123,11 @@ impl Live {
         *self.blocked.borrow()
     }
 
+    /// Whether the broker has stopped answering; known long before the connection counts as lost.
+    pub(super) fn silent(&self) -> watch::Receiver<bool> {
+        self.silent.subscribe()
+    }
+
     /// Says good-bye to the broker; a connection that is merely dropped does so too, without waiting.
     pub(super) async fn close(&self, settings: &Settings) {
         let _ = limited(settings.call_timeout, self.connection.close(200, "bye".into())).await;
@@ -185,7 +194,10 @@ async fn supervise(settings: Arc<Settings>, role: &'static str, state: watch::Se
                 tracing::info!(role, address = settings.address, "connected to the broker");
                 state.send_replace(Some(Arc::clone(&live)));
                 pause = FIRST_PAUSE;
-                let reason = watch_until_lost(&live, &settings, events).await;
+                let reason = tokio::select! {
+                    reason = watch_until_lost(&live, &settings, events) => reason,
+                    never = listen(&live, &settings) => match never {},
+                };
                 state.send_replace(None);
                 tracing::warn!(role, address = settings.address, reason, "lost the broker");
             }
@@ -258,8 +270,35 @@ fn enliven(connection: Connection, generation: u64) -> (Live, Events) {
         generation,
         connection,
         blocked: watch::Sender::new(false),
+        silent: watch::Sender::new(false),
     };
     (live, events)
+}
+
+/// Asks the broker something small again and again: a black hole says nothing, so only an answer shows that it is still there.
+async fn listen(live: &Live, settings: &Settings) -> Infallible {
+    let pace = settings.timing().asking();
+    let heard = |heard: bool| {
+        live.silent
+            .send_if_modified(|silent| std::mem::replace(silent, !heard) == heard);
+    };
+    loop {
+        // On a channel of its own: an answer that comes late must not be taken for that to another question.
+        let asked = async {
+            let channel = limited(pace, live.connection.create_channel()).await?;
+            loop {
+                limited(pace, channel.basic_qos(1, BasicQosOptions::default())).await?;
+                heard(true);
+                sleep(pace).await;
+            }
+        };
+        let unanswered: Result<Infallible, Failure> = asked.await;
+        match unanswered {
+            Ok(never) => match never {},
+            Err(_) => heard(false),
+        }
+        sleep(FIRST_PAUSE).await;
+    }
 }
 
 /// Ends with the reason when the connection is lost.

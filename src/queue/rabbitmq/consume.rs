@@ -133,6 +133,7 @@ impl Taken {
             body: body.clone(),
             lane: self.lane,
             attempt: attempt(&properties),
+            numbered: number(&properties, ATTEMPT).is_some(),
             takeovers: number(&properties, TAKEOVERS).unwrap_or(0),
             redelivered: self.delivery.redelivered,
             handle: Box::new(Settler {

@@ -15,7 +15,9 @@ use super::*;
 use crate::message::EventBody;
 
 mod faults;
+mod mailbox;
 mod proxy;
+mod rest;
 mod takeover;
 mod whole_broker;
 
@@ -50,7 +52,13 @@ fn again() -> Again {
         lane: "no-lane".into(),
         attempt: 1,
         takeovers: 0,
+        after: 0,
     }
+}
+
+/// Whatever body, as the task of some session.
+async fn submit(config: &Config, body: &[u8]) -> Result<Routed, QueueError> {
+    super::submit(config, session(), body).await
 }
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -82,7 +90,7 @@ async fn task(queue: &RabbitMq) -> Delivery {
 async fn owner(queue: &RabbitMq, id: SessionId) -> Box<dyn Claim> {
     match within("a claim", queue.claim(id, again())).await.unwrap() {
         Claimed::Owner(claim) => claim,
-        other @ (Claimed::Elsewhere | Claimed::Over) => panic!("not the owner: {other:?}"),
+        other @ (Claimed::Elsewhere | Claimed::Superseded | Claimed::Over) => panic!("not the owner: {other:?}"),
     }
 }
 

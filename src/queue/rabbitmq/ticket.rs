@@ -20,7 +20,7 @@ use super::address::Settings;
 use super::connection::{Failure, Link, Live, limited};
 use super::consume::{ATTEMPT, TAKEOVERS, number};
 use super::publish::{Publisher, properties, short};
-use super::topology::{self, text};
+use super::topology::{self, Marked, text};
 use crate::message::SessionId;
 
 /// How often in a row an owner is missed before it is taken for dead. The first miss may be its reconnecting.
@@ -28,6 +28,7 @@ const MISSES: u32 = 2;
 /// The headers of a ticket.
 const MISSED: &str = "cofferdam-misses";
 const LANE: &str = "cofferdam-lane";
+const AFTER: &str = "cofferdam-after";
 /// Pause after a failed look.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -42,18 +43,18 @@ pub(super) struct Ticket {
 /// What a look at a session found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// It has ended: no ticket any more.
-    Over,
+    /// It has ended, or went on with another task: no ticket any more.
+    Drop,
     /// Its owner is there, or was not missed often enough: another ticket with this many misses.
     Rest(u32),
     /// Its owner is dead.
     Abandoned,
 }
 
-/// What follows from a tombstone, the number of consumers of the mailbox, and the misses so far.
-fn judge(is_over: bool, consumers: Option<u32>, misses: u32) -> Verdict {
+/// What follows from the marks, the number of consumers of the mailbox, and the misses so far.
+fn judge(marked: Marked, consumers: Option<u32>, misses: u32) -> Verdict {
     match consumers {
-        _ if is_over => Verdict::Over,
+        _ if marked != Marked::No => Verdict::Drop,
         Some(1..) => Verdict::Rest(0),
         Some(0) | None if misses.saturating_add(1) < MISSES => Verdict::Rest(misses.saturating_add(1)),
         Some(0) | None => Verdict::Abandoned,
@@ -74,6 +75,7 @@ impl Ticket {
         let mut headers = self.headers(self.again.attempt, self.again.takeovers);
         headers.insert(MISSED.into(), AMQPValue::LongUInt(self.misses));
         headers.insert(LANE.into(), text(&self.again.lane));
+        headers.insert(AFTER.into(), AMQPValue::LongUInt(self.again.after));
         self.put(&settings.names.tickets, headers, publisher).await
     }
 
@@ -133,6 +135,7 @@ impl Ticket {
                 lane,
                 attempt: number(properties, ATTEMPT)?,
                 takeovers: number(properties, TAKEOVERS)?,
+                after: number(properties, AFTER)?,
             },
             misses: number(properties, MISSED)?,
         })
@@ -142,14 +145,13 @@ impl Ticket {
     /// is dropped as a duplicate.
     async fn look(&self, settings: &Settings, live: &Live, publisher: &Publisher) -> Result<(), LookError> {
         let names = &settings.names;
-        let is_over = topology::queue_exists(live, settings, &names.tombstone(self.session)).await?;
-        let consumers = if is_over {
-            None
-        } else {
-            topology::consumers(live, settings, &names.mailbox(self.session)).await?
+        let marked = topology::marked(live, settings, self.session, self.again.after).await?;
+        let consumers = match marked {
+            Marked::Over | Marked::Superseded => None,
+            Marked::No => topology::consumers(live, settings, &names.mailbox(self.session)).await?,
         };
-        match judge(is_over, consumers, self.misses) {
-            Verdict::Over => Ok(()),
+        match judge(marked, consumers, self.misses) {
+            Verdict::Drop => Ok(()),
             Verdict::Rest(misses) => {
                 let next = Self { misses, ..self.clone() };
                 Ok(next.issue(settings, publisher).await?)
@@ -237,19 +239,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_owner_is_dead_when_it_is_missed_twice_in_a_row_and_the_session_is_not_over() {
-        for (over, consumers, misses, verdict) in [
-            (true, Some(1), 0, Verdict::Over),
-            (true, None, 1, Verdict::Over),
-            (false, Some(1), 0, Verdict::Rest(0)),
-            (false, Some(1), 1, Verdict::Rest(0)),
-            (false, Some(0), 0, Verdict::Rest(1)),
-            (false, None, 0, Verdict::Rest(1)),
-            (false, Some(0), 1, Verdict::Abandoned),
-            (false, None, 1, Verdict::Abandoned),
-            (false, None, u32::MAX, Verdict::Abandoned),
+    fn an_owner_is_dead_when_it_is_missed_twice_in_a_row_and_nothing_says_that_it_may_be_gone() {
+        for (marked, consumers, misses, verdict) in [
+            (Marked::Over, Some(1), 0, Verdict::Drop),
+            (Marked::Over, None, 1, Verdict::Drop),
+            (Marked::Superseded, None, 1, Verdict::Drop),
+            // The owner that is there has a ticket of its own.
+            (Marked::Superseded, Some(1), 0, Verdict::Drop),
+            (Marked::No, Some(1), 0, Verdict::Rest(0)),
+            (Marked::No, Some(1), 1, Verdict::Rest(0)),
+            (Marked::No, Some(0), 0, Verdict::Rest(1)),
+            (Marked::No, None, 0, Verdict::Rest(1)),
+            (Marked::No, Some(0), 1, Verdict::Abandoned),
+            (Marked::No, None, 1, Verdict::Abandoned),
+            (Marked::No, None, u32::MAX, Verdict::Abandoned),
         ] {
-            assert_eq!(judge(over, consumers, misses), verdict, "{over} {consumers:?} {misses}");
+            assert_eq!(
+                judge(marked, consumers, misses),
+                verdict,
+                "{marked:?} {consumers:?} {misses}"
+            );
         }
     }
 

@@ -12,12 +12,14 @@ use super::address::Settings;
 use super::connection::{Failure, Live, limited};
 use crate::message::SessionId;
 
-/// How long a mailbox outlives its last consumer.
-const MAILBOX_EXPIRES_MS: i32 = 3_600_000;
-/// How long late duplicates of a finished session are recognised.
-const TOMBSTONE_EXPIRES_MS: i32 = 86_400_000;
+/// How long a mailbox without a consumer waits: for its task to be taken, or for its owner to come back.
+pub(super) const MAILBOX_EXPIRES_MS: i32 = 86_400_000;
+/// How long late duplicates of what is over are recognised.
+const MARK_EXPIRES_MS: i32 = 86_400_000;
 /// Control messages that wait in one mailbox at most.
-const MAILBOX_LENGTH: i32 = 1000;
+pub(super) const MAILBOX_LENGTH: i32 = 1000;
+/// What becomes of a message to a full one: its sender is told.
+pub(super) const MAILBOX_OVERFLOW: &str = "reject-publish";
 
 /// What the objects are called.
 #[derive(Debug, Clone)]
@@ -58,6 +60,11 @@ impl Names {
         format!("{}.follow.{id}", self.prefix)
     }
 
+    /// What marks that the session went on from the task that goes on from this attempt.
+    pub(super) fn superseded(&self, session: SessionId, after: u32) -> String {
+        format!("{}.session.{session}.rest.{after}", self.prefix)
+    }
+
     pub(super) fn tombstone(&self, session: SessionId) -> String {
         format!("{}.session.{session}.closed", self.prefix)
     }
@@ -94,14 +101,15 @@ pub(super) async fn ensure(live: &Live, settings: &Settings) -> Result<(), Queue
     ensure_exchange(live, settings, &names.session_in, ExchangeKind::Direct).await
 }
 
-/// Declares a session's mailbox on this channel and binds it.
-pub(super) async fn declare_mailbox(channel: &Channel, names: &Names, session: SessionId) -> lapin::Result<()> {
+/// Declares a session's mailbox on this channel and binds it; says how many messages wait in it. Submitters do the same, with the same
+/// arguments.
+pub(super) async fn declare_mailbox(channel: &Channel, names: &Names, session: SessionId) -> lapin::Result<u32> {
     let mailbox = names.mailbox(session);
     let mut arguments = FieldTable::default();
     put(&mut arguments, "x-expires", AMQPValue::LongInt(MAILBOX_EXPIRES_MS));
     put(&mut arguments, "x-max-length", AMQPValue::LongInt(MAILBOX_LENGTH));
-    put(&mut arguments, "x-overflow", text("reject-publish"));
-    channel
+    put(&mut arguments, "x-overflow", text(MAILBOX_OVERFLOW));
+    let declared = channel
         .queue_declare(mailbox.as_str().into(), QueueDeclareOptions::durable(), arguments)
         .await?;
     let key = session.to_string();
@@ -114,21 +122,59 @@ pub(super) async fn declare_mailbox(channel: &Channel, names: &Names, session: S
             options,
             FieldTable::default(),
         )
+        .await?;
+    Ok(declared.message_count())
+}
+
+/// Lets no further message into a session's mailbox: from now on they have no route.
+pub(super) async fn unbind_mailbox(channel: &Channel, names: &Names, session: SessionId) -> lapin::Result<()> {
+    let key = session.to_string();
+    channel
+        .queue_unbind(
+            names.mailbox(session).into(),
+            names.session_in.as_str().into(),
+            key.into(),
+            FieldTable::default(),
+        )
         .await
 }
 
-/// Declares a session's tombstone on this channel.
-pub(super) async fn declare_tombstone(channel: &Channel, names: &Names, session: SessionId) -> lapin::Result<()> {
+/// Declares an empty queue that says something by being there.
+pub(super) async fn declare_mark(channel: &Channel, name: String) -> lapin::Result<()> {
     let mut arguments = FieldTable::default();
-    put(&mut arguments, "x-expires", AMQPValue::LongInt(TOMBSTONE_EXPIRES_MS));
+    put(&mut arguments, "x-expires", AMQPValue::LongInt(MARK_EXPIRES_MS));
     channel
-        .queue_declare(
-            names.tombstone(session).into(),
-            QueueDeclareOptions::durable(),
-            arguments,
-        )
+        .queue_declare(name.into(), QueueDeclareOptions::durable(), arguments)
         .await
         .map(drop)
+}
+
+/// What the broker's marks say of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Marked {
+    /// Nothing: it may run.
+    No,
+    /// It went on since from where such a task would.
+    Superseded,
+    /// It has ended.
+    Over,
+}
+
+/// Looks for the marks of a session and of tasks that go on from `after`. The tombstone wins.
+pub(super) async fn marked(
+    live: &Live,
+    settings: &Settings,
+    session: SessionId,
+    after: u32,
+) -> Result<Marked, Failure> {
+    let names = &settings.names;
+    if queue_exists(live, settings, &names.tombstone(session)).await? {
+        return Ok(Marked::Over);
+    }
+    if queue_exists(live, settings, &names.superseded(session, after)).await? {
+        return Ok(Marked::Superseded);
+    }
+    Ok(Marked::No)
 }
 
 /// Whether a queue exists.

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 
-use git2::{Delta, DiffDelta, DiffFindOptions, DiffOptions, FileMode, ObjectType, Odb, Oid, Patch, Repository, Tree};
+use git2::{
+    Delta, DiffDelta, DiffFindOptions, DiffOptions, FileMode, ObjectType, Odb, Oid, Patch, Repository, Tree, TreeEntry,
+};
 
 use crate::repository::policy;
 use crate::repository::scan::frame::{self, Header, LARGEST_COMMIT, LARGEST_PIECE, LONGEST_PATH};
@@ -164,12 +166,9 @@ impl Added<'_> {
                 output.write(&header, path)?;
             }
             let new = delta.new_file().id();
-            let is_file = matches!(
-                delta.new_file().mode(),
-                FileMode::Blob | FileMode::BlobExecutable | FileMode::BlobGroupWritable | FileMode::Link
-            );
             // What the forge has already is no news, and what another parent has was handed over with that one.
-            if is_file && !self.known.exists(new) && !others.iter().any(|other| entry(other, path) == Some(new)) {
+            let is_known = self.known.exists(new) || others.iter().any(|other| file(other, path) == Some(new));
+            if is_file(delta.new_file().mode()) && !is_known {
                 self.file(id, &diff, index, &delta, others, output)?;
             }
         }
@@ -188,7 +187,9 @@ impl Added<'_> {
     ) -> Result<(), Failed> {
         let path = delta.new_file().path_bytes().unwrap_or_default();
         let (old, new) = (delta.old_file().id(), delta.new_file().id());
-        if self.size(new)? > LARGEST_COMPARED || self.size(old)? > LARGEST_COMPARED {
+        // A submodule's entry is no earlier state of a file: its id may be that of any object, the new file's as well.
+        let was_other = !old.is_zero() && !is_file(delta.old_file().mode());
+        if was_other || self.size(new)? > LARGEST_COMPARED || self.size(old)? > LARGEST_COMPARED {
             let whole = self.repository.find_blob(new)?;
             return output.lines(commit, path, 1, whole.content());
         }
@@ -196,7 +197,7 @@ impl Added<'_> {
             Patch::from_diff(diff, index)?.ok_or_else(|| Failed("a changed file cannot be compared".to_owned()))?;
         let mut lines = added(&patch)?;
         for other in others {
-            let Some(blob) = entry(other, path).and_then(|id| self.repository.find_blob(id).ok()) else {
+            let Some(blob) = file(other, path).and_then(|id| self.repository.find_blob(id).ok()) else {
                 continue;
             };
             let whole = self.repository.find_blob(new)?;
@@ -267,11 +268,24 @@ fn options() -> DiffOptions {
     options
 }
 
-/// The object of a path in a tree.
-fn entry(tree: &Tree<'_>, path: &[u8]) -> Option<Oid> {
+fn is_file(mode: FileMode) -> bool {
+    matches!(
+        mode,
+        FileMode::Blob | FileMode::BlobExecutable | FileMode::BlobGroupWritable | FileMode::Link
+    )
+}
+
+/// What a tree has at a path.
+fn entry(tree: &Tree<'_>, path: &[u8]) -> Option<TreeEntry<'static>> {
     use std::os::unix::ffi::OsStrExt as _;
-    let path = Path::new(std::ffi::OsStr::from_bytes(path));
-    tree.get_path(path).ok().map(|entry| entry.id())
+    tree.get_path(Path::new(std::ffi::OsStr::from_bytes(path))).ok()
+}
+
+/// The contents of the file that a tree has at a path. A submodule there, whose id may be any, is none.
+fn file(tree: &Tree<'_>, path: &[u8]) -> Option<Oid> {
+    entry(tree, path)
+        .filter(|entry| entry.kind() == Some(ObjectType::Blob))
+        .map(|entry| entry.id())
 }
 
 /// Added lines by their number.

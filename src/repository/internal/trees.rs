@@ -132,6 +132,14 @@ impl<'r> Trees<'r> {
             path.push(shown(name));
             if entry.kind() == Some(ObjectType::Tree) {
                 let below = self.repository.find_tree(entry.id())?;
+                if below.is_empty() {
+                    // No file, so no difference shows it: its name would leave unseen.
+                    return Err(Refusal::EmptyDirectory {
+                        id: id.clone(),
+                        path: path.join("/"),
+                    }
+                    .into());
+                }
                 let parents = before
                     .iter()
                     .filter(|old| old.kind() == Some(ObjectType::Tree))
@@ -161,7 +169,7 @@ impl<'r> Trees<'r> {
                 path: path.join("/"),
                 why,
             })?;
-        } else if name.eq_ignore_ascii_case(b".gitmodules") {
+        } else if push_check::is_modules(name) {
             let texts = before
                 .iter()
                 .filter(|old| old.kind() == Some(ObjectType::Blob))

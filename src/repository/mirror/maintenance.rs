@@ -113,6 +113,55 @@ pub(in crate::repository) async fn maintain_all(shared: &Shared) -> Result<usize
     Ok(worked)
 }
 
+/// All mirrors' places.
+fn places(shared: &Shared) -> Result<Vec<Place>, RepositoryError> {
+    let mirrors = shared.config.mirrors();
+    let entries = match fs::read_dir(&mirrors) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(RepositoryError::state("list", &mirrors)(error)),
+    };
+    let listed = entries.map(|entry| {
+        let entry = entry.map_err(RepositoryError::state("list", &mirrors))?;
+        Ok(Place {
+            directory: entry.path(),
+        })
+    });
+    listed.collect()
+}
+
+/// Clears mirrors whose last refresh was cut off and that nobody uses now. The note of it stays for the next refresh.
+pub(in crate::repository) async fn clear_interrupted(shared: &Shared) -> Result<usize, RepositoryError> {
+    let mut cleared = 0;
+    for place in places(shared)?.iter().filter(|place| place.fetching().exists()) {
+        // Only when it is free: git's own processes hold it too, and may well be at work.
+        let Some(_held) = lock::try_acquire(&place.lock())? else {
+            continue;
+        };
+        let left = place.repository();
+        if left.exists() {
+            blocking(move || lock::clear_leftovers(&left)).await?;
+            cleared += 1;
+        }
+    }
+    Ok(cleared)
+}
+
+/// Removes the mirrors that nobody used for long, and does nothing to the others.
+pub(in crate::repository) async fn expire_all(shared: &Shared) -> Result<usize, RepositoryError> {
+    let unused = Duration::from_secs(shared.config.keep_mirrors_days * 24 * 60 * 60);
+    let mut removed = 0;
+    for place in places(shared)? {
+        if age(&place.refreshed()).is_some_and(|age| age > unused)
+            && let Some(_held) = lock::try_acquire(&place.lock())?
+            && remove_unused(&place).await?
+        {
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
 async fn maintain(shared: &Shared, place: &Place) -> Result<bool, RepositoryError> {
     let Some(held) = lock::try_acquire(&place.lock())? else {
         return Ok(false);

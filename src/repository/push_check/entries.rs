@@ -46,18 +46,40 @@ pub fn check_link(name: &[u8], target: &[u8], depth: usize) -> Result<(), &'stat
     Ok(())
 }
 
+/// `.gitmodules` as some file system may read it: git follows it under each of these names.
+pub fn is_modules(name: &[u8]) -> bool {
+    let text = as_read(name);
+    let text = plain(&text);
+    let Some((front, number)) = text.split_once('~') else {
+        return text == ".gitmodules";
+    };
+    let is_number = !number.starts_with('0') && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    // The short names that one file system gives: from the front, and from a sum over the name where several begin alike.
+    let usual = front == "gitmod" && matches!(number, "1" | "2" | "3" | "4");
+    usual || (is_number && text.len() == 8 && "gi7eba".starts_with(front))
+}
+
 /// `.git` as some file system may read it.
 fn is_git_directory(name: &[u8]) -> bool {
-    let text: String = String::from_utf8_lossy(name)
+    let text = as_read(name);
+    matches!(plain(&text), ".git" | "git~1")
+}
+
+/// A name in small letters, without what is left out of comparisons.
+fn as_read(name: &[u8]) -> String {
+    String::from_utf8_lossy(name)
         .chars()
         // Left out by one file system's comparison.
         .filter(
             |c| !matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}'),
         )
         .map(|c| c.to_ascii_lowercase())
-        .collect();
-    let text = text.split(':').next().unwrap_or_default().trim_end_matches([' ', '.']);
-    matches!(text, ".git" | "git~1")
+        .collect()
+}
+
+/// Without a stream's name, and without the spaces and dots that a name cannot end with there.
+fn plain(text: &str) -> &str {
+    text.split(':').next().unwrap_or_default().trim_end_matches([' ', '.'])
 }
 
 /// The first address in a new `.gitmodules` that is none of a repository on the network and was not there before.

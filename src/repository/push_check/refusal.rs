@@ -120,6 +120,13 @@ pub enum Refusal {
         /// The limit in bytes.
         largest: u64,
     },
+    /// A directory without any file, which git itself never commits.
+    EmptyDirectory {
+        /// The commit.
+        id: CommitId,
+        /// The directory.
+        path: String,
+    },
     /// A symbolic link that leads out of the checkout, or stands for a file that git itself reads.
     Link {
         /// The commit.
@@ -234,6 +241,11 @@ impl fmt::Display for Refusal {
             Self::LargeDirectory { id, size, largest } => write!(
                 formatter,
                 "directory {id} has a list of {size} bytes; at most {largest} are allowed. Put its files into several directories, then `git push` again."
+            ),
+            Self::EmptyDirectory { id, path } => write!(
+                formatter,
+                "commit {} has the directory {path} without any file in it. Take it out of the commit (`git commit --amend`), then `git push` again.",
+                id.short()
             ),
             Self::Link { id, path, why } => write!(
                 formatter,

@@ -3,13 +3,14 @@
 //! Bounded in time and resources; when the streams' owner goes, the programs are killed. They run behind walls: see
 //! `internal`. Never parses what it carries.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::process::{ChildStdin, ChildStdout};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
-use super::Staging;
+use super::{Staging, quarantine};
 use crate::repository::git::{Group, Invocation, Limits, read_tail};
 use crate::repository::remote::shortened;
 use crate::repository::{RepositoryError, internal};
@@ -103,23 +104,39 @@ pub struct Serving {
     /// The program's output; taken by whoever carries it away.
     pub output: Option<ChildStdout>,
     done: JoinHandle<Result<(), RepositoryError>>,
-    _kill: oneshot::Sender<()>,
+    kill: oneshot::Sender<()>,
 }
 
 impl Serving {
-    /// Waits for the end. A push that was refused by the rules is a good end: the refusal is in the answer.
+    /// Waits for the end, by which nothing of a broken push is left. A push that was refused by the rules is a good end: the refusal is in
+    /// the answer.
     ///
     /// # Errors
     /// The program failed, or its time was over.
     pub async fn finish(self) -> Result<(), RepositoryError> {
+        self.finish_within(Duration::MAX).await
+    }
+
+    /// The same; after that long the program is ended.
+    ///
+    /// # Errors
+    /// The program failed, or its time was over.
+    pub async fn finish_within(self, patience: Duration) -> Result<(), RepositoryError> {
         let Self {
             input,
             output,
-            done,
-            _kill,
+            mut done,
+            kill,
         } = self;
         drop((input, output));
-        done.await.unwrap_or_else(|error| {
+        let ended = match tokio::time::timeout(patience, &mut done).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                drop(kill);
+                done.await
+            }
+        };
+        ended.unwrap_or_else(|error| {
             Err(RepositoryError::Serve {
                 text: error.to_string(),
             })
@@ -131,32 +148,76 @@ impl Staging {
     /// Starts the answer to `info/refs`. Its input is not used.
     ///
     /// # Errors
-    /// git cannot be started.
-    pub fn info_refs(&self, service: Service, protocol: Protocol) -> Result<Serving, RepositoryError> {
-        self.serve(service, protocol, &["--stateless-rpc", "--http-backend-info-refs"])
+    /// git cannot be started, or no turn came.
+    pub async fn info_refs(&self, service: Service, protocol: Protocol) -> Result<Serving, RepositoryError> {
+        self.serve(
+            service,
+            protocol,
+            &["--stateless-rpc", "--http-backend-info-refs"],
+            None,
+        )
+        .await
     }
 
     /// Starts the answer to a fetch.
     ///
     /// # Errors
-    /// git cannot be started.
-    pub fn upload_pack(&self, protocol: Protocol) -> Result<Serving, RepositoryError> {
-        self.serve(Service::UploadPack, protocol, &["--stateless-rpc"])
+    /// git cannot be started, or no turn came.
+    pub async fn upload_pack(&self, protocol: Protocol) -> Result<Serving, RepositoryError> {
+        self.serve(Service::UploadPack, protocol, &["--stateless-rpc"], None)
+            .await
     }
 
-    /// Starts the answer to a push.
+    /// Starts the answer to a push. One at a time: what an earlier one left is removed.
     ///
     /// # Errors
-    /// git cannot be started.
-    pub fn receive_pack(&self, protocol: Protocol) -> Result<Serving, RepositoryError> {
-        self.serve(Service::ReceivePack, protocol, &["--stateless-rpc"])
+    /// git cannot be started, no turn came, or all that may be pushed was pushed.
+    pub async fn receive_pack(&self, protocol: Protocol) -> Result<Serving, RepositoryError> {
+        let turn = self.wait_for(&self.pushing).await?;
+        self.make_room().await?;
+        self.serve(Service::ReceivePack, protocol, &["--stateless-rpc"], Some(turn))
+            .await
     }
 
-    fn serve(&self, service: Service, protocol: Protocol, options: &[&str]) -> Result<Serving, RepositoryError> {
+    async fn wait_for(&self, places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, RepositoryError> {
+        let waited = Duration::from_secs(self.shared.config.git_wait_s);
+        let place = tokio::time::timeout(waited, places.clone().acquire_owned()).await;
+        place
+            .ok()
+            .and_then(Result::ok)
+            .ok_or(RepositoryError::ServeBusy { waited })
+    }
+
+    /// How many git processes one session may have serve it at a time: not all that the worker runs.
+    #[must_use]
+    pub fn share(&self) -> usize {
+        (self.shared.config.git_processes / 4).max(1)
+    }
+
+    /// How long a sandbox's git waits for its turn.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(self.shared.config.git_wait_s)
+    }
+
+    /// `turn` is the push's own.
+    async fn serve(
+        &self,
+        service: Service,
+        protocol: Protocol,
+        options: &[&str],
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<Serving, RepositoryError> {
         let config = &self.shared.config;
+        let place = self.wait_for(&self.shared.served).await?;
         let limit = Duration::from_secs(config.serve_timeout_s);
         let limits = Limits {
             memory: config.git_memory,
+            // What a fetch takes follows from the project's size, which no agent chooses: 265 bytes an object of a whole clone (measured).
+            heap: match service {
+                Service::ReceivePack => config.git_heap,
+                Service::UploadPack => config.git_memory,
+            },
             // A pack that is too large is git's to refuse in words; this is for what git does not count.
             file: config.largest_push.saturating_mul(2).saturating_add(64 * 1024 * 1024),
             processor_s: config.serve_timeout_s,
@@ -183,37 +244,44 @@ impl Staging {
         let mut child = self.shared.git.spawn(invocation)?;
         let (input, output, complaints) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (kill, killed) = oneshot::channel::<()>();
+        let quarantined = turn.is_some().then(|| repository.clone());
         let done = tokio::spawn(async move {
+            // Given back when nothing of it is left.
+            let _places = (place, turn);
             let mut group = Group::led_by(&child);
             let ended = tokio::select! {
-                ended = async { tokio::join!(read_tail(complaints), child.wait()) } => Some(ended),
-                () = tokio::time::sleep(limit) => None,
-                _ = killed => return Err(RepositoryError::Serve { text: "its client went away".to_owned() }),
+                ended = async { tokio::join!(read_tail(complaints), child.wait()) } => Ok(ended),
+                () = tokio::time::sleep(limit) => Err(RepositoryError::Timeout { act: "serve the sandbox", limit }),
+                _ = killed => Err(RepositoryError::Serve { text: "its client went away".to_owned() }),
             };
-            let Some((complaints, status)) = ended else {
-                group.kill();
-                let _ = child.wait().await;
-                return Err(RepositoryError::Timeout {
-                    act: "serve the sandbox",
-                    limit,
-                });
+            let ended = match ended {
+                Ok((_, Ok(status))) if status.success() => {
+                    group.disarm();
+                    return Ok(());
+                }
+                Ok((complaints, status)) => {
+                    group.disarm();
+                    let text = status.map_or_else(|error| error.to_string(), |_| shortened(&complaints));
+                    Err(RepositoryError::Serve { text })
+                }
+                Err(error) => {
+                    group.kill();
+                    let _ = child.wait().await;
+                    Err(error)
+                }
             };
-            group.disarm();
-            match status {
-                Ok(status) if status.success() => Ok(()),
-                Ok(_) => Err(RepositoryError::Serve {
-                    text: shortened(&complaints),
-                }),
-                Err(error) => Err(RepositoryError::Serve {
-                    text: error.to_string(),
-                }),
+            if let Some(repository) = quarantined
+                && let Err(error) = quarantine::remove(&repository).await
+            {
+                tracing::warn!(%error, "what a broken push left was not removed; it is tried again before the next one");
             }
+            ended
         });
         Ok(Serving {
             input,
             output,
             done,
-            _kill: kill,
+            kill,
         })
     }
 }

@@ -71,7 +71,7 @@ async fn push(staging: &Staging, sandbox: &Sandbox, new: &str, objects: &str) ->
     let mut child = packing.spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), objects.as_bytes()).unwrap();
     body.extend(child.wait_with_output().unwrap().stdout);
-    let mut serving = staging.receive_pack(Protocol::V0).unwrap();
+    let mut serving = staging.receive_pack(Protocol::V0).await.unwrap();
     let mut input = serving.input.take().unwrap();
     input.write_all(&body).await.unwrap();
     drop(input);

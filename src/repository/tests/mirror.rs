@@ -122,7 +122,7 @@ async fn another_project_s_objects_cannot_be_had() {
         std::fs::read(directory.path().join(format!("p-{name}.pack"))).unwrap()
     };
     body.extend(empty);
-    let mut serving = staging.receive_pack(crate::repository::Protocol::V0).unwrap();
+    let mut serving = staging.receive_pack(crate::repository::Protocol::V0).await.unwrap();
     let mut input = serving.input.take().unwrap();
     tokio::io::AsyncWriteExt::write_all(&mut input, &body).await.unwrap();
     drop(input);

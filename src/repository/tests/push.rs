@@ -286,9 +286,9 @@ async fn a_serving_that_is_dropped_or_too_slow_ends() {
     let forge = Forge::start_with(|config| config.serve_timeout_s = 1).await;
     let staging = forge.stage().await.unwrap();
     let path = staging.repository();
-    drop(staging.upload_pack(crate::repository::Protocol::V2).unwrap());
+    drop(staging.upload_pack(crate::repository::Protocol::V2).await.unwrap());
     super::secrecy::until_no_process_mentions(path.to_str().unwrap()).await;
-    let mut slow = staging.receive_pack(crate::repository::Protocol::V0).unwrap();
+    let mut slow = staging.receive_pack(crate::repository::Protocol::V0).await.unwrap();
     let input = slow.input.take();
     let error = slow.finish().await.unwrap_err();
     assert!(error.is_transient(), "{error}");
@@ -309,4 +309,228 @@ async fn nothing_of_a_session_stays_after_its_removal() {
     forge.room.remove_session(Forge::session()).await.unwrap();
     assert!(forge.room.sessions().unwrap().is_empty());
     assert!(git_ok(&forge.mirror(), &["fsck", "--full"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_without_files_is_refused_by_its_name() {
+    let (_forge, _staging, sandbox) = begin().await;
+    let empty = sandbox.git(&["hash-object", "-t", "tree", "-w", "/dev/null"]);
+    let push = |lines: String| {
+        let file = sandbox.path().join("list");
+        std::fs::write(&file, lines).unwrap();
+        let mut command = super::forge::git_command(sandbox.path(), &["mktree"]);
+        let output = command.stdin(std::fs::File::open(&file).unwrap()).output().unwrap();
+        std::fs::remove_file(file).unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let below = push(format!("040000 tree {empty}\tinner\n"));
+    for lines in [
+        format!("040000 tree {empty}\ta-name\n"),
+        format!("040000 tree {below}\ta-name\n"),
+    ] {
+        let tree = push(lines);
+        let commit = sandbox.git(&["commit-tree", &tree, "-p", "origin/main", "-m", &full("Empty")]);
+        sandbox
+            .push(&[&format!("{commit}:refs/heads/{BRANCH}")])
+            .await
+            .expect_refusal(&["without any file", "a-name", "git commit --amend"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn submodules_are_looked_at_whatever_their_file_is_called() {
+    let (_forge, _staging, sandbox) = begin().await;
+    for name in [
+        ".gitmodules",
+        ".GitModules.",
+        ".gitmodules ",
+        "gitmod~1",
+        "GITMOD~4",
+        "gi7eba~1",
+        ".git\u{200c}modules",
+        "GI7D29~9",
+    ] {
+        sandbox.commit(name, "[submodule \"x\"]\n\tpath = x\n\turl = ext::sh -c id\n");
+        let said = sandbox.push(&[BRANCH]).await;
+        if name == "GI7D29~9" {
+            // No short name of that file, so a file like others. The last: it is accepted.
+            said.expect_success();
+        } else {
+            said.expect_refusal(&["submodule at ext::sh"]);
+        }
+        sandbox.git(&["reset", "-q", "--hard", "HEAD~1"]);
+    }
+}
+
+fn header(kind: u8, mut size: u64) -> Vec<u8> {
+    let mut bytes = vec![(kind << 4) | (size & 15) as u8];
+    size >>= 4;
+    while size > 0 {
+        *bytes.last_mut().unwrap() |= 0x80;
+        bytes.push((size & 0x7f) as u8);
+        size >>= 7;
+    }
+    bytes
+}
+
+/// A push that begins a pack with one object of this kind and size.
+fn beginning(kind: u8, size: u64) -> Vec<u8> {
+    let command = format!(
+        "{} {} refs/heads/{BRANCH}\0 report-status",
+        "0".repeat(40),
+        "a".repeat(40)
+    );
+    let head = format!("{:04x}{command}0000", command.len() + 4);
+    [head.as_bytes(), b"PACK\0\0\0\x02\0\0\0\x01", &header(kind, size)].concat()
+}
+
+fn quarantines(staging: &crate::repository::Staging) -> usize {
+    std::fs::read_dir(staging.repository().join("objects"))
+        .unwrap()
+        .filter(|entry| {
+            entry
+                .as_ref()
+                .unwrap()
+                .file_name()
+                .to_string_lossy()
+                .starts_with("tmp_objdir-")
+        })
+        .count()
+}
+
+/// Begins a push of noise and stops in the middle of it, once git has some of it on disk.
+async fn stall(staging: &crate::repository::Staging) -> (crate::repository::Serving, tokio::process::ChildStdin) {
+    use tokio::io::AsyncWriteExt as _;
+    let mut serving = staging.receive_pack(crate::repository::Protocol::V0).await.unwrap();
+    let mut input = serving.input.take().unwrap();
+    input.write_all(&beginning(3, 300_000_000)).await.unwrap();
+    input.write_all(b"\x78\x01").await.unwrap();
+    for _ in 0..60 {
+        input.write_all(&[0, 0xff, 0xff, 0, 0]).await.unwrap();
+        input.write_all(&[b'y'; 0xffff]).await.unwrap();
+    }
+    tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        while quarantines(staging) == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .unwrap();
+    (serving, input)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_breaks_off_or_stalls_leaves_nothing_on_the_disk() {
+    let forge = Forge::start_with(|config| config.serve_timeout_s = 3).await;
+    let staging = forge.stage().await.unwrap();
+    // Its time is over.
+    let (serving, input) = stall(&staging).await;
+    assert!(serving.finish().await.is_err());
+    assert_eq!(quarantines(&staging), 0, "after a timeout");
+    drop(input);
+    // The client hangs up, and nobody waits for the end.
+    let (serving, input) = stall(&staging).await;
+    drop((serving, input));
+    tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        while quarantines(&staging) > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("a broken push stays on the disk");
+    // What a killed worker left is gone before the next push is taken in.
+    let left = staging.repository().join("objects/tmp_objdir-incoming-left");
+    std::fs::create_dir_all(left.join("pack")).unwrap();
+    std::fs::write(left.join("pack/tmp_pack_x"), "x").unwrap();
+    let sandbox = Sandbox::clone_of(&staging).await;
+    sandbox.commit("a", "a\n");
+    sandbox.push(&[BRANCH]).await.expect_success();
+    assert!(!left.exists());
+}
+
+/// The most memory that processes with this working directory were seen to have, in bytes, until told to stop.
+fn watch_memory(directory: std::path::PathBuf, stop: std::sync::Arc<std::sync::atomic::AtomicBool>) -> u64 {
+    let mut most = 0;
+    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            if std::fs::read_link(entry.path().join("cwd")).is_ok_and(|at| at.starts_with(&directory)) {
+                let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+                let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+                let kib: u64 = peak
+                    .and_then(|text| text.trim().trim_end_matches(" kB").parse().ok())
+                    .unwrap_or(0);
+                most = most.max(kib * 1024);
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    most
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_pack_of_a_huge_directory_takes_no_memory() {
+    use std::io::Write as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let forge = Forge::start().await;
+    let staging = forge.stage().await.unwrap();
+    let size = 900 * 1024 * 1024_u64;
+    let mut zeros = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    for _ in 0..900 {
+        zeros.write_all(&vec![0; 1024 * 1024]).unwrap();
+    }
+    let body = [beginning(2, size), zeros.finish().unwrap(), vec![0; 20]].concat();
+    assert!(body.len() < 8_000_000);
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let watching = tokio::task::spawn_blocking({
+        let (path, stop) = (staging.repository(), stop.clone());
+        move || watch_memory(path, stop)
+    });
+    let mut serving = staging.receive_pack(crate::repository::Protocol::V0).await.unwrap();
+    let (mut input, mut output) = (serving.input.take().unwrap(), serving.output.take().unwrap());
+    let feed = tokio::spawn(async move {
+        let _ = input.write_all(&body).await;
+    });
+    let mut answer = String::new();
+    output.read_to_string(&mut answer).await.unwrap();
+    feed.await.unwrap();
+    serving.finish().await.unwrap();
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let most = watching.await.unwrap();
+    assert!(answer.contains("unpack index-pack abnormal exit"), "{answer}");
+    assert!((1..300 * 1024 * 1024).contains(&most), "git took {most} bytes");
+    assert_eq!(quarantines(&staging), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn git_processes_of_all_sessions_are_bounded_and_whoever_waits_too_long_is_told() {
+    let forge = Forge::start_with(|config| {
+        config.git_processes = 2;
+        config.git_wait_s = 1;
+    })
+    .await;
+    let staging = forge.stage().await.unwrap();
+    let protocol = crate::repository::Protocol::V2;
+    let one = staging.upload_pack(protocol).await.unwrap();
+    // A push has a turn of its own beside its place.
+    let two = staging.receive_pack(protocol).await.unwrap();
+    let error = staging.upload_pack(protocol).await.unwrap_err();
+    assert!(
+        error.is_transient() && error.to_string().contains("try again"),
+        "{error}"
+    );
+    drop(two);
+    let two = staging.upload_pack(protocol).await.unwrap();
+    drop((one, two));
+    assert_eq!(staging.share(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_staging_takes_no_push_that_could_fill_it_further() {
+    let forge = Forge::start_with(|config| config.largest_staging = 1000).await;
+    let staging = forge.stage().await.unwrap();
+    assert!(staging.check_room().await.is_ok());
+    std::fs::write(staging.repository().join("objects/pack/pack-x.pack"), vec![0; 1000]).unwrap();
+    let error = staging.receive_pack(crate::repository::Protocol::V0).await.unwrap_err();
+    assert!(error.to_string().contains("at most 1000 are allowed"), "{error}");
+    assert!(staging.check_room().await.is_err());
 }

@@ -114,7 +114,7 @@ async fn answer(State(staging): State<Staging>, request: Request) -> Response {
     let name = path.file_name().unwrap().to_str().unwrap().to_owned();
     let (prefix, mut serving, kind) = if name == "refs" {
         let service = Service::from_name(request.uri().query().unwrap().strip_prefix("service=").unwrap()).unwrap();
-        let serving = staging.info_refs(service, protocol).unwrap();
+        let serving = staging.info_refs(service, protocol).await.unwrap();
         (
             info_refs_prefix(service, protocol),
             serving,
@@ -123,8 +123,8 @@ async fn answer(State(staging): State<Staging>, request: Request) -> Response {
     } else {
         let service = Service::from_name(&name).unwrap();
         let serving = match service {
-            Service::UploadPack => staging.upload_pack(protocol).unwrap(),
-            Service::ReceivePack => staging.receive_pack(protocol).unwrap(),
+            Service::UploadPack => staging.upload_pack(protocol).await.unwrap(),
+            Service::ReceivePack => staging.receive_pack(protocol).await.unwrap(),
         };
         (Vec::new(), serving, format!("{}-result", service.name()))
     };

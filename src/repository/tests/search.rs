@@ -29,6 +29,7 @@ fn answered_by(staging: &Staging, command: &[&str]) -> Arc<Shared> {
     Arc::new(Shared {
         config: staging.shared.config.clone(),
         git: crate::repository::git::Git::new("git".into()),
+        served: staging.shared.served.clone(),
         internal: command.iter().map(|word| (*word).to_owned()).collect(),
     })
 }
@@ -186,4 +187,47 @@ async fn what_cannot_be_searched_whole_is_an_error() {
     };
     let error = search_with(&staging, &sandbox, &hasty).await.unwrap_err().to_string();
     assert!(error.contains("longer than 1 s"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submodule_s_entry_hides_no_file_that_takes_its_place() {
+    let (_forge, staging, sandbox) = begin().await;
+    // As long as the line by which such an entry is compared, and of the same id: compared with each other they are equal.
+    let line = format!("{:<58}\n", format!("x {}", token()));
+    std::fs::write(sandbox.path().join("blob"), &line).unwrap();
+    let blob = sandbox.git(&["hash-object", "-w", "blob"]);
+    std::fs::remove_file(sandbox.path().join("blob")).unwrap();
+    let message = format!("Change\n\n{}\n", super::forge::trailers().lines().join("\n"));
+    let put = |mode: &str, name: &str| {
+        sandbox.git(&["update-index", "--add", "--cacheinfo", &format!("{mode},{blob},{name}")]);
+        sandbox.git(&["commit", "-q", "-m", &message]);
+        sandbox.git(&["rev-parse", "HEAD"])
+    };
+    put("160000", "conf");
+    put("100644", "conf");
+    // The same with the entry in a merge's other parent.
+    put("160000", "late");
+    let other = sandbox.git(&["rev-parse", "HEAD"]);
+    sandbox.git(&["reset", "-q", "--soft", "HEAD~1"]);
+    sandbox.git(&["rm", "-q", "--cached", "late"]);
+    sandbox.git(&["update-index", "--add", "--cacheinfo", &format!("100644,{blob},late")]);
+    let tree = sandbox.git(&["write-tree"]);
+    let merge = sandbox.git(&["commit-tree", &tree, "-p", "HEAD", "-p", &other, "-m", &message]);
+    sandbox.git(&["update-ref", "HEAD", &merge]);
+    let seen = search(&staging, &sandbox).await;
+    let mut found = places(&seen);
+    found.sort_unstable();
+    assert_eq!(found, ["conf:1", "late:1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submodule_that_nobody_has_may_become_a_file() {
+    let (_forge, staging, sandbox) = begin().await;
+    let message = format!("Change\n\n{}\n", super::forge::trailers().lines().join("\n"));
+    let nowhere = format!("160000,{},conf", "d".repeat(40));
+    sandbox.git(&["update-index", "--add", "--cacheinfo", &nowhere]);
+    sandbox.git(&["commit", "-q", "-m", &message]);
+    sandbox.git(&["rm", "-q", "--cached", "conf"]);
+    sandbox.commit("conf", &format!("one\n{}\n", token()));
+    assert_eq!(places(&search(&staging, &sandbox).await), ["conf:2"]);
 }

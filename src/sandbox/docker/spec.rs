@@ -16,6 +16,8 @@ use bollard::models::{
 
 use super::image::Image;
 use crate::message::SandboxId;
+use crate::sandbox::left::Listed;
+use crate::sandbox::owner::Owner;
 use crate::sandbox::{Config, HOME, INSIDE, SOCKET_DIRECTORY, SandboxSpec, TOOLS_DIRECTORY, WORKSPACE};
 
 /// The name of a sandbox's container.
@@ -23,9 +25,26 @@ pub(super) fn container_name(id: SandboxId) -> String {
     format!("cofferdam-{id}")
 }
 
-/// The label by which the reaper finds a worker's containers.
-pub(super) fn worker_label(worker: &str) -> String {
-    format!("dev.cofferdam.worker={worker}")
+/// Which sandbox a container is; every container of ours has it.
+pub(super) const SANDBOX_LABEL: &str = "dev.cofferdam.sandbox";
+const WORKER_LABEL: &str = "dev.cofferdam.worker";
+/// The owner's state directory, what stands in its lock, and where the path means it.
+const STATE_LABEL: &str = "dev.cofferdam.state";
+const OWNER_LABEL: &str = "dev.cofferdam.owner";
+const PLACE_LABEL: &str = "dev.cofferdam.place";
+const DEADLINE_LABEL: &str = "dev.cofferdam.deadline";
+
+/// What the labels of a listed container say. Whoever may use the engine could have written them.
+pub(super) fn listed(key: String, created: i64, labels: &HashMap<String, String>) -> Listed {
+    let label = |name: &str| labels.get(name).map_or("", String::as_str);
+    Listed {
+        key,
+        sandbox: SandboxId::parse(label(SANDBOX_LABEL)),
+        worker: label(WORKER_LABEL).to_owned(),
+        owner: Owner::read(label(STATE_LABEL), label(OWNER_LABEL), label(PLACE_LABEL)),
+        deadline: label(DEADLINE_LABEL).parse().ok(),
+        created,
+    }
 }
 
 /// Seconds that the engine waits when somebody stops a sandbox by hand.
@@ -76,8 +95,12 @@ pub(super) fn create_body(
         }
     }
     let labels = HashMap::from([
-        ("dev.cofferdam.sandbox".to_owned(), spec.id.to_string()),
-        ("dev.cofferdam.worker".to_owned(), spec.worker.clone()),
+        (SANDBOX_LABEL.to_owned(), spec.id.to_string()),
+        (WORKER_LABEL.to_owned(), spec.worker.clone()),
+        (STATE_LABEL.to_owned(), spec.owner.state_dir.display().to_string()),
+        (OWNER_LABEL.to_owned(), spec.owner.id.to_string()),
+        (PLACE_LABEL.to_owned(), spec.owner.place.clone()),
+        (DEADLINE_LABEL.to_owned(), spec.deadline.to_string()),
         ("dev.cofferdam.image".to_owned(), spec.image.clone()),
     ]);
     let mut security = vec!["no-new-privileges".to_owned()];
@@ -174,21 +197,49 @@ fn ulimit(name: &str, limit: i64) -> ResourcesUlimits {
 mod tests {
     use super::*;
 
-    fn body() -> ContainerCreateBody {
-        let spec = SandboxSpec {
+    fn spec() -> SandboxSpec {
+        SandboxSpec {
             id: SandboxId::random(),
             image: "image".into(),
             runtime: Some("strong".into()),
             worker: "w".into(),
+            owner: Owner {
+                state_dir: "/state".into(),
+                id: uuid::Uuid::nil(),
+                place: "here".into(),
+            },
+            deadline: 7,
             socket_directory: "/state/mount".into(),
             tools_directory: "/state/inside".into(),
             workspace_directory: None,
-        };
+        }
+    }
+
+    fn body() -> ContainerCreateBody {
+        body_of(&spec())
+    }
+
+    fn body_of(spec: &SandboxSpec) -> ContainerCreateBody {
         let image = Image {
             id: "sha256:1".into(),
             volumes: vec!["/data".into(), "/tmp".into(), SOCKET_DIRECTORY.into()],
         };
-        create_body(&Config::default(), &spec, &image, Some("{}"))
+        create_body(&Config::default(), spec, &image, Some("{}"))
+    }
+
+    #[test]
+    fn what_the_labels_say_is_read_back() {
+        let spec = spec();
+        let labels = body_of(&spec).labels.unwrap();
+        let read = listed("key".into(), 5, &labels);
+        assert_eq!((read.sandbox, read.owner), (Some(spec.id), Some(spec.owner)));
+        assert_eq!((read.deadline, read.worker.as_str(), read.created), (Some(7), "w", 5));
+        let strange = listed(
+            "key".into(),
+            5,
+            &HashMap::from([(DEADLINE_LABEL.to_owned(), "soon".to_owned())]),
+        );
+        assert!(strange.owner.is_none() && strange.deadline.is_none() && strange.sandbox.is_none());
     }
 
     #[test]

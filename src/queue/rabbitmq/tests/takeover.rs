@@ -3,16 +3,16 @@
 use super::*;
 
 /// Tickets that rest only a second.
-fn quick() -> Option<Config> {
+pub(super) fn quick() -> Option<Config> {
     let config = broker()?;
     Some(Config { ticket_s: 1, ..config })
 }
 
 /// One worker's claim of a task that was submitted.
-async fn claimed(queue: &RabbitMq, config: &Config, id: SessionId) -> Box<dyn Claim> {
+pub(super) async fn claimed(queue: &RabbitMq, config: &Config, id: SessionId) -> Box<dyn Claim> {
     submit(config, b"the task").await.unwrap();
     let delivery = task(queue).await;
-    let again = delivery.again();
+    let again = delivery.again(0);
     let Claimed::Owner(claim) = queue.claim(id, again).await.unwrap() else {
         panic!("nobody else has it");
     };

@@ -1,0 +1,227 @@
+//! The operator's socket in the state directory: what the worker does now, and the word that drains it.
+//!
+//! Open to the worker's own user and to root alone, by the socket's mode and by what the kernel says of who calls. Shows no prompt, no
+//! credential and no text of a session: ids, stages and times.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixListener;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{AdminError, PAUSE, serve};
+
+/// Its name in the state directory.
+pub const NAME: &str = "admin.sock";
+/// Connections that are served at once; more wait.
+const CONNECTIONS: usize = 8;
+
+/// What a worker does now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The worker's name.
+    pub worker: String,
+    /// The program's version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it started, in seconds of Unix time.
+    pub since: i64,
+    /// Why it takes no tasks now; nothing when it does.
+    pub not_ready: Vec<String>,
+    /// How long running sessions may go on after it was told to stop, in seconds.
+    pub drain_s: u64,
+    /// How many sessions it runs at most.
+    pub slots: usize,
+    /// The sessions that it runs, the oldest first.
+    pub sessions: Vec<SessionStatus>,
+}
+
+/// One session of a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// Its id.
+    pub session: String,
+    /// Which attempt at it this is.
+    pub attempt: u32,
+    /// The stage that it is in; nothing before the first.
+    pub stage: Option<String>,
+    /// For how long it has been in that stage, in seconds.
+    pub stage_s: u64,
+    /// For how long it runs, in seconds.
+    pub age_s: u64,
+    /// Whether it was told to stop.
+    pub stopping: bool,
+}
+
+/// What an operator can have from a worker.
+pub trait Operated: Send + Sync {
+    /// What it does now.
+    fn status(&self) -> Status;
+
+    /// Takes no new task from now on; running sessions go on for the time that is configured.
+    fn drain(&self);
+
+    /// Drains, and ends the running sessions at once, with their work kept.
+    fn hurry(&self);
+}
+
+/// The socket of a running worker; gone when this is dropped.
+#[derive(Debug)]
+pub struct Socket {
+    path: PathBuf,
+    stop: CancellationToken,
+}
+
+impl Socket {
+    /// Listens in the state directory, which must be this worker's own: what a worker before left there is replaced.
+    ///
+    /// # Errors
+    /// The socket cannot be made, for example because the path is too long.
+    pub fn start(state_dir: &Path, operated: Arc<dyn Operated>) -> Result<Self, AdminError> {
+        let path = state_dir.join(NAME);
+        let failed = |source| AdminError::Socket {
+            path: path.clone(),
+            source,
+        };
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            Ok(()) | Err(_) => {}
+        }
+        let listener = UnixListener::bind(&path).map_err(failed)?;
+        // Who calls in the moment before is found out by the kernel's word on it.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let stop = CancellationToken::new();
+        let routes = Router::new()
+            .route("/status", get(status))
+            .route("/drain", post(drain))
+            .route("/hurry", post(hurry))
+            .with_state(operated);
+        tokio::spawn(accept(listener, routes, stop.clone()));
+        Ok(Self { path, stop })
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        // A worker that follows makes its own.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+async fn status(State(operated): State<Arc<dyn Operated>>) -> Response {
+    Json(operated.status()).into_response()
+}
+
+async fn drain(State(operated): State<Arc<dyn Operated>>) -> Response {
+    operated.drain();
+    (StatusCode::ACCEPTED, Json(operated.status())).into_response()
+}
+
+async fn hurry(State(operated): State<Arc<dyn Operated>>) -> Response {
+    operated.hurry();
+    (StatusCode::ACCEPTED, Json(operated.status())).into_response()
+}
+
+async fn accept(listener: UnixListener, routes: Router, stop: CancellationToken) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let own = nix::unistd::geteuid().as_raw();
+    loop {
+        // The semaphore is never closed.
+        let permit = Arc::clone(&room).acquire_owned().await.ok();
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let caller = stream.peer_cred().map(|caller| caller.uid());
+                if !caller.is_ok_and(|uid| uid == own || uid == 0) {
+                    tracing::warn!("a stranger at the operator's socket was turned away");
+                    continue;
+                }
+                let serving = serve(stream, routes.clone(), stop.clone());
+                tokio::spawn(async move {
+                    serving.await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection at the operator's socket could not be accepted");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::super::client;
+    use super::*;
+
+    #[derive(Default)]
+    struct Told(Mutex<Vec<&'static str>>);
+
+    impl Operated for Told {
+        fn status(&self) -> Status {
+            Status {
+                worker: "w".into(),
+                version: "1".into(),
+                pid: 1,
+                since: 0,
+                not_ready: self.0.lock().unwrap().iter().map(ToString::to_string).collect(),
+                drain_s: 1,
+                slots: 1,
+                sessions: Vec::new(),
+            }
+        }
+
+        fn drain(&self) {
+            self.0.lock().unwrap().push("drain");
+        }
+
+        fn hurry(&self) {
+            self.0.lock().unwrap().push("hurry");
+        }
+    }
+
+    #[tokio::test]
+    async fn it_answers_its_owner_and_is_gone_with_the_worker() {
+        let state = tempfile::tempdir().unwrap();
+        let is_nobody = async || {
+            matches!(
+                client::status(state.path()).await,
+                Err(client::AskError::NoWorker { .. })
+            )
+        };
+        assert!(is_nobody().await);
+        let told = Arc::new(Told::default());
+        let socket = Socket::start(state.path(), told.clone()).unwrap();
+        let mode = std::fs::metadata(state.path().join(NAME)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(client::status(state.path()).await.unwrap(), told.status());
+        let drained = client::drain(state.path(), false).await.unwrap();
+        assert_eq!(drained.not_ready, ["drain"]);
+        let hurried = client::drain(state.path(), true).await.unwrap();
+        assert_eq!(hurried.not_ready, ["drain", "hurry"]);
+        drop(socket);
+        assert!(is_nobody().await);
+        // What a killed worker leaves does not keep the next one from its place, and is nobody.
+        drop(std::os::unix::net::UnixListener::bind(state.path().join(NAME)).unwrap());
+        assert!(is_nobody().await);
+        let _again = Socket::start(state.path(), told.clone()).unwrap();
+        assert!(client::status(state.path()).await.is_ok());
+    }
+}

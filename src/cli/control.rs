@@ -1,0 +1,259 @@
+//! `cofferdam prompt`, `add-project`, `cancel` and `end`: each sends one control message to a session and waits for the event that answers it.
+//!
+//! Never repeats a message: whoever does not see the answer decides, and may send the same again only under the same id.
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
+
+use super::{Exit, log, show};
+use crate::config::Config;
+use crate::message::control::{Control, LARGEST_CONTROL};
+use crate::message::{ConnectionName, Event, EventBody, SessionId};
+use crate::queue::rabbitmq::{self, Follow};
+use crate::queue::{QueueError, Routed};
+
+/// How a command waits for its answer.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct Patience {
+    /// Do not wait for the session's answer.
+    #[arg(long)]
+    no_wait: bool,
+    /// Seconds to wait for the answer at most.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, conflicts_with = "no_wait")]
+    wait: u32,
+    /// Print the answering event as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Sends another prompt.
+pub(super) async fn prompt(
+    config: &Config,
+    session: SessionId,
+    text: Option<&str>,
+    steer: bool,
+    patience: Patience,
+) -> Exit {
+    let text = match text {
+        None | Some("-") => match read_text() {
+            Ok(text) => text,
+            Err(message) => {
+                show::complain(&message);
+                return Exit::BadTask;
+            }
+        },
+        Some(text) => text.to_owned(),
+    };
+    let mode = if steer { "steer" } else { "queue" };
+    let fields = json!({"kind": "prompt", "text": text, "mode": mode});
+    send(config, session, fields, patience).await
+}
+
+/// Adds a project of a connection that the session has.
+pub(super) async fn add_project(
+    config: &Config,
+    session: SessionId,
+    connection: &ConnectionName,
+    path: &str,
+    base: Option<&str>,
+    patience: Patience,
+) -> Exit {
+    let mut fields = json!({"kind": "add_project", "connection": connection, "path": path});
+    if let Some(base) = base {
+        fields["base"] = json!(base);
+    }
+    send(config, session, fields, patience).await
+}
+
+/// Stops the turn that runs.
+pub(super) async fn cancel(config: &Config, session: SessionId, patience: Patience) -> Exit {
+    send(config, session, json!({"kind": "cancel_turn"}), patience).await
+}
+
+/// Ends the session.
+pub(super) async fn end(config: &Config, session: SessionId, discard: bool, patience: Patience) -> Exit {
+    send(config, session, json!({"kind": "end", "publish": !discard}), patience).await
+}
+
+async fn send(config: &Config, session: SessionId, mut fields: Value, patience: Patience) -> Exit {
+    log::to_standard_error();
+    let id = uuid::Uuid::new_v4().to_string();
+    fields["version"] = json!(1);
+    fields["id"] = json!(id);
+    let body = fields.to_string().into_bytes();
+    // What the worker would refuse is told here, without asking it.
+    if let Err(error) = Control::parse(&body) {
+        show::complain(&error.to_string());
+        return Exit::BadTask;
+    }
+    match deliver(config, session, &body, patience).await {
+        Ok(None) => {
+            show::complain(&format!(
+                "no worker has the session {session}, and none is about to: it is over, or it rests. To go on with one that rests, submit its \
+                 task with this prompt and the `resume` of its `suspended` event; otherwise submit a new one"
+            ));
+            Exit::Unavailable
+        }
+        Ok(Some(None)) => {
+            show::line(&id);
+            Exit::Success
+        }
+        Ok(Some(Some(answers))) => wait(answers, &id, patience).await,
+        Err(error) => {
+            show::complain(&error.to_string());
+            Exit::Unavailable
+        }
+    }
+}
+
+/// `None` when there is no such session now; with it the events, where they are waited for.
+async fn deliver(
+    config: &Config,
+    session: SessionId,
+    body: &[u8],
+    patience: Patience,
+) -> Result<Option<Option<Follow>>, QueueError> {
+    // Followed first, so that no answer is missed.
+    let answers = if patience.no_wait {
+        None
+    } else {
+        match rabbitmq::follow(&config.queue, session).await {
+            Ok(answers) => Some(answers),
+            // There is no exchange of events where no worker ever was.
+            Err(QueueError::Declare { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    };
+    Ok(match rabbitmq::send_control(&config.queue, session, body).await? {
+        Routed::Delivered => Some(answers),
+        Routed::NoRoute => None,
+    })
+}
+
+async fn wait(mut answers: Follow, id: &str, patience: Patience) -> Exit {
+    let until = Instant::now() + Duration::from_secs(patience.wait.into());
+    let mut was_received = false;
+    loop {
+        let body = match timeout_at(until, answers.next()).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(error)) => {
+                show::complain(&format!("{error}; whether the message {id} was applied is not known"));
+                return Exit::Unavailable;
+            }
+            Err(_) => {
+                let where_it_is = if was_received {
+                    "the session has it and answers when it comes to it: `cofferdam watch` shows that"
+                } else {
+                    "it waits for a worker to take the session"
+                };
+                show::complain(&format!("no answer within {} s: {where_it_is}", patience.wait));
+                return Exit::Timeout;
+            }
+        };
+        let Ok(event) = serde_json::from_slice::<Event>(&body) else {
+            continue;
+        };
+        match answer(&event.data.body, id) {
+            Answer::None => {}
+            Answer::Received => was_received = true,
+            Answer::Answered { applied, message } => {
+                tell(&event, applied, &message, patience);
+                return if applied { Exit::Success } else { Exit::Failure };
+            }
+            Answer::TooLate => {
+                show::complain("the session ended before it took the message");
+                return Exit::Failure;
+            }
+        }
+    }
+}
+
+fn tell(event: &Event, applied: bool, message: &str, patience: Patience) {
+    if patience.json {
+        if let Ok(text) = serde_json::to_string(event) {
+            show::line(&text);
+        }
+    } else if applied {
+        show::line(message);
+    } else {
+        show::complain(&format!("refused: {message}"));
+    }
+}
+
+/// What an event means to the sender of a message.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    None,
+    Received,
+    Answered { applied: bool, message: String },
+    TooLate,
+}
+
+fn answer(body: &EventBody, id: &str) -> Answer {
+    if let EventBody::ControlReceived { in_reply_to, .. } = body
+        && in_reply_to == id
+    {
+        return Answer::Received;
+    }
+    if let EventBody::ControlAnswered {
+        in_reply_to,
+        applied,
+        message,
+    } = body
+        && in_reply_to == id
+    {
+        return Answer::Answered {
+            applied: *applied,
+            message: message.clone(),
+        };
+    }
+    if body.is_terminal() {
+        return Answer::TooLate;
+    }
+    Answer::None
+}
+
+/// Reads a prompt from standard input, bounded.
+fn read_text() -> Result<String, String> {
+    let most = LARGEST_CONTROL as u64 + 1;
+    let mut text = String::new();
+    std::io::stdin()
+        .lock()
+        .take(most)
+        .read_to_string(&mut text)
+        .map_err(|error| format!("the prompt cannot be read from standard input: {error}"))?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_answered_by_the_event_that_names_it_or_by_the_sessions_end() {
+        let answered = |id: &str| EventBody::ControlAnswered {
+            in_reply_to: id.into(),
+            applied: false,
+            message: "no".into(),
+        };
+        assert_eq!(answer(&answered("other"), "mine"), Answer::None);
+        let mine = Answer::Answered {
+            applied: false,
+            message: "no".into(),
+        };
+        assert_eq!(answer(&answered("mine"), "mine"), mine);
+        let received = EventBody::ControlReceived {
+            in_reply_to: "mine".into(),
+            kind: "end".into(),
+        };
+        assert_eq!(answer(&received, "mine"), Answer::Received);
+        let rejected = EventBody::Rejected {
+            code: "x".into(),
+            message: String::new(),
+        };
+        assert_eq!(answer(&rejected, "mine"), Answer::TooLate);
+    }
+}

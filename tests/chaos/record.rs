@@ -280,14 +280,18 @@ pub(crate) fn kept(world: &World, states: &[&Path], paths: &[&str]) -> BTreeSet<
         .collect()
 }
 
-/// What is in a directory that should be empty, and sockets anywhere under a state directory.
+/// What is in a directory that should be empty, and sockets anywhere below; the worker's own socket for its operator stays.
 pub(crate) fn left_on_disk(state: &Path) -> Vec<String> {
     let mut left = Vec::new();
     for name in ["sandboxes", "sessions"] {
         let entries = std::fs::read_dir(state.join(name)).into_iter().flatten();
         left.extend(entries.map(|entry| format!("directory {}", entry.unwrap().path().display())));
     }
-    let found = Command::new("find").arg(state).args(["-type", "s"]).output().unwrap();
+    let found = Command::new("find")
+        .arg(state)
+        .args(["-mindepth", "2", "-type", "s"])
+        .output()
+        .unwrap();
     left.extend(
         String::from_utf8_lossy(&found.stdout)
             .lines()

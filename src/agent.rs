@@ -99,7 +99,7 @@ pub struct TurnLimits {
 /// An agent that was started.
 ///
 /// Turns come one after another. `cancel` ends the running turn: the agent is told, has the grace, then the call returns. After any error
-/// but `Cancelled` the agent is not used again.
+/// but `Cancelled` the agent is not used again, and after that only when it says that it is usable.
 #[async_trait]
 pub trait Agent: Send {
     /// Gives it a prompt and waits for the end of the turn.
@@ -110,6 +110,9 @@ pub trait Agent: Send {
         progress: &Progress,
         cancel: &CancellationToken,
     ) -> Result<TurnReport, AgentError>;
+
+    /// Whether it may be given another prompt: not when it did not answer to the end of its last turn.
+    fn is_usable(&self) -> bool;
 }
 
 /// What came of a turn, in the agent's own words.

@@ -132,6 +132,12 @@ impl Progress {
         locked(&self.shared.mask).add(secret);
     }
 
+    /// A text without the secrets that are known now, for what travels outside an event.
+    #[must_use]
+    pub fn masked(&self, text: &str) -> String {
+        locked(&self.shared.mask).apply(text)
+    }
+
     /// Emits a state event: in order, never dropped. Waits while too many wait for the broker already; does not wait for the confirm.
     pub async fn state(&self, body: EventBody) {
         if let EventBody::ControlAnswered {

@@ -8,19 +8,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
-use tokio_util::task::TaskTracker;
 
-use crate::agent::{self, AgentError, ProjectBrief, TurnLimits, TurnReport, prompt, sections};
+use crate::agent::{self, TurnReport};
 use crate::gateway::egress::Refusals;
 use crate::gateway::model::Meter;
-use crate::grant::{Egress, Grant, Identity, ProjectGrant};
+use crate::grant::Grant;
 use crate::message::event::Stage;
-use crate::message::{AgentName, ConnectionName, EventBody, ProjectKey, ProjectOutcome, Reason, SessionOutcome, Task};
+use crate::message::{
+    AgentName, ConnectionName, EventBody, ProjectKey, ProjectOutcome, Reason, Resume, SessionOutcome, Task,
+};
 use crate::progress::Progress;
 use crate::secret::Secret;
 use crate::tools::Wishes;
 
 pub mod admit;
+mod ask;
 pub mod change_text;
 pub mod checks;
 mod connections;
@@ -31,41 +33,64 @@ mod guard;
 pub mod identity;
 mod keep;
 mod live;
+mod minted;
 mod orders;
+mod prompts;
 mod publish;
 mod push_options;
 mod reach;
 pub mod rooms;
 mod routes;
+mod scope;
 mod set_up;
 mod space;
 mod stage;
 pub mod steering;
+mod talk;
 pub mod tenant;
+mod told;
 mod turn;
 mod usage;
 mod verdict;
 pub mod visibility;
 mod workspace;
 
-use admit::Admitted;
 use failure::Failure;
 use live::Live;
 use orders::Open;
-use publish::{Left, Publishing, Words, Work};
 use rooms::HeldSandbox;
 pub use rooms::{Config, LiveSandboxes, Rooms};
+use scope::{TELLING, said, stoppable, stopped, tell};
 pub use set_up::SetUpSecrets;
 use stage::{no_trailers, stage_all};
-use steering::{Cause, Steering};
-use verdict::{bounded, fold};
+use steering::Steering;
+use talk::Close;
+use told::Told;
+use verdict::bounded;
 
-/// How long a comment that is on its way may take at the end.
-const SAYING: Duration = Duration::from_secs(60);
-/// How long an event of the teardown may wait for a broker that is away.
-const TELLING: Duration = Duration::from_secs(10);
+/// How a session gave its slot back.
+#[derive(Debug)]
+pub enum Ended {
+    /// It is over.
+    Finished(SessionOutcome),
+    /// It goes on later.
+    Suspended(Suspension),
+}
 
-/// Runs one session to its outcome. Everything it took is let go when this returns.
+/// A session that is to go on.
+#[derive(Debug)]
+pub struct Suspension {
+    /// Why, for people.
+    pub message: String,
+    /// How each project stands.
+    pub projects: Vec<ProjectOutcome>,
+    /// The conversation so far, masked; its attempt is whoever's who runs it.
+    pub resume: Resume,
+    /// What another worker is to be asked at once; otherwise the next prompt is waited for.
+    pub next: Option<String>,
+}
+
+/// Runs one session until it ends or is suspended. Everything it took is let go when this returns.
 ///
 /// Not cancel-safe by dropping: stop it by its steering, so that work is kept and the sandbox removed.
 pub async fn run(
@@ -74,12 +99,12 @@ pub async fn run(
     secrets: BTreeMap<ConnectionName, Secret>,
     progress: &Arc<Progress>,
     steering: &Steering,
-) -> SessionOutcome {
+) -> Ended {
     let open = Open::default();
     let (_, never) = tokio::sync::mpsc::channel(1);
     let mut inbox = steering.inbox().unwrap_or(never);
-    let outcome = tokio::select! {
-        outcome = path(rooms, task, secrets, &open, progress, steering) => outcome,
+    let ended = tokio::select! {
+        ended = path(rooms, task, secrets, &open, progress, steering) => ended,
         never = orders::obey(rooms, task, &open, progress, steering, &mut inbox) => match never {},
     };
     // A broker that is away must not hold the end up.
@@ -89,7 +114,7 @@ pub async fn run(
     {
         tracing::warn!("orders were left unanswered: the broker takes no events");
     }
-    outcome
+    ended
 }
 
 /// The path itself.
@@ -100,11 +125,12 @@ async fn path(
     open: &Open,
     progress: &Arc<Progress>,
     steering: &Steering,
-) -> SessionOutcome {
+) -> Ended {
     let began = Instant::now();
     for secret in secrets.values().chain(&rooms.own_keys) {
         open.known.add(secret);
     }
+    let memory = task.resume.clone().unwrap_or_default();
     let mut session = Session {
         rooms,
         task,
@@ -114,29 +140,22 @@ async fn path(
         stage: None,
         live: Live::default(),
         first: None,
-        work: Vec::new(),
         report: TurnReport::default(),
+        told: Told::of(&memory.history),
+        memory,
     };
-    let limit = admit::limits(rooms, task).session;
-    let worked = match tokio::time::timeout(limit, session.work(secrets)).await {
-        Ok(worked) => worked,
-        Err(_) => {
-            let message = format!(
-                "the session reached its limit of {} s: ask for less at a time, or for a higher limit",
-                limit.as_secs()
-            );
-            Err(Failure::new(Reason::SessionTimeout, message))
-        }
+    open.prompts
+        .open(&task.prompt, session.memory.turns, session.idle_timeout().is_some());
+    let deadline = tokio::time::Instant::now() + admit::limits(rooms, task).session;
+    let ready = tokio::time::timeout_at(deadline, session.begin(secrets)).await;
+    let close = match ready.unwrap_or_else(|_| Err(session.out_of_time())) {
+        Ok(ready) => session.talk(&ready, deadline).await,
+        Err(failure) => session.broke(failure).await,
     };
-    // From here on the worker's scope: the deadline and the cancellation above do not reach it. Publishing is in it, because cut in the
-    // middle it would leave a change request that no outcome names; its calls have limits of their own.
-    let (reason, message, projects) = match worked {
-        Ok(worked) => fold(session.publish(&worked).await),
-        Err(failure) => {
-            let projects = session.keep_work(&failure).await;
-            (failure.reason, failure.message, projects)
-        }
-    };
+    // From here on the worker's scope: neither the deadline nor the cancellation reaches it.
+    if let Close::Finished(_, _, projects) = &close {
+        session.conclude(projects).await;
+    }
     let (first, live) = (session.first.take(), std::mem::take(&mut session.live));
     session.leave(Some(Stage::Cleanup));
     // A broker that is away may hold the event back, never the sandbox's end.
@@ -151,18 +170,37 @@ async fn path(
         said(&open.speaking)
     );
     session.leave(None);
-    let report = session.report;
-    let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    rooms
-        .metrics
-        .session_finished(reason.result().as_str(), reason.as_str(), began.elapsed());
-    SessionOutcome {
-        result: reason.result(),
-        reason,
-        message,
-        projects,
-        answer: bounded(report.answer, 16 * 1024),
-        duration_ms,
+    let ended = |reason: Reason| {
+        rooms
+            .metrics
+            .session_finished(reason.result().as_str(), reason.as_str(), began.elapsed());
+    };
+    match close {
+        Close::Finished(reason, message, projects) => {
+            ended(reason);
+            Ended::Finished(SessionOutcome {
+                result: reason.result(),
+                reason,
+                message,
+                projects,
+                answer: bounded(session.report.answer, 16 * 1024),
+                duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            })
+        }
+        Close::Suspended {
+            message,
+            projects,
+            next,
+        } => {
+            ended(Reason::Suspended);
+            session.memory.turns = open.prompts.begun();
+            Ended::Suspended(Suspension {
+                message,
+                projects,
+                resume: session.memory,
+                next,
+            })
+        }
     }
 }
 
@@ -177,13 +215,16 @@ struct Session<'a> {
     /// The sandbox of the set-up, as long as it is there.
     first: Option<Live>,
     open: &'a Open,
-    work: Vec<Arc<Work>>,
+    /// The agent's last answer.
     report: TurnReport,
+    told: Told,
+    /// The conversation so far.
+    memory: Resume,
 }
 
 impl<'a> Session<'a> {
-    /// grant -> mirror -> sandbox -> clone -> turn -> staging.
-    async fn work(&mut self, secrets: BTreeMap<ConnectionName, Secret>) -> Result<Worked, Failure> {
+    /// grant -> mirror -> sandbox -> clone.
+    async fn begin(&mut self, secrets: BTreeMap<ConnectionName, Secret>) -> Result<Ready<'a>, Failure> {
         let (rooms, task) = (self.rooms, self.task);
         let (agent_name, agent) = self.agent()?;
         let agent_identity = identity::parse(&agent.co_author)
@@ -227,8 +268,7 @@ impl<'a> Session<'a> {
                 .undropped(stoppable(self.steering, stage_all(rooms, task, grant, admitted)))
         );
         let (grant, work) = staged?;
-        self.open.staged(&work);
-        self.work = work;
+        self.open.staged(grant.clone(), &work);
         for project in &grant.projects {
             let (base, branch) = (project.base.clone(), project.branch.clone());
             self.progress
@@ -248,13 +288,13 @@ impl<'a> Session<'a> {
             None => self.enter(Stage::Clone).await,
         }
         let meter = self.open_routes(&grant, agent, &wishes, proxy)?;
-        let stagings = self.work.iter().map(|work| work.staging.clone()).collect();
+        let stagings = work.iter().map(|work| work.staging.clone()).collect();
         self.live.watch_pushes(stagings);
         let inside = self.live.inside()?;
         self.early(self.live.while_alive(async {
             workspace::prepare(&inside, &grant).await?;
-            try_join_all(self.work.iter().map(|work| {
-                let exists = work.expected.is_some();
+            try_join_all(work.iter().map(|work| {
+                let exists = work.began_at.is_some();
                 let project = &work.admitted.grant;
                 let trailers = grant.trailers.get(&project.key).ok_or_else(no_trailers);
                 let (inside, progress) = (&inside, self.progress);
@@ -269,8 +309,8 @@ impl<'a> Session<'a> {
             .await
         }))
         .await?;
-        for work in &self.work {
-            let base = work.expected.clone().unwrap_or_else(|| work.staging.base().clone());
+        for work in &work {
+            let base = work.began_at.clone().unwrap_or_else(|| work.staging.base().clone());
             let project = &work.admitted.grant;
             let body = EventBody::Cloned {
                 project: project.key.clone(),
@@ -279,169 +319,31 @@ impl<'a> Session<'a> {
             };
             self.progress.state(body).await;
         }
-
-        self.enter(Stage::Turn).await;
-        let turned = self.turn(&grant, agent, meter.as_deref()).await;
-        let stopped_to_publish = self.steering.cause() == Some(Cause::Publish);
-        match turned {
-            Ok(report) => self.report = report,
-            Err(failure) if failure.reason == Reason::Cancelled && stopped_to_publish => {}
-            Err(failure) if failure.reason == Reason::Cancelled => return Err(stopped(self.steering)),
-            Err(failure) => return Err(failure),
-        }
-        if self.steering.cause().is_some_and(|cause| cause != Cause::Publish) {
-            return Err(stopped(self.steering));
-        }
-        let refused = self.live.while_alive(self.collect(&grant)).await?;
-        if !refused.is_empty()
-            && let Some(place) = self.live.full().await
-        {
-            let message = format!(
-                "{place} in the sandbox is full and not everything could be committed: ask for less at a time, or let the operator raise \
-                 sandbox.workspace_bytes"
-            );
-            return Err(Failure::new(Reason::DiskFull, message));
-        }
-        Ok(Worked {
+        Ok(Ready {
             agent: agent_name,
+            config: agent,
             grant,
+            meter,
             wishes,
             refusals,
-            refused,
+            idle: self.idle_timeout(),
         })
     }
 
-    /// staging -> publish.
-    async fn publish(&mut self, worked: &Worked) -> Vec<ProjectOutcome> {
-        self.enter(Stage::Publish).await;
-        let publishing = Publishing {
-            rooms: self.rooms,
-            progress: self.progress,
-            steering: self.steering,
-            open: self.open,
-            words: self.words(&worked.agent, &worked.grant, &worked.refusals),
-        };
-        let left = |work: &Work| Left {
-            wish: worked.wishes.get(&work.admitted.grant.key),
-            refused: worked.refused.get(&work.admitted.grant.key).cloned(),
-        };
-        publishing.all(&self.work, left).await
-    }
-
-    /// The agent that the task names, or the default one.
-    fn agent(&self) -> Result<(AgentName, &'a agent::Config), Failure> {
-        let names = || {
-            self.rooms
-                .agents
-                .keys()
-                .map(AgentName::to_string)
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        let name = self
-            .task
-            .agent
-            .as_ref()
-            .or(self.rooms.default_agent.as_ref())
-            .ok_or_else(|| {
-                let message = format!(
-                    "the task names no agent and this worker has no default_agent: name one of {}",
-                    names()
-                );
-                Failure::new(Reason::UnknownAgent, message)
-            })?;
-        let config = self.rooms.agents.get(name).ok_or_else(|| {
-            Failure::new(
-                Reason::UnknownAgent,
-                format!("this worker has no agent {name}: name one of {}", names()),
-            )
-        })?;
-        Ok((name.clone(), config))
-    }
-
-    /// The authority of this session, from what the forges answered.
-    fn mint(&self, admitted: &[Admitted], agent: &Identity, egress: Egress) -> Grant {
-        Grant {
-            session: self.task.session,
-            projects: admitted.iter().map(|one| one.grant.clone()).collect(),
-            trailers: admit::trailers(self.task, admitted, agent),
-            publish: self.task.publish,
-            uncommitted: self.task.uncommitted,
-            may_comment: self.task.comment,
-            egress,
-            limits: admit::limits(self.rooms, self.task),
-        }
-    }
-
-    /// One prompt and the agent's answer to it.
-    async fn turn(&self, grant: &Grant, config: &agent::Config, meter: Option<&Meter>) -> Result<TurnReport, Failure> {
-        let inside = self.live.inside()?;
-        let directories: Vec<String> = grant.projects.iter().map(|project| project.directory.clone()).collect();
-        let directory = turn::directory(&directories);
-        let starting = turn::start(&inside, config, self.task, &directory, self.progress);
-        let mut started = self.stoppable(self.live.while_alive(starting)).await?;
-        let prompt = prompt::first(&self.task.prompt, &self.briefs(grant));
-        let limits = TurnLimits {
-            turn: grant.limits.turn,
-            idle: grant.limits.idle,
-            grace: Duration::from_secs(self.rooms.config.grace_s),
-        };
-        self.progress.state(EventBody::TurnStarted { turn: 1 }).await;
-        let stop = self.steering.token().child_token();
-        let turning = self.live.while_alive(async {
-            let turned = started.agent.turn(&prompt, limits, self.progress, &stop).await;
-            if matches!(turned, Err(AgentError::Ended { .. })) {
-                started.settle().await;
+    /// The session is over, and so is each project of it.
+    async fn conclude(&self, projects: &[ProjectOutcome]) {
+        for work in self.open.work() {
+            let key = &work.admitted.grant.key;
+            let Some(outcome) = projects.iter().find(|outcome| outcome.project == *key) else {
+                continue;
+            };
+            let _busy = work.busy.lock().await;
+            let _ = work.ended.set(outcome.clone());
+            if work.is_untold() {
+                let outcome = outcome.clone();
+                tell(self.progress, EventBody::ProjectFinished { outcome }).await;
             }
-            turned.map_err(|error| {
-                let ended = matches!(error, AgentError::Ended { .. } | AgentError::Answered { .. });
-                let mut failure = Failure::from(error);
-                if ended {
-                    turn::add_last_words(&mut failure, &started.last_words());
-                }
-                failure
-            })
-        });
-        let turned = usage::watched(meter, self.progress, &stop, self.steering.token(), turning).await;
-        agent::tell_dropped_errors(started.dropped_errors(), self.progress).await;
-        let stop_reason = match &turned {
-            Ok(report) => report.stop_reason.clone(),
-            Err(failure) => failure.reason.as_str().to_owned(),
-        };
-        self.progress.state(EventBody::TurnEnded { turn: 1, stop_reason }).await;
-        turned
-    }
-
-    fn words<'w>(&'w self, agent: &'w AgentName, grant: &'w Grant, refusals: &Refusals) -> Words<'w> {
-        let user = self.task.user.as_ref().map(|user| user.name.as_str());
-        Words {
-            session: self.task.session,
-            publish: self.task.publish,
-            title: self.task.title.as_deref(),
-            sections: sections::read(&self.report.answer),
-            unreached: refusals.counted(),
-            agent: agent.as_str(),
-            user: user
-                .or_else(|| grant.projects.first().map(|project| project.identity.name.as_str()))
-                .unwrap_or_default(),
         }
-    }
-
-    fn briefs(&self, grant: &Grant) -> Vec<ProjectBrief> {
-        let begun = |key: &ProjectKey| {
-            let mut all = self.work.iter();
-            all.any(|work| work.admitted.grant.key == *key && work.expected.is_some())
-        };
-        let brief = |project: &ProjectGrant| ProjectBrief {
-            connection: project.connection.clone(),
-            path: project.key.path.clone(),
-            directory: project.directory.clone(),
-            branch: project.branch.to_string(),
-            base: project.base.to_string(),
-            change_request_word: project.forge.change_request_word(),
-            begun: begun(&project.key),
-        };
-        grant.projects.iter().map(brief).collect()
     }
 
     /// The same before the agent begins: then a dropped connection ends the session, because nothing is lost by it.
@@ -472,48 +374,18 @@ impl<'a> Session<'a> {
     }
 }
 
-/// What the session's work left to publish.
-struct Worked {
+/// What a conversation needs, once everything stands.
+struct Ready<'a> {
     agent: AgentName,
+    config: &'a agent::Config,
+    /// As it was at the start; what it is now is in `Open`.
     grant: Arc<Grant>,
+    meter: Option<Arc<Meter>>,
     wishes: Wishes,
     refusals: Refusals,
-    refused: BTreeMap<ProjectKey, String>,
+    /// How long it waits for another prompt.
+    idle: Option<Duration>,
 }
 
-/// Goes on with something until the session is told to stop.
-async fn stoppable<T>(steering: &Steering, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::select! {
-        biased;
-        () = steering.token().cancelled() => Err(stopped(steering)),
-        done = work => done,
-    }
-}
-
-fn stopped(steering: &Steering) -> Failure {
-    match steering.cause() {
-        Some(Cause::WorkerStopped) => {
-            Failure::new(Reason::WorkerStopped, "the worker was stopped: send the task again")
-        }
-        Some(Cause::OwnershipLost) => Failure::new(Reason::WorkerStopped, "another worker took the session over"),
-        Some(Cause::Publish | Cause::Discard) | None => {
-            Failure::new(Reason::Cancelled, "a control message ended the session")
-        }
-    }
-}
-
-/// Waits for what an agent is saying on a forge: nothing is said that is not told.
-async fn said(speaking: &TaskTracker) {
-    speaking.close();
-    if tokio::time::timeout(SAYING, speaking.wait()).await.is_err() {
-        tracing::warn!("a comment was on its way when its session ended; whether it arrived is not told");
-    }
-}
-
-/// Emits an event of the teardown. When the broker is away for long it is given up: the final event says the same, and cleaning up must go on.
-async fn tell(progress: &Progress, event: EventBody) {
-    let kind = event.kind();
-    if tokio::time::timeout(TELLING, progress.state(event)).await.is_err() {
-        tracing::warn!(kind, "an event of the teardown was given up: the broker takes none");
-    }
-}
+/// What was not taken into staging, and why.
+type Refused = BTreeMap<ProjectKey, String>;

@@ -15,13 +15,14 @@ use crate::message::event::Stage;
 use crate::message::outcome::Outcome;
 use crate::message::{Event, EventBody, Reason, SessionId, SessionOutcome, Task};
 use crate::progress::Progress;
-use crate::queue::{Claim, Claimed, Delivery, Queue, Settle};
+use crate::queue::{Again, Claim, Claimed, Delivery, Queue, Settle};
 use crate::secret::Mask;
 use crate::session::steering::{Cause, Steering};
-use crate::session::{self, Rooms};
+use crate::session::{self, Ended, Rooms, Suspension};
 
 mod controls;
 mod counted;
+mod handover;
 mod quota;
 pub mod reap;
 
@@ -166,7 +167,7 @@ impl Worker {
             () = stop.cancelled() => {}
         }
         if tokio::time::timeout(drain, sessions.wait()).await.is_err() {
-            self.stop_sessions(Cause::WorkerStopped);
+            self.stop_sessions(Cause::Drain);
             if tokio::time::timeout(TEARDOWN, sessions.wait()).await.is_err() {
                 tracing::error!("sessions did not end in their time; the next worker removes what they left");
             }
@@ -349,7 +350,10 @@ impl Worker {
                 worker: self.rooms.worker.clone(),
             })
             .await;
-        let delivery_attempt = delivery.attempt;
+        let (attempt, again) = (
+            delivery.attempt,
+            delivery.again(task.resume.as_ref().map_or(0, |resume| resume.attempt)),
+        );
         settle(delivery, Settle::Ack).await;
 
         let steering = Steering::of(claim.holds());
@@ -357,7 +361,7 @@ impl Worker {
             session,
             Running {
                 steering: steering.clone(),
-                attempt: delivery_attempt,
+                attempt,
                 since: Instant::now(),
             },
         );
@@ -367,8 +371,10 @@ impl Worker {
         let mut controls = Controls::new(steering.clone(), progress.clone());
         // What was sent before the claim goes first: a session that was ended early has no sandbox, and no forge hears of it.
         controls.early(claim.as_mut()).await;
-        let outcome = match secrets {
-            _ if matches!(steering.cause(), Some(Cause::Publish | Cause::Discard)) => ended_early(delivery_attempt),
+        let ended = match secrets {
+            _ if matches!(steering.cause(), Some(Cause::Publish | Cause::Discard)) => {
+                Ended::Finished(ended_early(attempt))
+            }
             Ok(secrets) => {
                 // In a task of its own: a bug that panics costs this session, not the worker.
                 let (rooms, own_progress, own_steering) = (self.rooms.clone(), progress.clone(), steering.clone());
@@ -378,7 +384,7 @@ impl Worker {
                     );
                 loop {
                     tokio::select! {
-                        ended = &mut running => break ended.unwrap_or_else(|error| bug(&error)),
+                        ended = &mut running => break ended.unwrap_or_else(|error| Ended::Finished(bug(&error))),
                         control = claim.next_control(), if steering.cause() != Some(Cause::OwnershipLost) => match control {
                             Some(body) => controls.take(claim.as_mut(), &body).await,
                             None => {
@@ -389,7 +395,7 @@ impl Worker {
                     }
                 }
             }
-            Err(failure) => refused(failure),
+            Err(failure) => Ended::Finished(refused(failure)),
         };
         self.running
             .lock()
@@ -409,6 +415,15 @@ impl Worker {
             self.quota.ended(None);
             return;
         }
+        let outcome = match ended {
+            Ended::Finished(outcome) => outcome,
+            Ended::Suspended(suspension) => {
+                let goes_on_elsewhere = suspension.next.is_some();
+                self.quota
+                    .ended((!goes_on_elsewhere).then(|| Reason::Suspended.result()));
+                return suspend(session, again, suspension, &progress, claim, controls).await;
+            }
+        };
         controls.refuse_the_rest(claim.as_mut(), controls::OVER).await;
         self.quota.ended(Some(outcome.result));
         tracing::info!(%session, reason = outcome.reason.as_str(), duration_ms = outcome.duration_ms, "session ended: {}", outcome.message);
@@ -481,6 +496,54 @@ fn ended_early(attempt: u32) -> SessionOutcome {
         "the session was ended before it went on; what was published before stays on the forge"
     };
     refused(session::failure::Failure::new(Reason::Cancelled, message))
+}
+
+/// Gives a session that is not over back: told first, then queued where the worker itself wants it to go on.
+async fn suspend(
+    session: SessionId,
+    again: Again,
+    suspension: Suspension,
+    progress: &Progress,
+    mut claim: Box<dyn Claim>,
+    mut controls: Controls,
+) {
+    let Suspension {
+        mut message,
+        projects,
+        mut resume,
+        next,
+    } = suspension;
+    resume.attempt = again.attempt;
+    let next = next.and_then(|prompt| {
+        let body = handover::body(&again.body, &prompt, resume.clone());
+        if body.is_none() {
+            message.push_str("; what was asked last is too long to be handed on and must be sent again");
+        }
+        body.map(|body| Again {
+            body,
+            attempt: again.attempt.saturating_add(1),
+            after: again.attempt,
+            takeovers: 0,
+            ..again
+        })
+    });
+    tracing::info!(%session, queued = next.is_some(), "session suspended: {message}");
+    if next.is_none() {
+        controls.refuse_the_rest(claim.as_mut(), controls::RESTS).await;
+    }
+    let event = EventBody::Suspended {
+        message,
+        queued: next.is_some(),
+        projects,
+        resume,
+    };
+    if let Err(error) = progress.finish(event).await {
+        tracing::error!(%session, %error, "the suspension was not confirmed; the claim is left to expire");
+        return;
+    }
+    if let Err(error) = claim.suspend(next).await {
+        tracing::warn!(%session, %error, "the claim was not given back; it ends with the connection");
+    }
 }
 
 /// The outcome of a task whose credentials cannot be had.

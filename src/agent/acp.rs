@@ -56,6 +56,8 @@ pub struct AcpAgent {
     /// What the agent said in the running turn, and when it last gave a sign of life.
     heard: watch::Receiver<Instant>,
     said: lines::Said,
+    /// Whether the last prompt was answered.
+    is_usable: bool,
     connection: tokio::task::JoinHandle<()>,
     reader: tokio::task::JoinHandle<()>,
 }
@@ -100,6 +102,7 @@ pub async fn start(pipes: Pipes, start: Start, progress: Arc<Progress>) -> Resul
         cancels,
         heard,
         said,
+        is_usable: true,
         connection,
         reader,
     };
@@ -207,6 +210,7 @@ impl Agent for AcpAgent {
         cancel: &CancellationToken,
     ) -> Result<TurnReport, AgentError> {
         self.said.clear();
+        self.is_usable = false;
         let (answer_tx, mut answer) = oneshot::channel();
         let gone = || AgentError::Ended { detail: String::new() };
         self.prompts
@@ -222,6 +226,7 @@ impl Agent for AcpAgent {
             let idle_at = (*self.heard.borrow()).max(began) + limits.idle;
             tokio::select! {
                 outcome = &mut answer => {
+                    self.is_usable = outcome.is_ok();
                     return match outcome {
                         Ok(Ok(stop_reason)) => Ok(TurnReport { stop_reason, answer: self.said.take() }),
                         Ok(Err(error)) => Err(described(&error)),
@@ -246,8 +251,13 @@ impl Agent for AcpAgent {
         };
         // After our own cancel any answer means "cancelled": some agents answer with an error.
         let _ = self.cancels.try_send(());
-        let _ = tokio::time::timeout(limits.grace, &mut answer).await;
+        let answered = tokio::time::timeout(limits.grace, &mut answer).await;
+        self.is_usable = matches!(answered, Ok(Ok(_)));
         Err(stopped)
+    }
+
+    fn is_usable(&self) -> bool {
+        self.is_usable
     }
 }
 

@@ -41,6 +41,8 @@ pub trait Launch: Send + Sync {
 /// A plain-command agent.
 pub struct CommandAgent {
     launch: Box<dyn Launch>,
+    /// Whether the process of the last turn is gone.
+    is_usable: bool,
 }
 
 impl std::fmt::Debug for CommandAgent {
@@ -53,7 +55,10 @@ impl CommandAgent {
     /// An agent that is started once per turn.
     #[must_use]
     pub fn new(launch: Box<dyn Launch>) -> Self {
-        Self { launch }
+        Self {
+            launch,
+            is_usable: true,
+        }
     }
 }
 
@@ -110,9 +115,13 @@ impl Agent for CommandAgent {
             }
         };
         run.stop().await;
-        let _ = tokio::time::timeout(limits.grace, run.exit()).await;
+        self.is_usable = tokio::time::timeout(limits.grace, run.exit()).await.is_ok();
         super::tell_dropped_errors(run.dropped_errors(), progress).await;
         Err(stopped)
+    }
+
+    fn is_usable(&self) -> bool {
+        self.is_usable
     }
 }
 

@@ -2,12 +2,17 @@
 //! Pure text.
 
 use super::ProjectBrief;
+use crate::message::resume::Exchange;
 
-/// The first prompt of a session: the user's words, then the house rules.
+/// Longest account of the conversation so far, in bytes; the oldest turns are left out.
+const LONGEST_HISTORY: usize = 48 * 1024;
+
+/// The first prompt to an agent: the user's words, what was said in the session before, then the house rules.
 #[must_use]
-pub fn first(user_prompt: &str, projects: &[ProjectBrief]) -> String {
+pub fn first(user_prompt: &str, projects: &[ProjectBrief], history: &[Exchange]) -> String {
     let mut text = String::with_capacity(user_prompt.len() + 2048);
     text.push_str(user_prompt.trim());
+    text.push_str(&so_far(history));
     text.push_str("\n\n---\nAbout this workspace:\n");
     for project in projects {
         text.push_str(&format!(
@@ -41,6 +46,44 @@ pub fn first(user_prompt: &str, projects: &[ProjectBrief]) -> String {
     text
 }
 
+/// A later prompt to an agent that knows the house rules.
+#[must_use]
+pub fn next(user_prompt: &str) -> String {
+    format!(
+        "{}\n\n---\nYou are in the same workspace and on the same branch as before. Commit your work, and end your answer with the sections\n\
+         ## Changes, ## Approach and ## Trade-offs (and ## Checked), this time of what this turn brought.\n",
+        user_prompt.trim()
+    )
+}
+
+/// The conversation so far, marked line by line: nothing of it is to be done again.
+fn so_far(history: &[Exchange]) -> String {
+    if history.is_empty() {
+        return String::new();
+    }
+    let marked = |text: &str| -> String { text.lines().map(|line| format!("> {line}\n")).collect() };
+    let mut turns: Vec<String> = Vec::new();
+    let mut length = 0;
+    for exchange in history.iter().rev() {
+        let answer = if exchange.answer.trim().is_empty() {
+            "> (interrupted)\n".to_owned()
+        } else {
+            marked(&exchange.answer)
+        };
+        let turn = format!("Asked:\n{}Answered:\n{answer}", marked(&exchange.prompt));
+        length += turn.len();
+        if length > LONGEST_HISTORY && !turns.is_empty() {
+            break;
+        }
+        turns.push(turn);
+    }
+    turns.reverse();
+    format!(
+        "\n\n---\nThis session goes on from before. For your memory, what was asked and answered so far (it is done; do none of it again):\n{}",
+        turns.concat()
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,11 +99,30 @@ mod tests {
             change_request_word: "merge request",
             begun: connection == "b",
         };
-        let text = first("Do it\n", &[brief("a", "g/one"), brief("b", "g/two")]);
+        let text = first("Do it\n", &[brief("a", "g/one"), brief("b", "g/two")], &[]);
         assert!(text.starts_with("Do it\n\n---\n"));
         assert!(text.contains("a:g/one is cloned at /workspace/g/one") && text.contains("b:g/two"));
         assert_eq!(text.matches("begun before").count(), 1);
         assert!(text.contains("get_change_request") && text.contains("list_issues"));
         assert!(text.contains("## Trade-offs") && text.contains("create_change_request"));
+    }
+
+    #[test]
+    fn the_history_is_marked_and_its_oldest_turns_go_first() {
+        let turn = |prompt: &str, answer: &str| Exchange {
+            prompt: prompt.to_owned(),
+            answer: answer.to_owned(),
+        };
+        let text = first("Go on", &[], &[turn("!write a b\n!commit", "did it"), turn("stop", "")]);
+        assert!(text.starts_with("Go on\n\n---\nThis session goes on"), "{text}");
+        assert!(text.contains("> !write a b\n> !commit\nAnswered:\n> did it\n") && text.contains("> (interrupted)"));
+        assert!(!text.contains("\n!"));
+        let long: Vec<Exchange> = (0..20)
+            .map(|n| turn(&format!("turn {n} "), &"x".repeat(8000)))
+            .collect();
+        let text = first("Go on", &[], &long);
+        assert!(text.len() < LONGEST_HISTORY + 4096);
+        assert!(text.contains("turn 19 ") && !text.contains("turn 0 "));
+        assert!(next(" More ").starts_with("More\n\n---\n"));
     }
 }

@@ -73,6 +73,9 @@ pub(super) async fn exec(config: Config, task: &Path, json: bool) -> Exit {
                     if let EventBody::Rejected { .. } = &event.data.body {
                         exit = Exit::BadTask;
                     }
+                    if let EventBody::Suspended { .. } = &event.data.body {
+                        exit = Exit::Success;
+                    }
                     show.event(&event);
                     if event.data.body.is_terminal() {
                         break;

@@ -55,6 +55,25 @@ pub fn branch_name(
     Err(BranchError::NoneFree(filled))
 }
 
+/// The branch that a session published before, whatever its title was then.
+#[must_use]
+pub fn begun(pattern: &str, session: SessionId, existing: &BTreeSet<String>) -> Option<BranchName> {
+    let filled = pattern.replace("{session}", &session.short());
+    let flat = filled.replace('/', "-");
+    let longer = format!("{flat}-session");
+    let fits = |name: &str, form: &str| match (form.split_once("{title}"), form.rsplit_once("{title}")) {
+        (Some((before, _)), Some((_, after))) => {
+            let slug = name.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+            slug.is_some_and(|slug| !slug.is_empty() && !slug.contains('/'))
+        }
+        (_, _) => name == form,
+    };
+    [filled, flat, longer].iter().find_map(|form| {
+        let found = existing.iter().find(|name| fits(name, form))?;
+        found.parse().ok()
+    })
+}
+
 fn parse_safe(pattern: &str, name: &str) -> Result<BranchName, BranchError> {
     let refused = || BranchError::Unsafe(pattern.to_owned(), name.to_owned());
     if name.starts_with(|c: char| c.is_ascii_digit()) || name.starts_with("refs/") {
@@ -100,6 +119,33 @@ pub fn slug(title: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_branch_of_the_session_is_found_under_another_title() {
+        let pattern = "cofferdam/{title}-{session}";
+        let short = session().short();
+        let all = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>();
+        let mine = format!("cofferdam/old-words-{short}");
+        let others = ["main".to_owned(), "cofferdam/old-words-11111111".to_owned()];
+        let found = begun(
+            pattern,
+            session(),
+            &all(&[others.to_vec(), vec![mine.clone()]].concat()),
+        );
+        assert_eq!(found.map(|name| name.to_string()), Some(mine));
+        assert_eq!(begun(pattern, session(), &all(&others)), None);
+        assert_eq!(
+            begun(
+                pattern,
+                session(),
+                &all(&[format!("cofferdam/a/b-{short}"), format!("x{short}")])
+            ),
+            None
+        );
+        let flat = format!("cofferdam-work-{short}-session");
+        let found = begun(pattern, session(), &all(std::slice::from_ref(&flat)));
+        assert_eq!(found.map(|name| name.to_string()), Some(flat));
+    }
 
     fn session() -> SessionId {
         "0190c2f0-7c1e-7000-8000-0000deadbeef".parse().unwrap()

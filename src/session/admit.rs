@@ -248,8 +248,13 @@ pub(super) fn trailers(task: &Task, projects: &[Admitted], agent: &Identity) -> 
 
 /// The session's title: the task's, else the first line of its prompt.
 pub(super) fn title(task: &Task) -> String {
+    title_of(task, &task.prompt, 1)
+}
+
+/// What a turn's own commit is called: its prompt's first line, or the task's title for the first turn.
+pub(super) fn title_of(task: &Task, prompt: &str, turn: u32) -> String {
     let first_line = || {
-        task.prompt
+        prompt
             .lines()
             .map(str::trim)
             .find(|line| !line.is_empty())
@@ -258,7 +263,7 @@ pub(super) fn title(task: &Task) -> String {
     task.title
         .as_deref()
         .map(str::trim)
-        .filter(|title| !title.is_empty())
+        .filter(|title| !title.is_empty() && turn == 1)
         .unwrap_or_else(first_line)
         .chars()
         .take(120)
@@ -313,12 +318,14 @@ pub(super) fn branch_names(refs: &[crate::grant::ShownRef]) -> std::collections:
 
 /// The session's branch on a project whose branches are known.
 pub(super) fn final_branch(rooms: &Rooms, task: &Task, refs: &[crate::grant::ShownRef]) -> Result<BranchName, Failure> {
-    Ok(branch::branch_name(
-        &rooms.config.branch,
-        task.session,
-        &title(task),
-        &branch_names(refs),
-    )?)
+    let (pattern, existing) = (&rooms.config.branch, branch_names(refs));
+    // A session that goes on has another prompt, and so another title than the one that its branch was called by.
+    if task.resume.is_some()
+        && let Some(begun) = branch::begun(pattern, task.session, &existing)
+    {
+        return Ok(begun);
+    }
+    Ok(branch::branch_name(pattern, task.session, &title(task), &existing)?)
 }
 
 #[cfg(test)]

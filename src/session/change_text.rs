@@ -57,6 +57,40 @@ pub struct Parts<'a> {
     pub sisters: &'a [Sister],
     /// The ways out that were refused, and how many more there were.
     pub unreached: &'a (Vec<Counted>, u64),
+    /// Whether the branch may hold more than the sections tell of: then its commits are listed as well.
+    pub is_whole: bool,
+}
+
+/// What the agent said in all its turns, oldest first, as the sections of one text. Where that is too long the oldest go.
+#[must_use]
+pub fn whole(turns: &[Sections]) -> Sections {
+    let joined = |of: fn(&Sections) -> &str| {
+        let mut kept: Vec<&str> = Vec::new();
+        let mut length = 0;
+        for text in turns
+            .iter()
+            .rev()
+            .map(|turn| of(turn).trim())
+            .filter(|text| !text.is_empty())
+        {
+            length += text.len() + 2;
+            if kept.contains(&text) {
+                continue;
+            }
+            if length > LONGEST_SECTION && !kept.is_empty() {
+                break;
+            }
+            kept.push(text);
+        }
+        kept.reverse();
+        kept.join("\n\n")
+    };
+    Sections {
+        changes: joined(|turn| &turn.changes),
+        approach: joined(|turn| &turn.approach),
+        trade_offs: joined(|turn| &turn.trade_offs),
+        checked: joined(|turn| &turn.checked),
+    }
 }
 
 /// The title.
@@ -100,7 +134,15 @@ pub fn description(parts: &Parts<'_>) -> String {
             bounded(&list.join("\n"), LONGEST_SECTION),
         );
     }
-    section("Changes", said(&sections.changes, changes_from(branch)));
+    let mut changes = said(&sections.changes, changes_from(branch));
+    if parts.is_whole && !sections.changes.trim().is_empty() {
+        changes = format!(
+            "{}\n\nThe whole branch:\n\n{}",
+            changes.trim_end(),
+            changes_from(branch)
+        );
+    }
+    section("Changes", changes);
     section("Approach", said(&sections.approach, approach_from(branch)));
     section("Trade-offs", said(&sections.trade_offs, trade_offs_from(branch)));
     section(
@@ -262,6 +304,7 @@ mod tests {
             user: "Ada Example",
             sisters,
             unreached: const { &(Vec::new(), 0) },
+            is_whole: false,
         }
     }
 
@@ -315,6 +358,34 @@ mod tests {
         Written by opencode for Ada Example in a cofferdam session. The agent's text above was not edited by a person.
         Cofferdam-Session: 0190c2f0-7c1e-7000-8000-000000000001
         ");
+    }
+
+    #[test]
+    fn a_conversation_tells_of_all_its_turns_and_of_the_whole_branch() {
+        let turn = |changes: &str, checked: &str| Sections {
+            changes: changes.into(),
+            checked: checked.into(),
+            ..Sections::default()
+        };
+        let turns = [
+            turn("first", "tests"),
+            turn("", ""),
+            turn("second", "tests"),
+            turn("second", ""),
+        ];
+        let sections = whole(&turns);
+        assert_eq!(
+            (sections.changes.as_str(), sections.checked.as_str()),
+            ("first\n\nsecond", "tests")
+        );
+        let (branch, sisters) = (branch(), []);
+        let text = description(&Parts {
+            is_whole: true,
+            ..parts(&sections, &branch, &sisters)
+        });
+        assert!(text.contains("second\n\nThe whole branch:\n\n- Add greeting"), "{text}");
+        let long = [turn(&"a".repeat(LONGEST_SECTION), ""), turn("last", "")];
+        assert_eq!(whole(&long).changes, "last");
     }
 
     #[test]

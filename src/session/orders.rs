@@ -1,5 +1,5 @@
-//! What control messages ask of a running session besides stopping it: a fresh credential, a connection to drop, an
-//! answer that a project waits for. Each is answered by an event.
+//! What control messages ask of a running session besides ending it: another prompt, the end of a turn, a fresh credential, a connection
+//! to drop, an answer that a project waits for. Each is answered by an event.
 //!
 //! Runs beside the path for as long as the session lives, so that publishing can wait for what arrives here.
 
@@ -16,12 +16,14 @@ use super::checks::{Answers, Known};
 use super::connections::{Connected, Connections};
 use super::credential::Asked;
 use super::failure::Failure;
+use super::prompts::{Prompts, Stopped};
 use super::publish::Work;
 use super::steering::{Cause, Order, OrderKind, Steering};
 use super::{Rooms, workspace};
 use crate::forge::TokenKind;
 use crate::gateway::Inside;
 use crate::gateway::git::GitRoutes;
+use crate::grant::Grant;
 use crate::message::{ConnectionName, Credential, EventBody, ProjectKey, Reason, Task, Uncommitted};
 use crate::progress::Progress;
 
@@ -41,6 +43,10 @@ pub(super) struct Open {
     pub(super) known: Known,
     /// What projects wait to be told.
     pub(super) answers: Answers,
+    /// What the agent is asked, and in which order.
+    pub(super) prompts: Prompts,
+    /// The session's authority and its projects, once they are known. Both grow when a project is added: they are read anew at each use.
+    grant: Arc<Mutex<Option<Arc<Grant>>>>,
     work: Arc<Mutex<Vec<Arc<Work>>>>,
     inside: Arc<OnceLock<Arc<Inside>>>,
     git: Arc<OnceLock<Arc<GitRoutes>>>,
@@ -52,7 +58,8 @@ pub(super) struct Open {
 
 impl Open {
     /// The projects are staged.
-    pub(super) fn staged(&self, work: &[Arc<Work>]) {
+    pub(super) fn staged(&self, grant: Arc<Grant>, work: &[Arc<Work>]) {
+        *self.grant.lock().unwrap_or_else(PoisonError::into_inner) = Some(grant);
         *self.work.lock().unwrap_or_else(PoisonError::into_inner) = work.to_vec();
     }
 
@@ -76,7 +83,14 @@ impl Open {
         self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn work(&self) -> Vec<Arc<Work>> {
+    /// What the session may do at this moment.
+    pub(super) fn grant(&self) -> Result<Arc<Grant>, Failure> {
+        let grant = self.grant.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        grant.ok_or_else(|| Failure::new(Reason::Internal, "the session has no grant yet"))
+    }
+
+    /// Its projects at this moment; none before they are staged.
+    pub(super) fn work(&self) -> Vec<Arc<Work>> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -119,10 +133,19 @@ async fn obey_one(
 ) {
     let done = match kind {
         // Not applied yet.
-        OrderKind::Prompt { .. } | OrderKind::AddProject { .. } => Err(Failure::new(
+        OrderKind::AddProject { .. } => Err(Failure::new(
             Reason::Internal,
             "this worker does not apply this kind of control message yet",
         )),
+        OrderKind::Prompt { text, mode } if matches!(steering.cause(), None | Some(Cause::Drain)) => open
+            .prompts
+            .add(&text, mode)
+            .map_err(|message| Failure::new(Reason::Cancelled, message)),
+        OrderKind::Prompt { .. } => Err(Failure::new(
+            Reason::Cancelled,
+            "the session is ending: send it in a task that resumes the session",
+        )),
+        OrderKind::CancelTurn => cancel_turn(open, steering),
         OrderKind::Credential { connection, credential } => {
             // Two at once would race for the last word.
             let _turn = open.renewing.lock().await;
@@ -158,9 +181,26 @@ pub(super) async fn decline(open: &Open, progress: &Progress, inbox: &mut mpsc::
             .state(EventBody::ControlAnswered {
                 in_reply_to,
                 applied: false,
-                message: "the session ended before it was done".to_owned(),
+                message: "the session ended, or was suspended, before it was done".to_owned(),
             })
             .await;
+    }
+}
+
+/// Stops the running turn; a session that has nothing else to do ends.
+fn cancel_turn(open: &Open, steering: &Steering) -> Result<String, Failure> {
+    let refused = |message: &str| Err(Failure::new(Reason::Cancelled, message));
+    if steering.cause().is_some() {
+        return refused("the session is ending already");
+    }
+    match open.prompts.stop_turn() {
+        Stopped::Turn(number) => Ok(format!("turn {number} is stopped; what was committed is published")),
+        Stopped::First => Ok("the first prompt had not begun and is not given".to_owned()),
+        Stopped::Session => {
+            steering.stop(Cause::Publish);
+            Ok("no turn had begun; the session ends".to_owned())
+        }
+        Stopped::Nothing => refused("no turn runs"),
     }
 }
 
@@ -261,11 +301,11 @@ async fn disconnect(
         if work.ended.get().is_none() {
             if let Some(inside) = open.inside.get() {
                 // Committed is committed; what lies around is not touched under a working agent.
-                let taking = workspace::collect(inside, grant, Uncommitted::Discard, "");
+                let taking = workspace::collect(inside, grant, Uncommitted::Discard, "", workspace::Agent::Stays);
                 let _ = tokio::time::timeout(HANDING_OVER, taking).await;
             }
             let failure = connection.dropped();
-            let outcome = work.kept(failure.reason, &failure.message).await;
+            let outcome = work.closed(&failure).await;
             // Under `busy`, so nobody else has set it.
             let _ = work.ended.set(outcome.clone());
             if work.is_untold() {

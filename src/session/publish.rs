@@ -4,7 +4,7 @@
 //! request. What could not be published is kept as a bundle.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -18,7 +18,7 @@ use super::steering::Steering;
 use crate::agent::sections::Sections;
 use crate::forge::{ChangeRequest, ChangeRequestText, ForgeError, Opened};
 use crate::gateway::egress::Counted;
-use crate::message::outcome::ChangeRequestRef;
+use crate::message::outcome::{ChangeRequestRef, Outcome};
 use crate::message::{CommitId, EventBody, ProjectOutcome, Publish, Reason, Right, SessionId};
 use crate::progress::Progress;
 use crate::repository::{Inspection, RepositoryError, Staging};
@@ -44,7 +44,11 @@ pub(super) struct Work {
     pub(super) admitted: Admitted,
     pub(super) staging: Arc<Staging>,
     /// Where the session's branch stood on the forge when the session began.
-    pub(super) expected: Option<CommitId>,
+    pub(super) began_at: Option<CommitId>,
+    /// Where it stands there now, as far as this session knows.
+    pub(super) forge: Mutex<Option<CommitId>>,
+    /// What came of the last turn that published, and the head that was published or kept then.
+    pub(super) last: Mutex<Option<(Option<CommitId>, ProjectOutcome)>>,
     /// How it ended, once it has; before the others, when its connection was dropped.
     pub(super) ended: OnceLock<ProjectOutcome>,
     /// Whether its end was told.
@@ -71,7 +75,8 @@ pub(super) struct Words<'a> {
     pub(super) session: SessionId,
     pub(super) publish: Publish,
     pub(super) title: Option<&'a str>,
-    pub(super) sections: Sections,
+    /// Whether the branch holds more than the texts of this attempt tell of, or several turns' work.
+    pub(super) is_whole: bool,
     /// What the sandbox asked for and did not reach, and how many more.
     pub(super) unreached: (Vec<Counted>, u64),
     pub(super) agent: &'a str,
@@ -81,8 +86,10 @@ pub(super) struct Words<'a> {
 /// What the agent left of one project beside its commits.
 #[derive(Default)]
 pub(super) struct Left {
-    /// What it wants the change request to say.
+    /// What it wants the change request to be called, and whether it is a draft.
     pub(super) wish: Option<Wish>,
+    /// What it said of the whole branch.
+    pub(super) sections: Sections,
     /// Why not all of it was taken into staging.
     pub(super) refused: Option<String>,
 }
@@ -114,10 +121,7 @@ impl Publishing<'_> {
         let place = |outcome: &ProjectOutcome| work.iter().position(|one| one.admitted.grant.key == outcome.project);
         outcomes.sort_by_key(place);
         for (one, outcome) in work.iter().zip(&outcomes) {
-            if one.is_untold() {
-                let outcome = outcome.clone();
-                self.progress.state(EventBody::ProjectFinished { outcome }).await;
-            }
+            one.remember(outcome);
         }
         outcomes
     }
@@ -127,9 +131,13 @@ impl Publishing<'_> {
         if let Some(outcome) = work.ended.get() {
             return Published::ended(outcome.clone());
         }
+        // A turn that left a project alone leaves its outcome alone.
+        if let Some(outcome) = work.unchanged(left.refused.is_some()) {
+            return Published::ended(outcome);
+        }
         let published = self.still_open(work, left, sisters).await;
-        // From here on a dropped connection finds nothing left to end. Under `busy`, so nobody else has set it.
-        let _ = work.ended.set(published.outcome.clone());
+        // Under `busy`: a connection that is dropped from here on finds it published.
+        work.remember(&published.outcome);
         published
     }
 
@@ -139,7 +147,8 @@ impl Publishing<'_> {
             Ok(head) => head,
             Err(error) => return Published::ended(work.outcome(Reason::Internal, error.to_string())),
         };
-        let Some(head) = head.filter(|head| head != work.staging.base() && Some(head) != work.expected.as_ref()) else {
+        let Some(head) = head.filter(|head| head != work.staging.base() && Some(head) != work.expected().as_ref())
+        else {
             return Published::ended(match left.refused {
                 Some(said) => work.outcome(
                     Reason::PushRejected,
@@ -152,7 +161,7 @@ impl Publishing<'_> {
             let message = "the commits are kept on the worker, as the task asked";
             return Published::ended(work.kept(Reason::Kept, message).await);
         }
-        let sections = sections(words, left.wish.as_ref());
+        let sections = left.sections;
         let checked = match self.check_work(work, &head, &sections, left.wish.as_ref()).await {
             Ok(checked) => checked,
             Err(failure) => return Published::ended(work.kept(failure.reason, &failure.message).await),
@@ -226,6 +235,7 @@ impl Publishing<'_> {
         })
         .await?;
         let said = &said;
+        *work.forge.lock().unwrap_or_else(PoisonError::into_inner) = Some(head.clone());
         self.progress
             .state(EventBody::BranchPublished {
                 project: grant.key.clone(),
@@ -295,6 +305,46 @@ impl Work {
         self.admitted.grant.capabilities.open_change_requests == Right::PushOptions
     }
 
+    /// Where the branch stands on the forge, as far as this session knows.
+    pub(super) fn expected(&self) -> Option<CommitId> {
+        self.forge.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn remember(&self, outcome: &ProjectOutcome) {
+        let head = self.staging.head().ok().flatten();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        // What was pushed while the last was published is not part of it.
+        let head = outcome.head.clone().or(head);
+        *last = Some((head, outcome.clone()));
+    }
+
+    /// What came of the last turn, where nothing was staged since and another try would come to the same.
+    fn unchanged(&self, refused: bool) -> Option<ProjectOutcome> {
+        let head = self.staging.head().ok()?;
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, outcome) = last.as_ref()?;
+        let settled = outcome.reason.result() != Outcome::Error;
+        (*before == head && settled && (!refused || outcome.reason == Reason::Published)).then(|| outcome.clone())
+    }
+
+    /// What an earlier turn published, whatever was staged since.
+    pub(super) fn published(&self) -> Option<ProjectOutcome> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let published = last.as_ref().filter(|(_, outcome)| outcome.reason == Reason::Published);
+        published.map(|(_, outcome)| outcome.clone())
+    }
+
+    /// How it ends with a failure of the session: what earlier turns published stays published, everything else is kept.
+    pub(super) async fn closed(&self, failure: &Failure) -> ProjectOutcome {
+        let published = self
+            .unchanged(false)
+            .filter(|outcome| outcome.reason == Reason::Published);
+        match published {
+            Some(outcome) => outcome,
+            None => self.kept(failure.reason, &failure.message).await,
+        }
+    }
+
     /// Whether its end is still to be told; true once.
     pub(super) fn is_untold(&self) -> bool {
         !self.told.swap(true, Ordering::AcqRel)
@@ -355,24 +405,8 @@ fn describe(words: &Words<'_>, sections: &Sections, branch: &Branch, sisters: &[
         user: words.user,
         sisters,
         unreached: &words.unreached,
+        is_whole: words.is_whole,
     })
-}
-
-/// The wish's sections where the agent made one, else those of its last answer.
-fn sections(words: &Words<'_>, wish: Option<&Wish>) -> Sections {
-    match wish {
-        Some(wish) => Sections {
-            changes: wish.changes.clone(),
-            approach: wish.approach.clone(),
-            trade_offs: wish.trade_offs.clone(),
-            checked: if wish.checked.trim().is_empty() {
-                words.sections.checked.clone()
-            } else {
-                wish.checked.clone()
-            },
-        },
-        None => words.sections.clone(),
-    }
 }
 
 /// The branch as git sees it; a branch that cannot be read makes a poorer text, not a failure.

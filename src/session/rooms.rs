@@ -34,6 +34,8 @@ pub struct Config {
     pub turn_s: u64,
     /// Time without a sign of life from the agent, in seconds.
     pub idle_s: u64,
+    /// How long a session that stays open may wait for another prompt at most, in seconds; a task asks for less or for nothing. 0: never.
+    pub idle_timeout_s: u64,
     /// Time that an agent gets to stop when it is asked to, in seconds.
     pub grace_s: u64,
     /// How long the publishing of finished work waits for a fresh credential when the token has died, in seconds.
@@ -57,6 +59,7 @@ impl Default for Config {
             session_s: 4 * 3600,
             turn_s: 2 * 3600,
             idle_s: 20 * 60,
+            idle_timeout_s: 30 * 60,
             grace_s: 10,
             credential_wait_s: 15 * 60,
             most_takeovers: 2,

@@ -48,7 +48,7 @@ impl Session<'_> {
     ) -> Result<Option<Arc<Meter>>, Failure> {
         let routes = self.git_routes();
         self.open.reachable(self.live.inside()?, routes.clone());
-        let reach = reach::of(self.rooms, &self.work, self.progress, self.steering, self.open);
+        let reach = reach::of(self.rooms, &self.open.work(), self.progress, self.steering, self.open);
         let mut router = git::router(routes).merge(tools::router(grant.clone(), wishes.clone(), reach));
         let mut meter = None;
         if let Some(name) = &agent.model {
@@ -95,8 +95,8 @@ impl Session<'_> {
                 }
             })
         });
-        let projects = self
-            .work
+        let work = self.open.work();
+        let projects = work
             .iter()
             .map(|work| (work.admitted.grant.key.clone(), work.staging.clone()));
         Arc::new(GitRoutes::new(projects, tell))

@@ -72,13 +72,14 @@ impl<'a> Session<'a> {
         self.open_set_up_routes(proxy.clone())?;
         self.enter(Stage::Clone).await;
         let inside = self.first()?.inside()?;
+        let all = self.open.work();
         self.early(self.first()?.while_alive(async {
             workspace::prepare(&inside, grant).await?;
-            try_join_all(self.work.iter().map(|work| self.clone_default(&inside, grant, work))).await
+            try_join_all(all.iter().map(|work| self.clone_default(&inside, grant, work))).await
         }))
         .await?;
         self.enter(Stage::SetUp).await;
-        for work in &self.work {
+        for work in &all {
             self.run_in(plan, &inside, work).await?;
         }
         workspace::quiet(&inside).await;

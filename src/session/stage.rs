@@ -1,7 +1,7 @@
 //! The step from admitted projects to what the sandbox will be given: mirrors, object stores, staging, and the final names of the branches.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use futures::future::try_join_all;
 
@@ -43,7 +43,9 @@ pub(super) async fn stage_all(
             Ok::<_, Failure>(Work {
                 admitted,
                 staging: Arc::new(staging),
-                expected,
+                began_at: expected.clone(),
+                forge: Mutex::new(expected),
+                last: Mutex::new(None),
                 ended: OnceLock::new(),
                 told: AtomicBool::new(false),
                 pushing: AtomicBool::new(false),

@@ -1,5 +1,6 @@
 //! How a running session is told to stop, and why, and what else it is asked. The session's own cancellation scope; teardown is not in it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,8 +22,21 @@ pub enum Cause {
     Discard,
     /// The worker stops.
     WorkerStopped,
+    /// The worker stops, and the session goes on elsewhere.
+    Drain,
     /// Another worker owns the session now: stop, publish nothing, say nothing.
     OwnershipLost,
+}
+
+impl Cause {
+    /// A stronger cause takes the place of a weaker one; among equals the first counts.
+    fn rank(self) -> u8 {
+        match self {
+            Self::Drain | Self::WorkerStopped => 0,
+            Self::Publish | Self::Discard => 1,
+            Self::OwnershipLost => 2,
+        }
+    }
 }
 
 /// How long finished work waits for the broker before it is kept instead of published.
@@ -43,6 +57,8 @@ pub struct Order {
 /// The kinds of order.
 #[derive(Debug, Clone)]
 pub enum OrderKind {
+    /// Stop the running turn.
+    CancelTurn,
     /// Another prompt.
     Prompt {
         /// What the user asks.
@@ -78,11 +94,12 @@ pub enum OrderKind {
     },
 }
 
-/// The handle; clones share it. The first cause counts.
+/// The handle; clones share it.
 #[derive(Debug, Clone)]
 pub struct Steering {
     token: CancellationToken,
     cause: Arc<Mutex<Option<Cause>>>,
+    publishing: Arc<AtomicBool>,
     orders: mpsc::Sender<Order>,
     inbox: Arc<Mutex<Option<mpsc::Receiver<Order>>>>,
     owned: watch::Receiver<bool>,
@@ -104,6 +121,7 @@ impl Steering {
         Self {
             token: CancellationToken::new(),
             cause: Arc::default(),
+            publishing: Arc::default(),
             orders,
             inbox: Arc::new(Mutex::new(Some(inbox))),
             owned,
@@ -147,15 +165,39 @@ impl Steering {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Stops the session; says whether this was the first time.
+    /// Stops the session; says whether this cause counts.
     pub fn stop(&self, cause: Cause) -> bool {
         let mut slot = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = slot.is_none();
-        if first {
+        let counts = slot.is_none_or(|before| before.rank() < cause.rank());
+        if counts {
             *slot = Some(cause);
         }
         self.token.cancel();
-        first
+        counts
+    }
+
+    /// Ends the session as a control message asks; whether that was done, and what is to be answered.
+    pub fn end(&self, publish: bool) -> (bool, &'static str) {
+        // Looked at first: publishing that begins now sees the cause.
+        let publishing = self.publishing.load(Ordering::Acquire);
+        let cause = if publish { Cause::Publish } else { Cause::Discard };
+        match (self.stop(cause), publish, publishing) {
+            (false, _, _) => (false, "the session is ending already"),
+            (true, true, _) => (true, "the session ends; what was committed is published"),
+            (true, false, false) => (
+                true,
+                "the session ends; nothing more is published, and what earlier turns published stays",
+            ),
+            (true, false, true) => (
+                false,
+                "the work is being published at this moment, which is not stopped; the session ends after it",
+            ),
+        }
+    }
+
+    /// Work is on its way to the forges, or no more.
+    pub(super) fn publishes(&self, publishing: bool) {
+        self.publishing.store(publishing, Ordering::Release);
     }
 
     /// Why it was stopped.
@@ -176,11 +218,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_cause_counts() {
+    fn the_first_cause_counts_unless_a_stronger_one_comes() {
         let steering = Steering::default();
+        assert!(steering.stop(Cause::Drain));
+        assert!(!steering.stop(Cause::WorkerStopped));
         assert!(steering.stop(Cause::Publish));
         assert!(!steering.stop(Cause::Discard));
         assert_eq!(steering.cause(), Some(Cause::Publish));
         assert!(steering.token().is_cancelled());
+        assert!(steering.stop(Cause::OwnershipLost));
+        assert!(!steering.is_owned());
+    }
+
+    #[test]
+    fn the_answer_to_an_end_says_what_it_does() {
+        let steering = Steering::default();
+        steering.publishes(true);
+        let (applied, said) = steering.end(false);
+        assert!(!applied && said.contains("not stopped"), "{said}");
+        assert_eq!(steering.end(true), (false, "the session is ending already"));
+        let steering = Steering::default();
+        steering.publishes(true);
+        steering.publishes(false);
+        assert!(steering.end(false).0);
     }
 }

@@ -313,13 +313,28 @@ pub(super) async fn quiet(inside: &Inside) {
     let _ = tokio::time::timeout(QUIET_TIMEOUT, ended).await;
 }
 
+/// Whether the agent is there for another turn while its work is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Agent {
+    /// It is, and so is what it left running.
+    Stays,
+    /// It was ended.
+    Ends,
+}
+
 /// Commits what the agent left, by policy, and pushes the checked-out commit to the session's branch in staging.
 pub(super) async fn collect(
     inside: &Inside,
     project: &ProjectGrant,
     policy: Uncommitted,
     message: &str,
+    agent: Agent,
 ) -> Result<Collected, Failure> {
+    // A lock of a living agent's git is given a moment to go by itself.
+    let patience = match agent {
+        Agent::Stays => "20",
+        Agent::Ends => "0",
+    };
     let commit = match policy {
         Uncommitted::Commit => "yes",
         Uncommitted::Discard => "no",
@@ -328,7 +343,8 @@ pub(super) async fn collect(
     // hook-less tool made lacks the trailers; `inside trailers` adds them before anything is accepted. The repository's own hooks are left
     // out: they have had their say with the agent, and must not hold its work back.
     let script = "exec 2>&1; hooks=$6; ours() { git -c core.hooksPath=\"$hooks\" \"$@\"; }; cd \"$1\" || exit 90; left=0; \
-        dir=$(git rev-parse --git-dir) || exit 94; rm -f \"$dir/index.lock\" \"$dir/HEAD.lock\"; \
+        dir=$(git rev-parse --git-dir) || exit 94; \
+        n=0; while [ -e \"$dir/index.lock\" ] && [ $n -lt \"$7\" ]; do sleep 0.1; n=$((n+1)); done; rm -f \"$dir/index.lock\" \"$dir/HEAD.lock\"; \
         find \"$dir/refs\" -name '*.lock' -type f -delete; \
         if [ \"$2\" = yes ]; then changes=$(git --no-optional-locks status --porcelain) || left=95; \
         [ -z \"$changes\" ] || { git add -A && ours commit -q --no-verify -m \"$3\"; } || left=91; fi; \
@@ -350,6 +366,7 @@ pub(super) async fn collect(
                 project.branch.as_str(),
                 INSIDE,
                 &format!("{TOOLS_DIRECTORY}/hooks"),
+                patience,
             ]
             .map(str::to_owned)
             .to_vec(),

@@ -12,7 +12,7 @@ use crate::message::task::ProjectRequest;
 use crate::message::{ControlKind, EventBody, ProjectKey};
 use crate::progress::Progress;
 use crate::queue::Claim;
-use crate::session::steering::{Cause, Order, OrderKind, Steering};
+use crate::session::steering::{Order, OrderKind, Steering};
 
 /// Ids of one session that are remembered, the last ones.
 const REMEMBERED: usize = 1000;
@@ -22,7 +22,9 @@ const EARLY: Duration = Duration::from_secs(5);
 const REFUSING: Duration = Duration::from_secs(10);
 /// What is said of a message that came too late.
 pub(super) const OVER: &str = "the session is over: send a task with a new session id";
-const ENDING: &str = "the session is ending already";
+/// The same, where the session may go on.
+pub(super) const RESTS: &str =
+    "the session rests: send its task again, with this as its prompt and the `resume` of its event `suspended`";
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,26 +153,14 @@ impl Controls {
                 let project = ProjectKey { connection, path };
                 self.order(id, OrderKind::Answer { project, publish }).await
             }
-            ControlKind::CancelTurn => {
-                let applied = self.steering.stop(Cause::Publish);
-                let said = "the turn is stopped; what was committed is published";
-                self.answer(id, applied, if applied { said } else { ENDING }.to_owned())
-                    .await;
-                Kept::ByUs
-            }
+            ControlKind::CancelTurn => self.order(id, OrderKind::CancelTurn).await,
             ControlKind::End { publish } => {
-                let (cause, said) = if publish {
-                    (Cause::Publish, "the session ends; what was committed is published")
-                } else {
-                    (Cause::Discard, "the session ends; nothing is published")
-                };
-                let applied = self.steering.stop(cause);
+                let (applied, said) = self.steering.end(publish);
                 if applied {
                     self.endings.push(id.clone());
                 }
                 let kept = self.kept(&id);
-                self.answer(id, applied, if applied { said } else { ENDING }.to_owned())
-                    .await;
+                self.answer(id, applied, said.to_owned()).await;
                 kept
             }
         }

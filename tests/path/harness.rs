@@ -144,6 +144,12 @@ impl World {
         self
     }
 
+    /// Another variable of the worker, such as a key of its configuration.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.tokens.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.directory.path().join("s")
     }

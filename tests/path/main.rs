@@ -10,6 +10,7 @@ mod broker;
 mod commands;
 mod connections;
 mod control_commands;
+mod conversation;
 mod drain;
 mod egress;
 mod engine;

@@ -15,7 +15,8 @@ use crate::session::failure::Failure;
 /// How each open change request is named in the texts of the others.
 pub(super) fn sisters(work: &[Arc<Work>], published: &[Published]) -> Vec<Option<Sister>> {
     let sister = |(work, published): (&Arc<Work>, &Published)| {
-        published.open.as_ref().map(|(request, _, _)| Sister {
+        // Those of earlier turns too.
+        published.outcome.change_request.as_ref().map(|request| Sister {
             project: work.admitted.grant.key.clone(),
             word: work.admitted.grant.forge.change_request_word(),
             url: request.url.clone(),

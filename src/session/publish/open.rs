@@ -34,8 +34,8 @@ pub(super) async fn options(
     connected: &Connected,
     text: &ChangeRequestText,
 ) -> Result<(Vec<String>, bool), Failure> {
-    let exists = match &work.expected {
-        Some(head) => !numbers(rooms, work, connected, head).await?.is_empty(),
+    let exists = match work.expected() {
+        Some(head) => !numbers(rooms, work, connected, &head).await?.is_empty(),
         None => false,
     };
     let base = &work.admitted.grant.base;

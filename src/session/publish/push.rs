@@ -24,10 +24,11 @@ pub(super) async fn push(
     let grant = &work.admitted.grant;
     let mut wait = FIRST_WAIT;
     let mut said = Vec::new();
+    let expected = work.expected();
     for attempt in 1..=TRIES {
         let request = PublishRequest {
             head,
-            expected: work.expected.as_ref(),
+            expected: expected.as_ref(),
             options,
         };
         match work.staging.publish(grant, &connected.access, &request).await {

@@ -1,0 +1,112 @@
+//! One prompt and the agent's answer to it, and the words that are told of it. Starts the agent when it does not run.
+
+use std::time::Duration;
+
+use super::failure::Failure;
+use super::prompts::Begun;
+use super::publish::Words;
+use super::turn::Started;
+use super::{Ready, Session, turn, usage};
+use crate::agent::{self, AgentError, ProjectBrief, TurnLimits, TurnReport, prompt};
+use crate::grant::{Grant, ProjectGrant};
+use crate::message::{EventBody, ProjectKey};
+
+impl Session<'_> {
+    /// One prompt and the agent's answer to it.
+    pub(super) async fn turn(
+        &self,
+        ready: &Ready<'_>,
+        begun: &Begun,
+        agent: &mut Option<Started>,
+    ) -> Result<TurnReport, Failure> {
+        let inside = self.live.inside()?;
+        let grant = self.open.grant()?;
+        let stop = &begun.stop;
+        let prompt = if agent.is_some() {
+            prompt::next(&begun.prompt)
+        } else {
+            prompt::first(&begun.prompt, &self.briefs(&grant), &self.memory.history)
+        };
+        let started = match agent {
+            Some(started) => started,
+            None => {
+                let directories: Vec<String> = grant.projects.iter().map(|project| project.directory.clone()).collect();
+                let directory = turn::directory(&directories);
+                let starting =
+                    self.live
+                        .while_alive(turn::start(&inside, ready.config, self.task, &directory, self.progress));
+                let started = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Err(AgentError::Cancelled.into()),
+                    started = starting => started?,
+                };
+                agent.insert(started)
+            }
+        };
+        let limits = TurnLimits {
+            turn: grant.limits.turn,
+            idle: grant.limits.idle,
+            grace: Duration::from_secs(self.rooms.config.grace_s),
+        };
+        let turn = begun.number;
+        self.progress.state(EventBody::TurnStarted { turn }).await;
+        // A spent budget stops the turn too, and is told from somebody's word.
+        let watched = stop.child_token();
+        let turning = self.live.while_alive(async {
+            let turned = started.agent.turn(&prompt, limits, self.progress, &watched).await;
+            if matches!(turned, Err(AgentError::Ended { .. })) {
+                started.settle().await;
+            }
+            turned.map_err(|error| {
+                let ended = matches!(error, AgentError::Ended { .. } | AgentError::Answered { .. });
+                let mut failure = Failure::from(error);
+                if ended {
+                    turn::add_last_words(&mut failure, &started.last_words());
+                }
+                failure
+            })
+        });
+        let turned = usage::watched(ready.meter.as_deref(), self.progress, &watched, stop, turning).await;
+        agent::tell_dropped_errors(started.dropped_errors(), self.progress).await;
+        let stop_reason = match &turned {
+            Ok(report) => report.stop_reason.clone(),
+            Err(failure) => failure.reason.as_str().to_owned(),
+        };
+        self.progress.state(EventBody::TurnEnded { turn, stop_reason }).await;
+        turned
+    }
+
+    pub(super) fn words<'w>(&'w self, ready: &'w Ready<'_>, is_whole: bool) -> Words<'w> {
+        let user = self.task.user.as_ref().map(|user| user.name.as_str());
+        let first = ready.grant.projects.first();
+        Words {
+            session: self.task.session,
+            publish: self.task.publish,
+            title: self.task.title.as_deref(),
+            is_whole,
+            unreached: ready.refusals.counted(),
+            agent: ready.agent.as_str(),
+            user: user
+                .or_else(|| first.map(|project| project.identity.name.as_str()))
+                .unwrap_or_default(),
+        }
+    }
+
+    fn briefs(&self, grant: &Grant) -> Vec<ProjectBrief> {
+        let all = self.open.work();
+        let begun = |key: &ProjectKey| {
+            all.iter()
+                .any(|work| work.admitted.grant.key == *key && work.expected().is_some())
+        };
+        let brief = |project: &ProjectGrant| ProjectBrief {
+            connection: project.connection.clone(),
+            path: project.key.path.clone(),
+            directory: project.directory.clone(),
+            branch: project.branch.to_string(),
+            base: project.base.to_string(),
+            change_request_word: project.forge.change_request_word(),
+            begun: begun(&project.key),
+        };
+        grant.projects.iter().map(brief).collect()
+    }
+}

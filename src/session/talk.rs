@@ -1,0 +1,305 @@
+//! The conversation with the agent, turn by turn: prompt, work, publish, and then the next prompt, a wait for one, or the end.
+//!
+//! The turns obey the session's deadline; publishing does not, because cut in the middle it would leave a change request that nobody names.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::failure::Failure;
+use super::prompts::Begun;
+use super::publish::{Left, Publishing};
+use super::steering::Cause;
+use super::turn::Started;
+use super::verdict::{bounded, fold};
+use super::{Ready, Refused, Session, admit, stopped, workspace};
+use crate::agent::sections;
+use crate::message::event::Stage;
+use crate::message::resume::LONGEST_MEMORY;
+use crate::message::{EventBody, ProjectOutcome, Reason};
+
+/// How a session gives its slot back.
+pub(super) enum Close {
+    /// It is over.
+    Finished(Reason, String, Vec<ProjectOutcome>),
+    /// It goes on later: at once elsewhere with this prompt, or with the next one.
+    Suspended {
+        message: String,
+        projects: Vec<ProjectOutcome>,
+        next: Option<String>,
+    },
+}
+
+/// What a turn left to be published.
+struct Worked {
+    refused: Refused,
+    /// What was asked and not answered to its end, because the worker stops.
+    interrupted: Option<String>,
+}
+
+impl Session<'_> {
+    /// Turns until nothing is asked any more.
+    pub(super) async fn talk(&mut self, ready: &Ready<'_>, deadline: Instant) -> Close {
+        let mut agent = None;
+        let mut projects = None;
+        loop {
+            let mut interrupted = None;
+            if let Some(begun) = self.open.prompts.begin(self.steering.token()) {
+                self.enter(Stage::Turn).await;
+                let worked = timeout_at(deadline, self.exchange(ready, &begun, &mut agent)).await;
+                self.open.prompts.ended();
+                let worked = match worked.unwrap_or_else(|_| Err(self.out_of_time())) {
+                    Ok(worked) => worked,
+                    Err(failure) => return self.broke(failure).await,
+                };
+                interrupted = worked.interrupted;
+                projects = Some(self.publish(ready, worked.refused).await);
+            }
+            let mut closing = self.steering.cause().is_some();
+            if !closing && !self.open.prompts.is_waiting() {
+                if let Some(projects) = &projects {
+                    self.tell_unpublished(projects).await;
+                }
+                match self.idle(ready, deadline).await {
+                    Ok(()) => closing = self.steering.cause().is_some() || self.open.prompts.close_if_empty(),
+                    Err(failure) => {
+                        let projects = self.outcomes(ready, projects.take()).await;
+                        let left = self.open.prompts.close(None);
+                        return Close::Finished(failure.reason, without(failure.message, left.is_some()), projects);
+                    }
+                }
+            }
+            if closing {
+                let projects = self.outcomes(ready, projects.take()).await;
+                return self.close(interrupted.as_deref(), projects);
+            }
+        }
+    }
+
+    /// Waits for a prompt, where the task wants that; returns when one came, the time is over, or the session is told to stop.
+    async fn idle(&mut self, ready: &Ready<'_>, deadline: Instant) -> Result<(), Failure> {
+        let Some(limit) = ready.idle else { return Ok(()) };
+        self.leave(None);
+        let alive = self.live.while_alive(async {
+            tokio::select! {
+                () = self.open.prompts.came() => Ok(()),
+                () = self.steering.token().cancelled() => Ok(()),
+                () = sleep(limit) => Ok(()),
+            }
+        });
+        match timeout_at(deadline, alive).await {
+            // A sandbox that ends while nothing is done in it takes nothing with it: all that was committed is taken.
+            Ok(waited) => {
+                if let Err(failure) = waited {
+                    tracing::info!(session = %self.task.session, "the sandbox of an idle session ended: {}", failure.message);
+                    self.steering.stop(Cause::Drain);
+                }
+                Ok(())
+            }
+            Err(_) => Err(self.out_of_time()),
+        }
+    }
+
+    /// How the session ends, when nothing of it went wrong.
+    fn close(&self, interrupted: Option<&str>, projects: Vec<ProjectOutcome>) -> Close {
+        let next = self.open.prompts.close(interrupted);
+        let is_open_ended = self.idle_timeout().is_some();
+        let suspended = |message: &str, projects: Vec<ProjectOutcome>, next| Close::Suspended {
+            message: with_kept(message, &projects),
+            projects,
+            next,
+        };
+        match self.steering.cause() {
+            Some(Cause::Drain) if next.is_some() => suspended(
+                "the worker stops; another goes on with the session from its branch",
+                projects,
+                next,
+            ),
+            Some(Cause::Drain | Cause::WorkerStopped) | None if next.is_none() && is_open_ended => suspended(
+                "no prompt waits: the session goes on when the next one comes",
+                projects,
+                None,
+            ),
+            Some(Cause::Discard) => Close::Finished(
+                Reason::Cancelled,
+                without("a control message ended the session".to_owned(), next.is_some()),
+                projects,
+            ),
+            Some(Cause::WorkerStopped) if next.is_some() => {
+                let failure = stopped(self.steering);
+                Close::Finished(failure.reason, without(failure.message, true), projects)
+            }
+            Some(Cause::Publish | Cause::OwnershipLost | Cause::WorkerStopped | Cause::Drain) | None => {
+                let (reason, message, projects) = fold(projects);
+                Close::Finished(reason, without(message, next.is_some()), projects)
+            }
+        }
+    }
+
+    /// After a failure: the work is kept, and what a stopping worker could not begin is handed on.
+    pub(super) async fn broke(&mut self, failure: Failure) -> Close {
+        let projects = self.keep_work(&failure).await;
+        if self.steering.cause() == Some(Cause::Drain)
+            && failure.reason == Reason::WorkerStopped
+            && let Some(next) = self.open.prompts.close(None)
+        {
+            return Close::Suspended {
+                message: with_kept("the worker stops; another goes on with the session", &projects),
+                projects,
+                next: Some(next),
+            };
+        }
+        let left = self.open.prompts.is_one_left();
+        self.open.prompts.close(None);
+        Close::Finished(failure.reason, without(failure.message, left), projects)
+    }
+
+    async fn outcomes(&mut self, ready: &Ready<'_>, projects: Option<Vec<ProjectOutcome>>) -> Vec<ProjectOutcome> {
+        match projects {
+            Some(projects) => projects,
+            None if self.steering.cause() == Some(Cause::OwnershipLost) => Vec::new(),
+            // No turn was given: this says so for each project.
+            None => self.publish(ready, Refused::default()).await,
+        }
+    }
+
+    /// One prompt, the agent's answer, and everything that it committed taken into staging.
+    async fn exchange(
+        &mut self,
+        ready: &Ready<'_>,
+        begun: &Begun,
+        agent: &mut Option<Started>,
+    ) -> Result<Worked, Failure> {
+        let turned = self.turn(ready, begun, agent).await;
+        let (answer, was_stopped) = match turned {
+            Ok(report) => {
+                let answer = report.answer.clone();
+                self.report = report;
+                (answer, false)
+            }
+            Err(failure) if failure.reason == Reason::Cancelled && begun.stop.is_cancelled() => (String::new(), true),
+            Err(failure) => return Err(failure),
+        };
+        let interrupted = match self.steering.cause() {
+            None | Some(Cause::Publish) => None,
+            Some(Cause::Drain) => was_stopped.then(|| begun.prompt.clone()),
+            Some(Cause::Discard | Cause::WorkerStopped | Cause::OwnershipLost) => return Err(stopped(self.steering)),
+        };
+        let keys: Vec<_> = self
+            .open
+            .work()
+            .iter()
+            .map(|work| work.admitted.grant.key.clone())
+            .collect();
+        self.told.turn(&keys, &sections::read(&answer), &ready.wishes);
+        if interrupted.is_none() {
+            let prompt = self.progress.masked(&begun.prompt);
+            // What an answer comes to stands at its end.
+            let answer = bounded(self.progress.masked(&answer), LONGEST_MEMORY);
+            self.memory.remember(&prompt, &answer);
+        }
+        let goes_on = self.steering.cause().is_none() && (self.open.prompts.is_waiting() || ready.idle.is_some());
+        let stays = goes_on && agent.as_ref().is_some_and(|started| started.agent.is_usable());
+        let agent_is = if stays {
+            workspace::Agent::Stays
+        } else {
+            *agent = None;
+            workspace::Agent::Ends
+        };
+        let title = admit::title_of(self.task, &begun.prompt, begun.number);
+        let grant = self.open.grant()?;
+        let collecting = self.collect(&grant, (&title, &answer), agent_is);
+        let refused = self.live.while_alive(collecting).await?;
+        if !refused.is_empty()
+            && let Some(place) = self.live.full().await
+        {
+            let message = format!(
+                "{place} in the sandbox is full and not everything could be committed: ask for less at a time, or let the operator raise \
+                 sandbox.workspace_bytes"
+            );
+            return Err(Failure::new(Reason::DiskFull, message));
+        }
+        Ok(Worked { refused, interrupted })
+    }
+
+    /// staging -> publish.
+    async fn publish(&mut self, ready: &Ready<'_>, refused: Refused) -> Vec<ProjectOutcome> {
+        self.enter(Stage::Publish).await;
+        self.steering.publishes(true);
+        let work = self.open.work();
+        let is_whole = self.open.prompts.begun() > 1 || work.iter().any(|work| work.began_at.is_some());
+        let publishing = Publishing {
+            rooms: self.rooms,
+            progress: self.progress,
+            steering: self.steering,
+            open: self.open,
+            words: self.words(ready, is_whole),
+        };
+        let published = publishing
+            .all(&work, |work| {
+                let key = &work.admitted.grant.key;
+                Left {
+                    wish: ready.wishes.get(key),
+                    sections: self.told.whole(key),
+                    refused: refused.get(key).cloned(),
+                }
+            })
+            .await;
+        self.steering.publishes(false);
+        published
+    }
+
+    /// Before the session goes on: what did not reach a forge. When it ends its outcome says so.
+    async fn tell_unpublished(&self, projects: &[ProjectOutcome]) {
+        if self.idle_timeout().is_none() {
+            return;
+        }
+        for project in projects {
+            if matches!(
+                project.reason,
+                Reason::Published | Reason::Kept | Reason::NothingToPublish
+            ) {
+                continue;
+            }
+            let code = project.reason.as_str().to_owned();
+            let message = format!("{}: {}", project.project, project.message);
+            self.progress.state(EventBody::Warning { code, message }).await;
+        }
+    }
+
+    /// How long the session waits for another prompt; not at all where the task does not ask for it.
+    pub(super) fn idle_timeout(&self) -> Option<Duration> {
+        let most = self.rooms.config.idle_timeout_s;
+        let asked = self.task.idle_timeout_s.unwrap_or(0).min(most);
+        (asked > 0).then(|| Duration::from_secs(asked))
+    }
+
+    pub(super) fn out_of_time(&self) -> Failure {
+        let message = format!(
+            "the session reached its limit of {} s: ask for less at a time, or for a higher limit",
+            admit::limits(self.rooms, self.task).session.as_secs()
+        );
+        Failure::new(Reason::SessionTimeout, message)
+    }
+}
+
+/// Adds that something was accepted and is not done.
+fn without(message: String, prompts_left: bool) -> String {
+    if prompts_left {
+        message + "; what waited to be asked was not asked any more"
+    } else {
+        message
+    }
+}
+
+/// Adds what only this worker's disk holds: it does not travel with the session.
+fn with_kept(message: &str, projects: &[ProjectOutcome]) -> String {
+    let kept: Vec<&str> = projects.iter().filter_map(|project| project.kept.as_deref()).collect();
+    if kept.is_empty() {
+        return message.to_owned();
+    }
+    format!(
+        "{message}; commits that are not on a forge stay on this worker as {} and are not in the branch that is gone on from",
+        kept.join(", ")
+    )
+}

@@ -36,15 +36,15 @@ pub struct Kept {
 }
 
 impl Staging {
-    /// Writes the session's branch, as it stands, to a bundle; replaces an earlier one of the same session and project.
+    /// Writes the session's branch, as it stands, to a bundle; replaces an earlier one of the same session and project whose commits it all has.
     ///
     /// # Errors
     /// Nothing was staged, or the bundle could not be written and verified.
     pub async fn keep(&self) -> Result<(PathBuf, Kept), RepositoryError> {
         let head = self.head()?.ok_or(RepositoryError::NothingToKeep)?;
         let policy = &self.policy;
-        let name = format!("{}-{}-{}", policy.session, policy.number, policy.project.path.name());
         let directory = self.shared.config.kept();
+        let name = self.kept_name(&directory, &head).await;
         let (new, bundle) = (
             directory.join(format!("{name}.new")),
             directory.join(format!("{name}.bundle")),
@@ -88,6 +88,30 @@ impl Staging {
         })
         .await?;
         Ok((bundle, kept))
+    }
+
+    /// What the bundle is called. An earlier attempt of the session on this worker may have left one with other work, which stays.
+    async fn kept_name(&self, directory: &Path, head: &CommitId) -> String {
+        let policy = &self.policy;
+        let name = format!("{}-{}-{}", policy.session, policy.number, policy.project.path.name());
+        let note = directory.join(format!("{name}.json"));
+        let before = blocking(move || Ok(fs::read(note).ok())).await.ok().flatten();
+        let Some(before) = before else { return name };
+        let contained = match serde_json::from_slice::<Kept>(&before) {
+            Ok(before) => self.has_below(&before.head, head).await,
+            Err(_) => false,
+        };
+        if contained {
+            name
+        } else {
+            format!("{name}-{}", head.short())
+        }
+    }
+
+    /// Whether a commit is among those that lead to another. Not known is no.
+    async fn has_below(&self, commit: &CommitId, head: &CommitId) -> bool {
+        let arguments = ["rev-list", "--max-count=1", commit.as_str(), "--not", head.as_str()];
+        self.git_lists(&arguments).await.is_ok_and(|left| left.is_empty())
     }
 
     /// The commits of the session's branch as a patch for `git am`; `None` when it is longer than 64 KiB.

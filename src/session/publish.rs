@@ -28,8 +28,10 @@ mod attended;
 mod link;
 mod open;
 mod push;
+mod unopened;
 
 use attended::attended;
+use unopened::unopened;
 
 /// How often a passing failure of the forge is tried again.
 pub(super) const TRIES: u32 = 4;
@@ -147,8 +149,15 @@ impl Publishing<'_> {
             Ok(head) => head,
             Err(error) => return Published::ended(work.outcome(Reason::Internal, error.to_string())),
         };
-        let Some(head) = head.filter(|head| head != work.staging.base() && Some(head) != work.expected().as_ref())
-        else {
+        let staged = head.filter(|head| head != work.staging.base() && Some(head) != work.expected().as_ref());
+        let head = match staged {
+            None if left.refused.is_none() => match unopened(self, work).await {
+                Ok(head) => head,
+                Err(failure) => return Published::ended(work.outcome(failure.reason, failure.message)),
+            },
+            staged => staged,
+        };
+        let Some(head) = head else {
             return Published::ended(match left.refused {
                 Some(said) => work.outcome(
                     Reason::PushRejected,

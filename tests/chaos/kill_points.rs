@@ -157,13 +157,7 @@ kill_points! {
     killed_between_commit_and_staging: "!write work.txt done\n!commit . Work\n!say ready\n!sleep 3000\n!shell git push -q", Moment::Sends("session.{}.agent_message"), Next::Another;
     killed_after_the_push_to_staging: "!write work.txt done\n!commit . Work\n!shell git push -q\n!sleep 2000", Moment::Sends("session.{}.push_accepted"), Next::Itself;
     killed_before_the_push_to_the_forge: WORK, Moment::Asks("GET", "service=git-receive-pack"), Next::Another;
-    // A defect that this suite found: the successor finds the branch with all of the work, its agent adds nothing, and the session ends as
-    // `nothing_to_publish` without the merge request that the first attempt did not get to open.
-    #[ignore = "known defect: a branch that was pushed before the crash gets no merge request when the next attempt adds nothing"]
     killed_while_the_forge_s_answer_to_the_push_is_under_way: WORK, Moment::Pushed, Next::Itself;
-    // A defect that this suite found: the successor finds the branch with all of the work, its agent adds nothing, and the session ends as
-    // `nothing_to_publish` without the merge request that the first attempt did not get to open.
-    #[ignore = "known defect: a branch that was pushed before the crash gets no merge request when the next attempt adds nothing"]
     killed_between_push_and_merge_request: WORK, Moment::Asks("POST", "/merge_requests"), Next::Another;
     killed_while_the_forge_s_answer_to_the_merge_request_is_under_way: WORK, Moment::Opened, Next::Another;
     killed_before_the_final_event: WORK, Moment::Sends("session.{}.finished"), Next::Itself;

@@ -244,6 +244,30 @@ async fn unpublished_work_is_kept_as_a_bundle_that_any_git_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_one_attempt_left_is_not_replaced_by_another_attempt_s() {
+    let (forge, staging, sandbox, _) = staged().await;
+    let (first, _) = staging.keep().await.unwrap();
+    sandbox.commit("b", "b\n");
+    sandbox.push(&[BRANCH]).await.expect_success();
+    let (more, kept) = staging.keep().await.unwrap();
+    assert_eq!(
+        (&more, super::files_below(&forge.state.join("kept")).len()),
+        (&first, 2),
+        "it has all of the first"
+    );
+    forge.room.remove_session(Forge::session()).await.unwrap();
+    // The next attempt knows nothing of these commits: they never were on the forge.
+    let again = forge.stage().await.unwrap();
+    let sandbox = Sandbox::clone_of(&again).await;
+    sandbox.commit("c", "c\n");
+    sandbox.push(&[BRANCH]).await.expect_success();
+    let (other, _) = again.keep().await.unwrap();
+    assert_ne!(other, first);
+    let listed = git(&forge.mirror(), &["bundle", "list-heads", first.to_str().unwrap()]);
+    assert!(listed.starts_with(kept.head.as_str()), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_kept_of_nothing() {
     let forge = Forge::start().await;
     let staging = forge.stage().await.unwrap();

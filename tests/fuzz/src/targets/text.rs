@@ -68,6 +68,7 @@ pub fn change_request(data: &[u8]) {
     }];
     for sections in [&sections::read(&answer), &said] {
         let made = change_text::description(&Parts {
+            is_whole: true,
             session: "0190c2f0-7c1e-7000-8000-000000000001".parse().expect("it is one"),
             sections,
             branch: &branch,

@@ -6,7 +6,7 @@
 #   tests/run.sh [--full]
 #
 #   --full   also the long forms: the benchmark with all its rounds, the fuzzers for a minute each, every integration test on gVisor,
-#            faults of the broker itself
+#            faults of the broker itself, the random run over 200 sessions, the soak over 500
 #
 # Every section runs, whatever became of those before it; a table at the end says which failed, and the exit code is 1 if any did.
 # Root can run it on a bare machine: what is missing is installed from the distribution. Without root, Docker must answer already and the
@@ -155,7 +155,20 @@ run_tests() {
         FORGE_DATA=$(cd ../shared/forge-data && pwd)
         export FORGE_DATA
     fi
-    "$CARGO" test --locked --workspace --no-fail-fast
+    # All but the chaos suite, which has a section of its own: two at a time would be a third kind of chaos.
+    local code=0 targets
+    mapfile -t targets < <("$CARGO" metadata --locked --no-deps --format-version 1 |
+        jq -r '.packages[].targets[] | select(.kind == ["test"] and .name != "chaos") | "--test", .name')
+    [ ${#targets[@]} -gt 0 ] || return 1
+    "$CARGO" test --locked --workspace --no-fail-fast --lib --bins "${targets[@]}" || code=1
+    "$CARGO" test --locked --workspace --doc || code=1
+    return "$code"
+}
+
+# Kill points and faults, a random run with its checker, a soak: in their short forms, or with the long ones after them.
+run_chaos() {
+    "$CARGO" test --locked --test chaos --no-fail-fast || return
+    if $full; then "$CARGO" test --locked --test chaos --no-fail-fast -- --ignored --test-threads=1 random:: soak::; fi
 }
 
 # What disturbs every user of a broker, on a node of its own.
@@ -233,6 +246,7 @@ section "documentation" env RUSTDOCFLAGS="-D warnings" "$CARGO" doc --locked --n
 if section "build" build_everything; then
     section "examples" check_examples
     section "tests" run_tests
+    section "chaos" run_chaos
     if $full; then section "tests that disturb a whole broker" run_whole_broker; fi
     if prepare_runsc </dev/null >"$scratch/runsc" 2>&1; then
         section "tests on gVisor (runsc)" run_on_runsc
@@ -249,7 +263,7 @@ if section "build" build_everything; then
         skip "benchmark" "there is none yet"
     fi
 else
-    for name in examples tests "tests on gVisor (runsc)" judges fuzz demo benchmark; do skip "$name" "nothing was built"; done
+    for name in examples tests chaos "tests on gVisor (runsc)" judges fuzz demo benchmark; do skip "$name" "nothing was built"; done
 fi
 
 printf '\n==== summary, %d s\n' "$SECONDS"

@@ -32,9 +32,9 @@ mod push;
 use attended::attended;
 
 /// How often a passing failure of the forge is tried again.
-const TRIES: u32 = 4;
+pub(super) const TRIES: u32 = 4;
 /// The first wait between tries; each next one is twice as long.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
+pub(super) const FIRST_WAIT: Duration = Duration::from_millis(500);
 
 /// The longest wait that a forge may ask for; a longer one is a failure that names it.
 const LONGEST_WAIT: Duration = Duration::from_secs(120);

@@ -8,9 +8,10 @@ use futures::future::try_join_all;
 use super::Rooms;
 use super::admit::{self, Admitted};
 use super::failure::Failure;
-use super::publish::Work;
+use super::publish::{FIRST_WAIT, TRIES, Work};
 use crate::grant::Grant;
 use crate::message::{Reason, Task};
+use crate::repository::{Mirrored, RepositoryError};
 
 /// Refreshes the mirrors side by side, makes each project's object store and staging, and fixes the names of the branches now that the
 /// forges' branches are known. No project holds its mirror while it waits for another's, so sessions cannot wait for each other in a ring.
@@ -25,10 +26,7 @@ pub(super) async fn stage_all(
         .into_iter()
         .enumerate()
         .map(|(number, mut admitted)| async move {
-            let mirrored = rooms
-                .repositories
-                .refresh(&admitted.grant, &admitted.connection.current()?.access)
-                .await?;
+            let mirrored = refreshed(rooms, &admitted).await?;
             rooms.repositories.refuse_lfs(&mirrored).await?;
             admitted.grant.branch = admit::final_branch(rooms, task, mirrored.refs())?;
             let name = format!("refs/heads/{}", admitted.grant.branch);
@@ -57,6 +55,24 @@ pub(super) async fn stage_all(
     let work = try_join_all(staged).await?;
     grant.projects = work.iter().map(|work| work.admitted.grant.clone()).collect();
     Ok((Arc::new(grant), work.into_iter().map(Arc::new).collect()))
+}
+
+/// A fresh mirror. A forge that does not answer is asked again; a fetch that took all its time is not begun again.
+async fn refreshed(rooms: &Rooms, admitted: &Admitted) -> Result<Mirrored, Failure> {
+    let mut wait = FIRST_WAIT;
+    let mut attempt = 1;
+    loop {
+        let connected = admitted.connection.current()?;
+        match rooms.repositories.refresh(&admitted.grant, &connected.access).await {
+            Err(error @ RepositoryError::Unavailable { .. }) if attempt < TRIES => {
+                tracing::warn!(project = %admitted.grant.key, attempt, %error, "a project could not be fetched and is tried again");
+                tokio::time::sleep(wait).await;
+                wait *= 2;
+                attempt += 1;
+            }
+            done => return Ok(done?),
+        }
+    }
 }
 
 pub(super) fn no_trailers() -> Failure {

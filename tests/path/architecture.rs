@@ -194,7 +194,13 @@ fn libraries_of_providers_are_named_in_one_place() {
 #[test]
 fn every_file_says_what_it_is_and_none_is_two_rooms() {
     let mut wrong = Vec::new();
-    for (path, text) in all(&["src", "sandbox-images/inside/src", "tests/support/src", "tests/path"]) {
+    for (path, text) in all(&[
+        "src",
+        "sandbox-images/inside/src",
+        "tests/support/src",
+        "tests/path",
+        "tests/chaos",
+    ]) {
         if !text.starts_with("//!") {
             wrong.push(format!("{path} does not begin with //!"));
         }

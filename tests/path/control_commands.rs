@@ -56,7 +56,7 @@ fn a_session_is_steered_from_a_terminal() {
     until_watching(&daemon, &world, session, &seen);
     let ended = ran(&daemon, &world, &["end", session, "--discard"]);
     assert_eq!(ended.exit, 0, "{}", ended.stderr);
-    assert!(ended.stdout.contains("nothing is published"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("nothing more is published"), "{}", ended.stdout);
     assert_eq!(outcome(&events)["reason"], "cancelled");
     let status = crate::harness::until(std::time::Duration::from_secs(30), "the end of watch", || {
         watching.0.try_wait().unwrap()

@@ -97,6 +97,11 @@ impl World {
 
     /// A world whose forge is seeded from the demo's seed, changed by the test.
     pub(crate) fn with_seed(change: impl Fn(String) -> String) -> Self {
+        Self::lasting(600, change)
+    }
+
+    /// The same for at most so many seconds; by then its forge ends.
+    pub(crate) fn lasting(seconds: u32, change: impl Fn(String) -> String) -> Self {
         let place = Place::take();
         let directory = tempfile::Builder::new().prefix("cd-").tempdir_in("/tmp").unwrap();
         let seed = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/seeds/demo.toml"))
@@ -110,7 +115,8 @@ impl World {
             .arg(directory.path().join("forge"))
             .arg("--ready-file")
             .arg(&ready)
-            .args(["--max-lifetime", "600", "--parent-pid", &std::process::id().to_string()])
+            .args(["--max-lifetime", &seconds.to_string()])
+            .args(["--parent-pid", &std::process::id().to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

@@ -183,7 +183,7 @@ fn whatever_found_a_route_is_answered_also_while_the_session_ends() {
 fn a_message_that_a_lost_connection_brings_back_is_known_and_has_no_second_effect() {
     let world = World::new();
     let proxy = Proxy::new(true);
-    let daemon = Daemon::start_at(&world, &proxy.url(), "[session]\ngrace_s = 20");
+    let daemon = Daemon::start_at(&world, &proxy.url(), "[session]\ngrace_s = 45");
     let amqp = Amqp::open();
     let mut events = amqp.listen(&format!("{}.events", daemon.prefix));
     let inbox = format!("{}.session.in", daemon.prefix);

@@ -74,7 +74,11 @@ fn what_a_dead_worker_left_is_gone_a_minute_later_though_it_never_comes_back() {
         .find(|path| path.to_string_lossy().ends_with(".bundle"))
         .unwrap();
     assert!(bundle.to_string_lossy().contains(session), "{kept:?}");
-    assert!(living.log().contains("dead worker"), "{}", living.log());
+    assert!(
+        living.log().contains("cleaning up after a dead worker"),
+        "{}",
+        living.log()
+    );
     // The directory is free again: its worker may come back.
     let _back = dead.again(&world);
 }
@@ -102,7 +106,11 @@ fn a_worker_that_is_stopped_keeps_what_it_owns() {
         "a live owner's container was removed"
     );
     assert_eq!(leftovers(&world.state_dir()), before);
-    assert!(!other.log().contains("dead worker"), "{}", other.log());
+    assert!(
+        !other.log().contains("cleaning up after a dead worker"),
+        "{}",
+        other.log()
+    );
     // The broker gave its session to the other; it finds that out, and lets go of what was its own.
     signal(&stopped.process.0, "CONT");
     assert_eq!(outcome(&events)["reason"], "published");

@@ -293,7 +293,7 @@ impl SmallDisk {
         std::fs::create_dir_all(&path).unwrap();
         let mut mount = Command::new("mount");
         mount
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "tmpfs"])
             .arg(&path);
         assert!(mount.status().unwrap().success(), "mounting a tmpfs needs root");
         Self(path)

@@ -66,7 +66,7 @@ use stage::{no_trailers, stage_all};
 use steering::Steering;
 use talk::Close;
 use told::Told;
-use verdict::bounded;
+use verdict::{bounded, fold};
 
 /// How a session gave its slot back.
 #[derive(Debug)]
@@ -88,6 +88,24 @@ pub struct Suspension {
     pub resume: Resume,
     /// What another worker is to be asked at once; otherwise the next prompt is waited for.
     pub next: Option<String>,
+    /// How long it ran, in milliseconds.
+    pub duration_ms: u64,
+}
+
+impl Suspension {
+    /// The outcome, where the session was ended while it was being suspended.
+    #[must_use]
+    pub fn ended(self) -> SessionOutcome {
+        let (reason, message, projects) = fold(self.projects);
+        SessionOutcome {
+            result: reason.result(),
+            reason,
+            message,
+            projects,
+            answer: String::new(),
+            duration_ms: self.duration_ms,
+        }
+    }
 }
 
 /// Runs one session until it ends or is suspended. Everything it took is let go when this returns.
@@ -101,6 +119,10 @@ pub async fn run(
     steering: &Steering,
 ) -> Ended {
     let open = Open::default();
+    // Before orders are obeyed: what comes early finds the first prompt waiting.
+    let turns = task.resume.as_ref().map_or(0, |resume| resume.turns);
+    open.prompts
+        .open(&task.prompt, turns, talk::idle_timeout(rooms, task).is_some());
     let (_, never) = tokio::sync::mpsc::channel(1);
     let mut inbox = steering.inbox().unwrap_or(never);
     let ended = tokio::select! {
@@ -144,8 +166,6 @@ async fn path(
         told: Told::of(&memory.history),
         memory,
     };
-    open.prompts
-        .open(&task.prompt, session.memory.turns, session.idle_timeout().is_some());
     let deadline = tokio::time::Instant::now() + admit::limits(rooms, task).session;
     let ready = tokio::time::timeout_at(deadline, session.begin(secrets)).await;
     let close = match ready.unwrap_or_else(|_| Err(session.out_of_time())) {
@@ -175,6 +195,7 @@ async fn path(
             .metrics
             .session_finished(reason.result().as_str(), reason.as_str(), began.elapsed());
     };
+    let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     match close {
         Close::Finished(reason, message, projects) => {
             ended(reason);
@@ -184,7 +205,7 @@ async fn path(
                 message,
                 projects,
                 answer: bounded(session.report.answer, 16 * 1024),
-                duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                duration_ms,
             })
         }
         Close::Suspended {
@@ -199,6 +220,7 @@ async fn path(
                 projects,
                 resume: session.memory,
                 next,
+                duration_ms,
             })
         }
     }
@@ -326,7 +348,7 @@ impl<'a> Session<'a> {
             meter,
             wishes,
             refusals,
-            idle: self.idle_timeout(),
+            idle: talk::idle_timeout(rooms, task),
         })
     }
 

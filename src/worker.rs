@@ -273,6 +273,8 @@ impl Worker {
             Err(error) => {
                 tracing::warn!(%session, %error, "a session was not claimed; its task goes back");
                 self.rooms.metrics.amqp_delivery("returned");
+                // Each return counts against the task: a broker that is unwell for a while must not use them up.
+                tokio::time::sleep(pause(delivery.attempt)).await;
                 settle(delivery, Settle::Return).await;
             }
         }
@@ -417,6 +419,10 @@ impl Worker {
         }
         let outcome = match ended {
             Ended::Finished(outcome) => outcome,
+            // Ended meanwhile, and told so.
+            Ended::Suspended(suspension) if matches!(steering.cause(), Some(Cause::Publish | Cause::Discard)) => {
+                suspension.ended()
+            }
             Ended::Suspended(suspension) => {
                 let goes_on_elsewhere = suspension.next.is_some();
                 self.quota
@@ -475,6 +481,11 @@ async fn still_owns(mut holds: watch::Receiver<bool>, limit: Duration) -> bool {
     !matches!(certain, Ok(Err(_)))
 }
 
+/// How long a task that could not be claimed is kept before it goes back, by how often it came.
+fn pause(attempt: u32) -> Duration {
+    Duration::from_secs(u64::from(attempt.clamp(1, 15)))
+}
+
 async fn settle(delivery: Delivery, settle: Settle) {
     if let Err(error) = delivery.handle.settle(settle).await {
         // The broker hands it out again; a claim or a tombstone then drops the duplicate.
@@ -512,6 +523,7 @@ async fn suspend(
         projects,
         mut resume,
         next,
+        duration_ms: _,
     } = suspension;
     resume.attempt = again.attempt;
     let next = next.and_then(|prompt| {

@@ -12,11 +12,11 @@ use super::publish::{Left, Publishing};
 use super::steering::Cause;
 use super::turn::Started;
 use super::verdict::{bounded, fold};
-use super::{Ready, Refused, Session, admit, stopped, workspace};
+use super::{Ready, Refused, Rooms, Session, admit, stopped, workspace};
 use crate::agent::sections;
 use crate::message::event::Stage;
 use crate::message::resume::LONGEST_MEMORY;
-use crate::message::{EventBody, ProjectOutcome, Reason};
+use crate::message::{EventBody, ProjectOutcome, Reason, Task};
 
 /// How a session gives its slot back.
 pub(super) enum Close {
@@ -103,7 +103,7 @@ impl Session<'_> {
     /// How the session ends, when nothing of it went wrong.
     fn close(&self, interrupted: Option<&str>, projects: Vec<ProjectOutcome>) -> Close {
         let next = self.open.prompts.close(interrupted);
-        let is_open_ended = self.idle_timeout().is_some();
+        let is_open_ended = idle_timeout(self.rooms, self.task).is_some();
         let suspended = |message: &str, projects: Vec<ProjectOutcome>, next| Close::Suspended {
             message: with_kept(message, &projects),
             projects,
@@ -251,7 +251,7 @@ impl Session<'_> {
 
     /// Before the session goes on: what did not reach a forge. When it ends its outcome says so.
     async fn tell_unpublished(&self, projects: &[ProjectOutcome]) {
-        if self.idle_timeout().is_none() {
+        if idle_timeout(self.rooms, self.task).is_none() {
             return;
         }
         for project in projects {
@@ -265,13 +265,6 @@ impl Session<'_> {
             let message = format!("{}: {}", project.project, project.message);
             self.progress.state(EventBody::Warning { code, message }).await;
         }
-    }
-
-    /// How long the session waits for another prompt; not at all where the task does not ask for it.
-    pub(super) fn idle_timeout(&self) -> Option<Duration> {
-        let most = self.rooms.config.idle_timeout_s;
-        let asked = self.task.idle_timeout_s.unwrap_or(0).min(most);
-        (asked > 0).then(|| Duration::from_secs(asked))
     }
 
     pub(super) fn out_of_time(&self) -> Failure {
@@ -302,4 +295,10 @@ fn with_kept(message: &str, projects: &[ProjectOutcome]) -> String {
         "{message}; commits that are not on a forge stay on this worker as {} and are not in the branch that is gone on from",
         kept.join(", ")
     )
+}
+
+/// How long the session waits for another prompt; not at all where the task does not ask for it.
+pub(super) fn idle_timeout(rooms: &Rooms, task: &Task) -> Option<Duration> {
+    let asked = task.idle_timeout_s.unwrap_or(0).min(rooms.config.idle_timeout_s);
+    (asked > 0).then(|| Duration::from_secs(asked))
 }

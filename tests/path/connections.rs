@@ -128,7 +128,7 @@ fn a_dropped_connection_ends_its_projects_keeps_their_work_and_leaves_the_others
     let objects = stage.world.state_dir().join("sessions").join(session.as_str().unwrap());
     assert!(objects.join("0").exists() && objects.join("1").exists());
     stage.control(session, &drop("d-1"));
-    wait_for(&events, "d-1");
+    wait_for(&events, "control_answered");
     // Answered when it is done: the objects are gone from the worker while the session goes on, whose agent waits for its files to go.
     let left: Vec<_> = std::fs::read_dir(&objects)
         .unwrap()

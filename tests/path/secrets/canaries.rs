@@ -336,6 +336,9 @@ fn a_task_that_is_given_up_leaves_no_canary() {
     task["connections"]["lab"]["credential"] = json!({"plain": stage.lab.value});
     let (_following, events) = stage.submit(&task);
     Stage::wait_until_searched(&events);
+    until(Duration::from_secs(60), "a look at its sandbox", || {
+        stage.watched.has_inspected().then_some(())
+    });
     signal(&stage.daemon.process.0, "KILL");
     stage.daemon.wait();
     let first = stage.daemon.log();

@@ -178,6 +178,7 @@ pub(super) fn search(canaries: &[Canary]) -> String {
 /// What a watcher saw of the machine while the sessions ran.
 pub(super) struct Watched {
     stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    inspected: std::sync::Arc<std::sync::atomic::AtomicBool>,
     thread: std::thread::JoinHandle<Result<String, String>>,
 }
 
@@ -186,6 +187,8 @@ impl Watched {
     pub(super) fn begin(world: &World, canaries: &[Canary]) -> Self {
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let (canaries, stopped, worker) = (canaries.to_vec(), stop.clone(), world.worker.clone());
+        let inspected = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let any = inspected.clone();
         let thread = std::thread::spawn(move || {
             let mut inspected = String::new();
             while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
@@ -201,12 +204,22 @@ impl Watched {
                     let about = String::from_utf8_lossy(&about.stdout).into_owned();
                     if about.contains(&worker) {
                         inspected.push_str(&about);
+                        any.store(true, std::sync::atomic::Ordering::Relaxed);
                     }
                 }
             }
             Ok(inspected)
         });
-        Self { stop, thread }
+        Self {
+            stop,
+            inspected,
+            thread,
+        }
+    }
+
+    /// Whether a sandbox was inspected by now.
+    pub(super) fn has_inspected(&self) -> bool {
+        self.inspected.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Everything that `docker inspect` said.

@@ -4,8 +4,6 @@
 //! queued) has the same number, so one look tells whether it is still right. Never removes a mailbox that somebody consumes unless the caller
 //! owns it.
 
-use std::ops::Range;
-
 use lapin::BasicProperties;
 use lapin::options::QueueDeleteOptions;
 use tokio::time::{sleep, timeout};
@@ -30,7 +28,7 @@ pub(super) enum Ending {
     /// The tombstone is declared.
     Over,
     /// Tasks that go on from these attempts are marked as superseded.
-    Superseded(Range<u32>),
+    Superseded(Vec<u32>),
     /// The mailbox is deleted.
     Remove,
     /// The mailbox is deleted unless somebody consumes it.
@@ -38,14 +36,15 @@ pub(super) enum Ending {
 }
 
 /// What a suspension supersedes: the task that runs, and what goes on from any attempt before the one that is suspended.
-pub(super) fn within(after: u32, attempt: u32) -> Range<u32> {
-    let end = attempt.max(after.saturating_add(1));
-    after.max(end.saturating_sub(MOST_MARKS))..end
+pub(super) fn within(after: u32, attempt: u32) -> Vec<u32> {
+    // Its own always: a task that was handed out often has an attempt far from it.
+    let latest = after.saturating_add(1).max(attempt.saturating_sub(MOST_MARKS))..attempt;
+    std::iter::once(after).chain(latest).collect()
 }
 
 /// What a task that goes on from `after` supersedes: all that goes on from earlier.
-pub(super) fn before(after: u32) -> Range<u32> {
-    after.saturating_sub(MOST_MARKS)..after
+pub(super) fn before(after: u32) -> Vec<u32> {
+    (after.saturating_sub(MOST_MARKS)..after).collect()
 }
 
 impl Ending {
@@ -59,8 +58,8 @@ impl Ending {
             match self {
                 Self::Over => topology::declare_mark(&channel, names.tombstone(session)).await,
                 Self::Superseded(marks) => {
-                    for after in marks.clone() {
-                        topology::declare_mark(&channel, names.superseded(session, after)).await?;
+                    for after in marks {
+                        topology::declare_mark(&channel, names.superseded(session, *after)).await?;
                     }
                     Ok(())
                 }
@@ -168,20 +167,20 @@ mod tests {
 
     #[test]
     fn a_suspension_marks_its_own_task_and_all_that_a_take_over_could_have_gone_on_from() {
-        assert_eq!(within(0, 1), 0..1);
-        assert_eq!(within(0, 3), 0..3);
-        assert_eq!(within(3, 4), 3..4);
-        assert_eq!(within(0, 100), 84..100);
+        assert_eq!(within(0, 1), [0]);
+        assert_eq!(within(0, 3), [0, 1, 2]);
+        assert_eq!(within(3, 4), [3]);
+        assert_eq!(within(0, 100), [0].into_iter().chain(84..100).collect::<Vec<_>>());
         // Nonsense of a sender marks its own task at least.
-        assert_eq!(within(7, 2), 7..8);
-        assert_eq!(within(u32::MAX, 1), u32::MAX..u32::MAX);
+        assert_eq!(within(7, 2), [7]);
+        assert_eq!(within(u32::MAX, 1), [u32::MAX]);
     }
 
     #[test]
     fn a_task_that_goes_on_marks_what_came_before_and_never_itself() {
-        assert_eq!(before(0), 0..0);
-        assert_eq!(before(2), 0..2);
-        assert_eq!(before(50), 34..50);
+        assert_eq!(before(0), Vec::<u32>::new());
+        assert_eq!(before(2), [0, 1]);
+        assert_eq!(before(50), (34..50).collect::<Vec<_>>());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::egress::{EgressError, EgressRequest};
 use super::id::{AgentName, BranchName, ConnectionName, ProjectKey, ProjectPath, SessionId, TenantName};
@@ -83,7 +83,7 @@ pub struct Task {
 }
 
 /// A project to work on.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProjectRequest {
     /// Which of the task's connections.
@@ -91,11 +91,17 @@ pub struct ProjectRequest {
     /// `group/project` or `owner/repository`.
     pub path: ProjectPath,
     /// The branch to start from and to merge into; the project's default branch when absent.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<BranchName>,
 }
 
 impl ProjectRequest {
+    /// Whether both name one project: forges compare paths without regard to case, so two spellings are one.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.connection == other.connection && self.path.as_str().eq_ignore_ascii_case(other.path.as_str())
+    }
+
     /// The key that names this project in events and outcomes.
     #[must_use]
     pub fn key(&self) -> ProjectKey {
@@ -120,6 +126,36 @@ pub struct ConnectionRequest {
     /// Certificates (PEM) that this instance is trusted by, beside those of the worker's machine. At most 64 KiB.
     #[serde(default)]
     pub ca: Option<String>,
+}
+
+impl ConnectionRequest {
+    /// What is wrong with it, where its form does not tell already.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
+        let refused =
+            |ca: &String| ca.len() > LARGEST_CA || !ca.contains("-----BEGIN CERTIFICATE-----");
+        if self.ca.as_ref().is_some_and(refused) {
+            return Err("certificates in PEM, at most 64 KiB");
+        }
+        Ok(())
+    }
+
+    /// As it stands in a task. For the task that hands a session on and for nothing else: a token in clear stays in clear.
+    #[must_use]
+    pub fn for_task(&self) -> serde_json::Value {
+        let credential = match &self.credential {
+            Credential::Sealed(text) => serde_json::json!({ "sealed": text }),
+            Credential::File(name) => serde_json::json!({ "file": name }),
+            Credential::Env(name) => serde_json::json!({ "env": name }),
+            Credential::Plain(secret) => serde_json::json!({ "plain": secret.expose() }),
+        };
+        let mut value = serde_json::json!({ "forge": self.forge, "credential": credential });
+        for (name, text) in [("url", &self.url), ("ca", &self.ca)] {
+            if let Some(text) = text {
+                value[name] = text.as_str().into();
+            }
+        }
+        value
+    }
 }
 
 /// The kinds of forge.
@@ -165,6 +201,20 @@ pub enum Credential {
     Env(String),
     /// The token itself. Refused unless the operator allowed it: the broker then holds it in clear.
     Plain(#[schemars(with = "String")] Secret),
+}
+
+impl Credential {
+    /// Whether both say the same of where the token is.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Sealed(one), Self::Sealed(other))
+            | (Self::File(one), Self::File(other))
+            | (Self::Env(one), Self::Env(other)) => one == other,
+            (Self::Plain(one), Self::Plain(other)) => one.expose() == other.expose(),
+            (_, _) => false,
+        }
+    }
 }
 
 /// The person who asked.
@@ -343,12 +393,23 @@ impl Task {
         {
             return Err(TaskError::BadSession);
         }
-        let task: Self = serde_path_to_error::deserialize(value).map_err(|error| {
+        let mut task: Self = serde_path_to_error::deserialize(value).map_err(|error| {
             let (path, detail) = redact::told(&error.path().to_string(), &error.inner().to_string());
             TaskError::BadField { path, detail }
         })?;
+        task.join_added();
         task.check()?;
         Ok(task)
+    }
+
+    /// The projects that were added while the session ran are its projects like the others when it goes on; whoever lists them himself may.
+    fn join_added(&mut self) {
+        let added = self.resume.iter().flat_map(|resume| &resume.added);
+        for project in added.take(MOST_PROJECTS + 1) {
+            if !self.projects.iter().any(|one| one.is_same(project)) {
+                self.projects.push(project.clone());
+            }
+        }
     }
 
     /// The session id in a body that is otherwise no task, so that a refusal can name the session it belongs to.
@@ -390,7 +451,6 @@ impl Task {
             if !self.connections.contains_key(&project.connection) {
                 return Err(TaskError::UnknownConnection { project: project.key() });
             }
-            // Forges compare paths without regard to case, so two spellings are one project.
             if !seen.insert((project.connection.clone(), project.path.as_str().to_lowercase())) {
                 return Err(TaskError::DuplicateProject { project: project.key() });
             }
@@ -398,11 +458,8 @@ impl Task {
         if let Some(user) = &self.user {
             check_user(user)?;
         }
-        if self.connections.values().any(|connection| {
-            let ca = connection.ca.as_deref();
-            ca.is_some_and(|ca| ca.len() > LARGEST_CA || !ca.contains("-----BEGIN CERTIFICATE-----"))
-        }) {
-            return bad("connections.ca", "certificates in PEM, at most 64 KiB");
+        if let Some(wrong) = self.connections.values().find_map(|connection| connection.check().err()) {
+            return bad("connections.ca", wrong);
         }
         if let Some(egress) = &self.egress {
             egress.check()?;

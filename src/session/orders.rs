@@ -1,5 +1,5 @@
 //! What control messages ask of a running session besides ending it: another prompt, the end of a turn, a fresh credential, a connection
-//! to drop, an answer that a project waits for. Each is answered by an event.
+//! to drop, an answer that a project waits for, another project (`add`). Each is answered by an event.
 //!
 //! Runs beside the path for as long as the session lives, so that publishing can wait for what arrives here.
 
@@ -12,10 +12,13 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use super::add::Add;
+use super::adding::{Adding, Expected};
 use super::checks::{Answers, Known};
 use super::connections::{Connected, Connections};
 use super::credential::Asked;
 use super::failure::Failure;
+use super::projects::Projects;
 use super::prompts::{Prompts, Stopped};
 use super::publish::Work;
 use super::steering::{Cause, Order, OrderKind, Steering};
@@ -45,9 +48,10 @@ pub(super) struct Open {
     pub(super) answers: Answers,
     /// What the agent is asked, and in which order.
     pub(super) prompts: Prompts,
-    /// The session's authority and its projects, once they are known. Both grow when a project is added: they are read anew at each use.
-    grant: Arc<Mutex<Option<Arc<Grant>>>>,
-    work: Arc<Mutex<Vec<Arc<Work>>>>,
+    /// The session's authority and its projects, once they are known.
+    pub(super) projects: Projects,
+    /// When a project may be added.
+    pub(super) adding: Adding,
     inside: Arc<OnceLock<Arc<Inside>>>,
     git: Arc<OnceLock<Arc<GitRoutes>>>,
     /// Held by whoever replaces a credential.
@@ -57,12 +61,6 @@ pub(super) struct Open {
 }
 
 impl Open {
-    /// The projects are staged.
-    pub(super) fn staged(&self, grant: Arc<Grant>, work: &[Arc<Work>]) {
-        *self.grant.lock().unwrap_or_else(PoisonError::into_inner) = Some(grant);
-        *self.work.lock().unwrap_or_else(PoisonError::into_inner) = work.to_vec();
-    }
-
     /// The sandbox is reachable, and git is for it.
     pub(super) fn reachable(&self, inside: Arc<Inside>, git: Arc<GitRoutes>) {
         // Set once per session.
@@ -85,13 +83,22 @@ impl Open {
 
     /// What the session may do at this moment.
     pub(super) fn grant(&self) -> Result<Arc<Grant>, Failure> {
-        let grant = self.grant.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        grant.ok_or_else(|| Failure::new(Reason::Internal, "the session has no grant yet"))
+        self.projects.grant()
     }
 
     /// Its projects at this moment; none before they are staged.
     pub(super) fn work(&self) -> Vec<Arc<Work>> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.projects.work()
+    }
+
+    /// The sandbox's first process, once it is reachable.
+    pub(super) fn inside(&self) -> Option<Arc<Inside>> {
+        self.inside.get().cloned()
+    }
+
+    /// git for the sandbox, once there is one.
+    pub(super) fn git(&self) -> Option<Arc<GitRoutes>> {
+        self.git.get().cloned()
     }
 }
 
@@ -115,7 +122,10 @@ pub(super) async fn obey(
                     connection.close();
                 }
                 open.unanswered().push(order.id.clone());
-                running.push(obey_one(rooms, task, open, progress, steering, order));
+                // Now, so that the turn of a prompt behind it waits for it.
+                let adds = matches!(order.kind, OrderKind::AddProject { .. });
+                let expected = adds.then(|| open.adding.expect()).flatten();
+                running.push(obey_one(rooms, task, open, progress, steering, (order, expected)));
             }
             Some(()) = running.next() => {}
             else => std::future::pending().await,
@@ -129,14 +139,29 @@ async fn obey_one(
     open: &Open,
     progress: &Progress,
     steering: &Steering,
-    Order { id, kind }: Order,
+    (Order { id, kind }, expected): (Order, Option<Expected>),
 ) {
     let done = match kind {
-        // Not applied yet.
-        OrderKind::AddProject { .. } => Err(Failure::new(
-            Reason::Internal,
-            "this worker does not apply this kind of control message yet",
-        )),
+        OrderKind::AddProject {
+            project,
+            new_connection,
+        } => match &expected {
+            Some(expected) => {
+                let add = Add {
+                    rooms,
+                    task,
+                    open,
+                    progress,
+                    steering,
+                };
+                // Much larger than the others.
+                Box::pin(add.add(expected, project, new_connection)).await
+            }
+            None => Err(Failure::new(
+                Reason::Cancelled,
+                "too many projects wait to be added: send it again when one of them is done",
+            )),
+        },
         OrderKind::Prompt { text, mode } if matches!(steering.cause(), None | Some(Cause::Drain)) => open
             .prompts
             .add(&text, mode)
@@ -167,6 +192,7 @@ async fn obey_one(
             message,
         })
         .await;
+    drop(expected);
 }
 
 /// Answers what the end of the session left unanswered.
@@ -214,14 +240,14 @@ async fn replace(
     credential: &Credential,
 ) -> Result<String, Failure> {
     let refused = |message: String| Err(Failure::new(Reason::CredentialRefused, message));
-    let (Some(connection), Some(request)) = (open.connections.get(name), task.connections.get(name)) else {
+    let Some(connection) = open.connections.get(name) else {
         return refused(format!("this session has no connection {name} yet"));
     };
-    let before = connection.current()?;
-    let secret = (rooms.credentials)(credential, &Asked::of(Some(task.session), request))?;
+    let (before, request) = (connection.current()?, connection.request());
+    let secret = (rooms.credentials)(credential, &Asked::of(Some(task.session), &request))?;
     progress.mask_also(&secret);
     open.known.add(&secret);
-    let fresh = Connected::ask(rooms, task, request, &secret).await?;
+    let fresh = Connected::ask(rooms, task, &request, &secret).await?;
     // Commits bear the first token's user, and the rights were looked up for that one.
     match before.is_same_user(&fresh) {
         Some(true) => {}
@@ -234,7 +260,7 @@ async fn replace(
         None => same_installation(open, name, &before, &fresh).await?,
     }
     let told = fresh.told(name);
-    if !connection.renew(fresh) {
+    if !connection.renew(fresh, credential) {
         return Err(connection.dropped());
     }
     progress.state(told).await;

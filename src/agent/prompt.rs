@@ -39,12 +39,7 @@ pub fn first(user_prompt: &str, projects: &[ProjectBrief], history: &[Exchange])
 fn place(project: &ProjectBrief) -> String {
     let mut text = format!(
         "- {}:{} is cloned at {}, on the branch {} (from {}); its commits become one {}.\n",
-        project.connection,
-        project.path,
-        project.directory,
-        project.branch,
-        project.base,
-        project.change_request_word
+        project.connection, project.path, project.directory, project.branch, project.base, project.change_request_word
     );
     if project.begun {
         text.push_str("  This session was begun before, and what it committed is on that branch: look at it first, and go on from there.\n");

@@ -63,12 +63,7 @@ pub(super) struct Project<'a> {
 }
 
 /// Adds a project.
-pub(super) async fn add_project(
-    config: &Config,
-    session: SessionId,
-    project: Project<'_>,
-    patience: Patience,
-) -> Exit {
+pub(super) async fn add_project(config: &Config, session: SessionId, project: Project<'_>, patience: Patience) -> Exit {
     let mut fields = json!({"kind": "add_project", "connection": project.connection, "path": project.path});
     if let Some(base) = project.base {
         fields["base"] = json!(base);

@@ -205,7 +205,11 @@ mod tests {
             let refused = grant().widened(project("lab", "a/two", "2", taken), trailers());
             assert!(matches!(refused, Err(WidenError::Directory { .. })), "{taken}");
         }
-        assert!(grant().widened(project("lab", "a/two", "2", "/workspace/one-2"), trailers()).is_ok());
+        assert!(
+            grant()
+                .widened(project("lab", "a/two", "2", "/workspace/one-2"), trailers())
+                .is_ok()
+        );
     }
 
     #[test]

@@ -131,8 +131,7 @@ pub struct ConnectionRequest {
 impl ConnectionRequest {
     /// What is wrong with it, where its form does not tell already.
     pub(super) fn check(&self) -> Result<(), &'static str> {
-        let refused =
-            |ca: &String| ca.len() > LARGEST_CA || !ca.contains("-----BEGIN CERTIFICATE-----");
+        let refused = |ca: &String| ca.len() > LARGEST_CA || !ca.contains("-----BEGIN CERTIFICATE-----");
         if self.ca.as_ref().is_some_and(refused) {
             return Err("certificates in PEM, at most 64 KiB");
         }
@@ -458,7 +457,11 @@ impl Task {
         if let Some(user) = &self.user {
             check_user(user)?;
         }
-        if let Some(wrong) = self.connections.values().find_map(|connection| connection.check().err()) {
+        if let Some(wrong) = self
+            .connections
+            .values()
+            .find_map(|connection| connection.check().err())
+        {
             return bad("connections.ca", wrong);
         }
         if let Some(egress) = &self.egress {

@@ -280,7 +280,9 @@ impl Add<'_> {
             match tokio::time::timeout(UNMAKING, unmaking).await {
                 Ok(Ok(())) => {}
                 // The sandbox does not answer, or is gone: what is left in it leads nowhere.
-                Ok(Err(failure)) => tracing::info!(failure.message, "a refused project was not removed from its sandbox"),
+                Ok(Err(failure)) => {
+                    tracing::info!(failure.message, "a refused project was not removed from its sandbox")
+                }
                 Err(_) => tracing::info!("a refused project is slow to go from its sandbox"),
             }
         }

@@ -34,7 +34,10 @@ pub(super) struct Expected(Adding);
 
 impl Drop for Expected {
     fn drop(&mut self) {
-        self.0.0.waiting.send_modify(|waiting| *waiting = waiting.saturating_sub(1));
+        self.0
+            .0
+            .waiting
+            .send_modify(|waiting| *waiting = waiting.saturating_sub(1));
     }
 }
 

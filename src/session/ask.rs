@@ -26,7 +26,11 @@ impl Session<'_> {
         let untold = self.open.projects.take_untold();
         let mut briefs = self.briefs(&grant);
         let prompt = if agent.is_some() {
-            let is_new = |brief: &ProjectBrief| untold.iter().any(|key| (&key.connection, &key.path) == (&brief.connection, &brief.path));
+            let is_new = |brief: &ProjectBrief| {
+                untold
+                    .iter()
+                    .any(|key| (&key.connection, &key.path) == (&brief.connection, &brief.path))
+            };
             briefs.retain(is_new);
             prompt::next(&begun.prompt, &briefs)
         } else {

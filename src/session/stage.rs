@@ -22,15 +22,12 @@ pub(super) async fn stage_all(
     admitted: Vec<Admitted>,
 ) -> Result<(Arc<Grant>, Vec<Arc<Work>>), Failure> {
     let trailers = &grant.trailers;
-    let staged = admitted
-        .into_iter()
-        .enumerate()
-        .map(|(number, admitted)| async move {
-            let trailers = trailers.get(&admitted.grant.key).ok_or_else(no_trailers)?;
-            let mirrored = refreshed(rooms, &admitted).await?;
-            rooms.repositories.refuse_lfs(&mirrored).await?;
-            stage(rooms, task, number, admitted, &mirrored, trailers).await
-        });
+    let staged = admitted.into_iter().enumerate().map(|(number, admitted)| async move {
+        let trailers = trailers.get(&admitted.grant.key).ok_or_else(no_trailers)?;
+        let mirrored = refreshed(rooms, &admitted).await?;
+        rooms.repositories.refuse_lfs(&mirrored).await?;
+        stage(rooms, task, number, admitted, &mirrored, trailers).await
+    });
     let work = try_join_all(staged).await?;
     grant.projects = work.iter().map(|work| work.admitted.grant.clone()).collect();
     Ok((Arc::new(grant), work.into_iter().map(Arc::new).collect()))

@@ -26,7 +26,11 @@ pub(super) fn body(
     }
     if let Some(all) = value.get_mut("connections").and_then(serde_json::Value::as_object_mut) {
         all.retain(|name, _| !is_dropped(name));
-        all.extend(connections.iter().map(|(name, request)| (name.to_string(), request.for_task())));
+        all.extend(
+            connections
+                .iter()
+                .map(|(name, request)| (name.to_string(), request.for_task())),
+        );
     }
     loop {
         let fields = value.as_object_mut()?;
@@ -62,7 +66,14 @@ mod tests {
             ..Resume::default()
         };
         resume.remember("one", "did it");
-        let next = body(task.as_bytes(), "two", resume.clone(), &BTreeMap::new(), &BTreeSet::new()).unwrap();
+        let next = body(
+            task.as_bytes(),
+            "two",
+            resume.clone(),
+            &BTreeMap::new(),
+            &BTreeSet::new(),
+        )
+        .unwrap();
         let read = Task::parse(&next).unwrap();
         assert_eq!((read.prompt.as_str(), read.resume), ("two", Some(resume.clone())));
         assert!(
@@ -74,7 +85,14 @@ mod tests {
         for _ in 0..20 {
             resume.remember(&"\u{1}".repeat(8192), &"\u{1}".repeat(8192));
         }
-        let next = body(task.as_bytes(), &"p".repeat(256 * 1024), resume, &BTreeMap::new(), &BTreeSet::new()).unwrap();
+        let next = body(
+            task.as_bytes(),
+            &"p".repeat(256 * 1024),
+            resume,
+            &BTreeMap::new(),
+            &BTreeSet::new(),
+        )
+        .unwrap();
         let read = Task::parse(&next).unwrap();
         assert!((1..20).contains(&read.resume.unwrap().history.len()));
         assert!(body(b"[]", "x", Resume::default(), &BTreeMap::new(), &BTreeSet::new()).is_none());

@@ -167,7 +167,10 @@ fn a_project_that_is_added_while_a_turn_runs_is_worked_on_in_the_next_and_linked
     let session = Session::begin(&world, &daemon, &task);
     wait_for(&session.events, "until [ -d");
     let said = session.added("a-1", add("hub", HUB));
-    assert!(said.contains("/workspace/website") && said.contains("next prompt"), "{said}");
+    assert!(
+        said.contains("/workspace/website") && said.contains("next prompt"),
+        "{said}"
+    );
     let granted = session.of("granted");
     assert_eq!(granted.len(), 2, "{granted:?}");
     assert_eq!(granted[1]["project"]["path"], HUB);
@@ -188,27 +191,44 @@ fn a_project_that_is_added_while_a_turn_runs_is_worked_on_in_the_next_and_linked
     for path in [LAB, HUB] {
         assert_eq!(of_project(&outcome, path)["reason"], "published", "{outcome}");
     }
-    assert_eq!(of_project(&outcome, LEGACY)["reason"], "nothing_to_publish", "{outcome}");
+    assert_eq!(
+        of_project(&outcome, LEGACY)["reason"],
+        "nothing_to_publish",
+        "{outcome}"
+    );
     assert_eq!(session.of("project_finished").len(), 3);
     let said = session.said();
-    assert!(said.contains("/workspace/website"), "get_session in the first turn: {said}");
+    assert!(
+        said.contains("/workspace/website"),
+        "get_session in the first turn: {said}"
+    );
     assert!(said.contains("The page has no language attribute"), "{said}");
     let (merge, pull) = (
         world.project(LAB)["change_requests"][0].clone(),
         world.project(HUB)["change_requests"][0].clone(),
     );
-    let url = |path: &str| of_project(&outcome, path)["change_request"]["url"].as_str().unwrap().to_owned();
+    let url = |path: &str| {
+        of_project(&outcome, path)["change_request"]["url"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
     assert!(pull["description"].as_str().unwrap().contains(&url(LAB)), "{pull}");
     assert!(
         merge["description"].as_str().unwrap().contains(&url(HUB)),
         "the merge request of the first turn names the pull request of the second: {merge}"
     );
-    assert!(merge["description"].as_str().unwrap().contains("The first thing."), "{merge}");
+    assert!(
+        merge["description"].as_str().unwrap().contains("The first thing."),
+        "{merge}"
+    );
     let branch = pull["source"].as_str().unwrap();
     let commits = world.commits("/acme/website.git", "test-github-repo", branch);
     assert_eq!(commits.len(), 1, "{commits:?}");
     assert!(
-        commits[0].contains("Second") && commits[0].contains("Cofferdam-Session:") && commits[0].contains("Co-authored-by:"),
+        commits[0].contains("Second")
+            && commits[0].contains("Cofferdam-Session:")
+            && commits[0].contains("Co-authored-by:"),
         "{commits:?}"
     );
     world.assert_clean();
@@ -225,7 +245,10 @@ fn an_idle_session_takes_a_project_of_the_other_forge_and_its_token_is_nowhere()
     assert!(said.contains("web:acme/website"), "{said}");
     let connected = session.of("connected");
     assert_eq!(connected.len(), 2, "{connected:?}");
-    assert_eq!((&connected[1]["connection"], &connected[1]["account"]), (&json!("web"), &json!("ada")));
+    assert_eq!(
+        (&connected[1]["connection"], &connected[1]["account"]),
+        (&json!("web"), &json!("ada"))
+    );
     // Its halves are put together inside, so that the prompt is not what is found.
     session.prompt(
         "p-1",
@@ -269,7 +292,10 @@ fn the_agent_is_told_once_with_its_next_prompt() {
     let said = session.said();
     assert!(said.contains("Say two") && said.contains("Say three"), "{said}");
     assert_eq!(told(&session), 1, "{said}");
-    assert!(said.contains("hub:acme/website is cloned at /workspace/website"), "{said}");
+    assert!(
+        said.contains("hub:acme/website is cloned at /workspace/website"),
+        "{said}"
+    );
     session.say("e-1", json!({"kind": "end"}));
     assert_eq!(outcome(&session.events)["projects"].as_array().unwrap().len(), 2);
 }
@@ -281,10 +307,13 @@ fn a_project_that_is_added_before_the_claim_is_there_in_the_first_turn() {
     // Its queues stay; nobody takes tasks now.
     signal(&daemon.process.0, "TERM");
     daemon.wait();
-    let task = world.lab_task(&format!("!shell git -C {BESIDE}/website status\n!tool get_session {{}}"));
+    let task = world.lab_task("!shell git -C /workspace/website status\n!tool get_session {}");
     let session = Session::begin(&world, &daemon, &task);
     until(Duration::from_secs(30), "the mailbox", || {
-        let mut sending = daemon.command(&world, &["add-project", &session.id, HUB, "--connection", "hub", "--no-wait"]);
+        let mut sending = daemon.command(
+            &world,
+            &["add-project", &session.id, HUB, "--connection", "hub", "--no-wait"],
+        );
         sending.env("COFFERDAM_LOG", "off");
         (Ran::of(sending).exit == 0).then_some(())
     });
@@ -328,14 +357,23 @@ fn every_refusal_says_why_and_changes_nothing() {
         (add("lab", LAB), "in this session already, at /workspace/greeter"),
         (add("lab", "PLATFORM/tools/Greeter"), "in this session already"),
         (add("web", HUB), "no connection web: say in new_connection"),
-        (with(add_new(&world, "lab", "HUB"), "path", json!("a/b")), "has a connection lab already"),
+        (
+            with(add_new(&world, "lab", "HUB"), "path", json!("a/b")),
+            "has a connection lab already",
+        ),
         (add("lab", "no/such"), "no/such"),
-        (with(add("lab", "platform/handbook"), "base", json!("main")), "which is public"),
-        (add_new(&world, "web", "GONE"), "revoked"),
+        (
+            with(add("lab", "platform/handbook"), "base", json!("main")),
+            "which is public",
+        ),
+        (add_new(&world, "web", "GONE"), "does not accept the token"),
         (add_new(&world, "web", "BLIND"), "acme/website"),
         (other_credential(json!({"env": "PATH"})), "COFFERDAM_TOKEN_"),
         (other_credential(json!({"plain": "plain-canary-0001"})), "credential"),
-        (with(add_new(&world, "web", "HUB"), "base", json!("no-such-branch")), "no-such-branch"),
+        (
+            with(add_new(&world, "web", "HUB"), "base", json!("no-such-branch")),
+            "no-such-branch",
+        ),
         (add_new(&world, "web", "HUB"), "/workspace/website cannot be made"),
     ];
     let asked_for = cases.len();
@@ -347,7 +385,11 @@ fn every_refusal_says_why_and_changes_nothing() {
     }
     assert_eq!(session.of("control_received").len(), asked_for);
     assert_eq!((session.of("granted").len(), session.of("cloned").len()), (1, 1));
-    assert_eq!(session.of("connected").len(), 1, "nothing is told of what was taken back");
+    assert_eq!(
+        session.of("connected").len(),
+        1,
+        "nothing is told of what was taken back"
+    );
     session.prompt(
         "p-1",
         &format!(
@@ -384,9 +426,16 @@ fn a_suspended_session_comes_back_with_what_was_added() {
     session.added("a-1", add_new(&world, "web", "HUB"));
     let suspended = session.first("the suspension", |data| data["event"] == "suspended");
     let resume = suspended["resume"].clone();
-    assert_eq!(resume["added"], json!([{"connection": "web", "path": HUB}]), "{suspended}");
+    assert_eq!(
+        resume["added"],
+        json!([{"connection": "web", "path": HUB}]),
+        "{suspended}"
+    );
     assert_eq!(suspended["projects"].as_array().unwrap().len(), 2, "{suspended}");
-    assert!(!resume.to_string().contains("COFFERDAM_TOKEN"), "no credential travels in an event: {resume}");
+    assert!(
+        !resume.to_string().contains("COFFERDAM_TOKEN"),
+        "no credential travels in an event: {resume}"
+    );
     world.assert_clean();
 
     task["prompt"] = json!("!write website/two.txt 2\n!commit website Second");
@@ -394,7 +443,12 @@ fn a_suspended_session_comes_back_with_what_was_added() {
     task.as_object_mut().unwrap().remove("idle_timeout_s");
     // Whoever forgets the connection is told.
     let forgotten = daemon.submit(&world, &task);
-    assert_eq!(forgotten.events.last().unwrap()["data"]["code"], "unknown_connection", "{}", forgotten.stdout);
+    assert_eq!(forgotten.exit, 65, "{}", forgotten.stdout);
+    assert!(
+        forgotten.stderr.contains("uses the connection \"web\""),
+        "{}",
+        forgotten.stderr
+    );
     task["connections"]["web"] = hub(&world, "HUB");
     let next = Session::begin(&world, &daemon, &task);
     let outcome = outcome(&next.events);
@@ -411,16 +465,23 @@ fn a_draining_worker_hands_on_what_was_added_with_its_connection() {
     let session = Session::begin(&world, &one, &task);
     wait_for(&session.events, "here");
     session.added("a-1", add_new(&world, "web", "HUB"));
-    session.prompt("p-1", "!shell test -d website/.git && test -d greeter/.git\n!stop end_turn");
+    session.prompt(
+        "p-1",
+        "!shell test -d website/.git && test -d greeter/.git\n!stop end_turn",
+    );
     signal(&one.process.0, "TERM");
-    session.first("the suspension", |data| data["event"] == "suspended" && data["queued"] == true);
+    session.first("the suspension", |data| {
+        data["event"] == "suspended" && data["queued"] == true
+    });
     assert_eq!(one.wait(), 0);
     let _two = one.beside(&world, "two");
     // What was interrupted is asked once more, and hangs again.
     session.first("the second attempt", |data| {
         data["event"] == "cloned" && data["attempt"] == 2 && data["project"]["path"] == HUB
     });
-    session.first("its turn", |data| data["event"] == "turn_started" && data["attempt"] == 2);
+    session.first("its turn", |data| {
+        data["event"] == "turn_started" && data["attempt"] == 2
+    });
     session.say("e-1", json!({"kind": "end"}));
     let outcome = outcome(&session.events);
     assert_eq!(outcome["projects"].as_array().unwrap().len(), 2, "{outcome}");
@@ -431,7 +492,11 @@ fn a_connection_that_came_with_a_project_can_be_renewed_and_dropped() {
     let fresh = "\n[[tokens]]\nname = \"ada-hub-fresh\"\nvalue = \"test-github-fresh\"\nuser = \"ada\"\nforge = \"github\"\nscopes = [\"repo\"]\n";
     let world = World::with_seed(|seed| seed + fresh).token("FRESH", "test-github-fresh");
     let daemon = Daemon::start(&world, "");
-    let session = Session::begin(&world, &daemon, &lab_alone(&world, "!write one.txt 1\n!commit . First", 120));
+    let session = Session::begin(
+        &world,
+        &daemon,
+        &lab_alone(&world, "!write one.txt 1\n!commit . First", 120),
+    );
     wait_for(&session.events, "change_request_opened");
     session.added("a-1", add_new(&world, "web", "HUB"));
     let renewed = session.say(
@@ -440,7 +505,10 @@ fn a_connection_that_came_with_a_project_can_be_renewed_and_dropped() {
     );
     assert_eq!(renewed["applied"], true, "{renewed}");
     world.ask("POST", "/_test/tokens/ada-github-repo", Some(&json!({"revoked": true})));
-    session.prompt("p-1", &format!("!write {BESIDE}/website/two.txt 2\n!commit {BESIDE}/website Second"));
+    session.prompt(
+        "p-1",
+        &format!("!write {BESIDE}/website/two.txt 2\n!commit {BESIDE}/website Second"),
+    );
     session.first("the pull request by the fresh token", |data| {
         data["event"] == "change_request_opened" && data["project"]["path"] == HUB
     });
@@ -458,7 +526,11 @@ fn a_connection_that_came_with_a_project_can_be_renewed_and_dropped() {
     assert_eq!(session.ran("ls-remote"), "failed");
     session.say("e-1", json!({"kind": "end"}));
     let outcome = outcome(&session.events);
-    assert_eq!(of_project(&outcome, HUB)["reason"], "published", "what was published stays: {outcome}");
+    assert_eq!(
+        of_project(&outcome, HUB)["reason"],
+        "published",
+        "what was published stays: {outcome}"
+    );
     world.assert_clean();
 }
 
@@ -466,9 +538,14 @@ fn a_connection_that_came_with_a_project_can_be_renewed_and_dropped() {
 fn a_session_that_ends_takes_back_what_is_being_added() {
     let world = World::new();
     let daemon = Daemon::start(&world, "[session]\ngrace_s = 1");
-    let session = Session::begin(&world, &daemon, &lab_alone(&world, "!write one.txt 1\n!commit . First", 120));
+    let session = Session::begin(
+        &world,
+        &daemon,
+        &lab_alone(&world, "!write one.txt 1\n!commit . First", 120),
+    );
     wait_for(&session.events, "change_request_opened");
-    let slow = json!({"match": {"method": "POST", "path_contains": "acme/website.git/git-upload-pack"}, "delay_ms": 30000});
+    let slow =
+        json!({"match": {"method": "POST", "path_contains": "acme/website.git/git-upload-pack"}, "delay_ms": 30000});
     world.ask("POST", "/_test/faults", Some(&slow));
     session.send("a-1", add_new(&world, "web", "HUB"));
     until(Duration::from_secs(30), "the fetch", || {

@@ -161,7 +161,8 @@ async fn path(
         open.known.add(secret);
     }
     let memory = task.resume.clone().unwrap_or_default();
-    open.projects.were_added(&memory.added);
+    let added = task.resume.as_ref().map_or(&[][..], |resume| &resume.added);
+    open.projects.were_added(added);
     let mut session = Session {
         rooms,
         task,

@@ -561,3 +561,47 @@ fn a_session_that_ends_takes_back_what_is_being_added() {
     assert_eq!(outcome["reason"], "published", "{outcome}");
     world.assert_clean();
 }
+
+#[test]
+fn a_connection_that_is_dropped_while_its_project_is_fetched_leaves_the_session_as_it_was() {
+    let world = World::new();
+    let daemon = Daemon::start(&world, "");
+    let mut task = world.task("!write one.txt 1\n!commit . First");
+    let lab = task["connections"].as_object_mut().unwrap().remove("lab").unwrap();
+    task["projects"] = json!([{"connection": "hub", "path": HUB}]);
+    task["idle_timeout_s"] = json!(120);
+    let session = Session::begin(&world, &daemon, &task);
+    wait_for(&session.events, "change_request_opened");
+    let slow = json!({"match": {"method": "POST", "path_contains": "greeter.git/git-upload-pack"}, "delay_ms": 30000});
+    world.ask("POST", "/_test/faults", Some(&slow));
+    let mut greeter = add("code", LAB);
+    greeter["new_connection"] = lab;
+    session.send("a-1", greeter.clone());
+    until(Duration::from_secs(30), "the fetch", || {
+        let asked = world.ask("GET", "/_test/requests", None).to_string();
+        asked.contains("greeter.git").then_some(())
+    });
+    let dropped = session.say("d-1", json!({"kind": "disconnect", "connection": "code"}));
+    assert_eq!(dropped["applied"], true, "{dropped}");
+    let answer = session.answer("a-1");
+    assert_eq!(answer["applied"], false, "{answer}");
+    assert!(answer["message"].as_str().unwrap().contains("dropped"), "{answer}");
+    assert_eq!(session.staged(), ["0"]);
+    world.ask("DELETE", "/_test/faults", None);
+    // Nothing of it is left, so it may come again: a GitLab project in a GitHub session.
+    session.added("a-2", greeter);
+    session.prompt(
+        "p-1",
+        &format!("!write {BESIDE}/greeter/two.txt 2\n!commit {BESIDE}/greeter Second"),
+    );
+    let opened = session.first("the merge request", |data| {
+        data["event"] == "change_request_opened" && data["project"]["path"] == LAB
+    });
+    session.say("e-1", json!({"kind": "end"}));
+    let outcome = outcome(&session.events);
+    assert_eq!(outcome["reason"], "published", "{outcome}");
+    let pull = world.project(HUB)["change_requests"][0].clone();
+    let url = opened["change_request"]["url"].as_str().unwrap();
+    assert!(pull["description"].as_str().unwrap().contains(url), "{url} in {pull}");
+    world.assert_clean();
+}

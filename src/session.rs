@@ -43,6 +43,7 @@ mod prompts;
 mod publish;
 mod push_options;
 mod reach;
+mod renew;
 pub mod rooms;
 mod routes;
 mod scope;

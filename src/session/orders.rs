@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -15,23 +14,18 @@ use tokio_util::task::TaskTracker;
 use super::add::Add;
 use super::adding::{Adding, Expected};
 use super::checks::{Answers, Known};
-use super::connections::{Connected, Connections};
-use super::credential::Asked;
+use super::connections::{Connection, Connections};
 use super::failure::Failure;
 use super::projects::Projects;
 use super::prompts::{Prompts, Stopped};
 use super::publish::Work;
 use super::steering::{Cause, Order, OrderKind, Steering};
-use super::{Rooms, workspace};
-use crate::forge::TokenKind;
+use super::{Rooms, renew};
 use crate::gateway::Inside;
 use crate::gateway::git::GitRoutes;
 use crate::grant::Grant;
-use crate::message::{ConnectionName, Credential, EventBody, ProjectKey, Reason, Task, Uncommitted};
+use crate::message::{EventBody, ProjectKey, Reason, Task};
 use crate::progress::Progress;
-
-/// How long the sandbox may take to hand over what is committed when a connection is dropped.
-const HANDING_OVER: Duration = Duration::from_secs(30);
 
 /// Orders that are done side by side; more wait, and what waits is bounded too.
 const MOST_AT_ONCE: usize = 32;
@@ -115,21 +109,36 @@ pub(super) async fn obey(
     loop {
         tokio::select! {
             Some(order) = inbox.recv(), if running.len() < MOST_AT_ONCE => {
-                if let OrderKind::Disconnect { connection } = &order.kind
-                    && let Some(connection) = open.connections.get(connection)
-                {
-                    // At once, whatever else takes its time.
-                    connection.close();
-                }
                 open.unanswered().push(order.id.clone());
-                // Now, so that the turn of a prompt behind it waits for it.
-                let adds = matches!(order.kind, OrderKind::AddProject { .. });
-                let expected = adds.then(|| open.adding.expect()).flatten();
-                running.push(obey_one(rooms, task, open, progress, steering, (order, expected)));
+                let early = early(open, &order.kind);
+                running.push(obey_one(rooms, task, open, progress, steering, (order, early)));
             }
             Some(()) = running.next() => {}
             else => std::future::pending().await,
         }
+    }
+}
+
+/// What is done at once, whatever else takes its time.
+enum Early {
+    Nothing,
+    /// The turn of a prompt behind it waits for it; none when too many wait.
+    Added(Option<Expected>),
+    /// The connection was closed, where there is one.
+    Dropped(Option<Arc<Connection>>),
+}
+
+fn early(open: &Open, kind: &OrderKind) -> Early {
+    match kind {
+        OrderKind::AddProject { .. } => Early::Added(open.adding.expect()),
+        OrderKind::Disconnect { connection } => {
+            let connection = open.connections.get(connection);
+            if let Some(connection) = &connection {
+                connection.close();
+            }
+            Early::Dropped(connection)
+        }
+        _ => Early::Nothing,
     }
 }
 
@@ -139,14 +148,14 @@ async fn obey_one(
     open: &Open,
     progress: &Progress,
     steering: &Steering,
-    (Order { id, kind }, expected): (Order, Option<Expected>),
+    (Order { id, kind }, early): (Order, Early),
 ) {
     let done = match kind {
         OrderKind::AddProject {
             project,
             new_connection,
-        } => match &expected {
-            Some(expected) => {
+        } => match &early {
+            Early::Added(Some(expected)) => {
                 let add = Add {
                     rooms,
                     task,
@@ -157,7 +166,7 @@ async fn obey_one(
                 // Much larger than the others.
                 Box::pin(add.add(expected, project, new_connection)).await
             }
-            None => Err(Failure::new(
+            _ => Err(Failure::new(
                 Reason::Cancelled,
                 "too many projects wait to be added: send it again when one of them is done",
             )),
@@ -174,9 +183,12 @@ async fn obey_one(
         OrderKind::Credential { connection, credential } => {
             // Two at once would race for the last word.
             let _turn = open.renewing.lock().await;
-            replace(rooms, task, open, progress, &connection, &credential).await
+            renew::replace(rooms, task, open, progress, &connection, &credential).await
         }
-        OrderKind::Disconnect { connection } => disconnect(open, progress, steering, &connection).await,
+        OrderKind::Disconnect { connection: name } => match &early {
+            Early::Dropped(Some(connection)) => renew::disconnect(open, progress, steering, (&name, connection)).await,
+            _ => Err(renew::no_connection(&name)),
+        },
         OrderKind::Answer { project, publish } => answer(open, &project, publish),
     };
     let (applied, message) = match done {
@@ -192,7 +204,7 @@ async fn obey_one(
             message,
         })
         .await;
-    drop(expected);
+    drop(early);
 }
 
 /// Answers what the end of the session left unanswered.
@@ -230,68 +242,6 @@ fn cancel_turn(open: &Open, steering: &Steering) -> Result<String, Failure> {
     }
 }
 
-/// Takes a fresh credential for a connection, if it is the same user's.
-async fn replace(
-    rooms: &Rooms,
-    task: &Task,
-    open: &Open,
-    progress: &Progress,
-    name: &ConnectionName,
-    credential: &Credential,
-) -> Result<String, Failure> {
-    let refused = |message: String| Err(Failure::new(Reason::CredentialRefused, message));
-    let Some(connection) = open.connections.get(name) else {
-        return refused(format!("this session has no connection {name} yet"));
-    };
-    let (before, request) = (connection.current()?, connection.request());
-    let secret = (rooms.credentials)(credential, &Asked::of(Some(task.session), &request))?;
-    progress.mask_also(&secret);
-    open.known.add(&secret);
-    let fresh = Connected::ask(rooms, task, &request, &secret).await?;
-    // Commits bear the first token's user, and the rights were looked up for that one.
-    match before.is_same_user(&fresh) {
-        Some(true) => {}
-        Some(false) => {
-            return refused(format!(
-                "the credential is of the user {:?}, the connection {name} of {:?}: send one of the same user",
-                fresh.facts.account, before.facts.account
-            ));
-        }
-        None => same_installation(open, name, &before, &fresh).await?,
-    }
-    let told = fresh.told(name);
-    if !connection.renew(fresh, credential) {
-        return Err(connection.dropped());
-    }
-    progress.state(told).await;
-    Ok(format!("the connection {name} has a fresh credential"))
-}
-
-/// Installations of an App are no users: the fresh token must be of one that sees the very same projects.
-async fn same_installation(
-    open: &Open,
-    name: &ConnectionName,
-    before: &Connected,
-    fresh: &Connected,
-) -> Result<(), Failure> {
-    let kinds = (before.facts.kind, fresh.facts.kind);
-    let mut same = kinds == (TokenKind::AppInstallation, TokenKind::AppInstallation);
-    for work in open
-        .work()
-        .iter()
-        .filter(|work| work.admitted.grant.connection == *name)
-    {
-        let seen = fresh.forge.project(&work.admitted.facts.path).await?;
-        same &= seen.id == work.admitted.facts.id && seen.may_push == work.admitted.facts.may_push;
-    }
-    if same {
-        return Ok(());
-    }
-    let message =
-        format!("nobody can tell whether the credential is of the same user as that of {name}: it is not taken");
-    Err(Failure::new(Reason::CredentialRefused, message))
-}
-
 /// Hands an answer to the project that waits for it.
 fn answer(open: &Open, project: &ProjectKey, publish: bool) -> Result<String, Failure> {
     let work = open.work();
@@ -304,55 +254,4 @@ fn answer(open: &Open, project: &ProjectKey, publish: bool) -> Result<String, Fa
         Ok(()) => Ok(format!("the work in {project} is kept")),
         Err(message) => refused(message),
     }
-}
-
-/// Drops a connection: first the credential, then what was worked on with it.
-async fn disconnect(
-    open: &Open,
-    progress: &Progress,
-    steering: &Steering,
-    name: &ConnectionName,
-) -> Result<String, Failure> {
-    let Some(connection) = open.connections.get(name) else {
-        let message = format!("this session has no connection {name} yet");
-        return Err(Failure::new(Reason::CredentialRefused, message));
-    };
-    connection.close();
-    let all = open.work();
-    let dropped = all.iter().filter(|work| work.admitted.grant.connection == *name);
-    for work in dropped.clone() {
-        let grant = &work.admitted.grant;
-        // Whoever publishes it stops at once, because the connection is closed.
-        let _busy = work.busy.lock().await;
-        if work.ended.get().is_none() {
-            if let Some(inside) = open.inside.get() {
-                // Committed is committed; what lies around is not touched under a working agent.
-                let taking = workspace::collect(inside, grant, Uncommitted::Discard, "", workspace::Agent::Stays);
-                let _ = tokio::time::timeout(HANDING_OVER, taking).await;
-            }
-            let failure = connection.dropped();
-            let outcome = work.closed(&failure).await;
-            // Under `busy`, so nobody else has set it.
-            let _ = work.ended.set(outcome.clone());
-            if work.is_untold() {
-                progress.state(EventBody::ProjectFinished { outcome }).await;
-            }
-        }
-        if let Some(git) = open.git.get() {
-            git.close(&grant.key);
-        }
-        if let Err(error) = work.staging.remove().await {
-            tracing::error!(project = %grant.key, %error, "the objects of a dropped connection were not removed; they go with the session");
-        }
-        if let Some(inside) = open.inside.get() {
-            let _ = tokio::time::timeout(HANDING_OVER, workspace::erase(inside, grant)).await;
-        }
-    }
-    if !all.is_empty() && all.iter().all(|work| work.ended.get().is_some()) {
-        steering.stop(Cause::Publish);
-    }
-    Ok(format!(
-        "the connection {name} is dropped; {} projects ended",
-        dropped.count()
-    ))
 }

@@ -94,7 +94,7 @@ impl Adding {
 pub(super) fn ending() -> Failure {
     Failure::new(
         Reason::Cancelled,
-        "the session is ending: list the project in the task that goes on with it, or in a new one",
+        "the session is ending, or goes on elsewhere: add the project when it goes on, or list it in a new task",
     )
 }
 

@@ -92,12 +92,13 @@ pub(super) async fn disconnect(
 ) -> Result<String, Failure> {
     let all = open.work();
     let dropped = all.iter().filter(|work| work.admitted.grant.connection == *name);
-    for work in dropped.clone() {
+    let count = dropped.clone().count();
+    for work in dropped {
         let grant = &work.admitted.grant;
         // Whoever publishes it stops at once, because the connection is closed.
         let _busy = work.busy.lock().await;
         if work.ended.get().is_none() {
-            if let Some(inside) = open.inside.get() {
+            if let Some(inside) = &open.inside() {
                 // Committed is committed; what lies around is not touched under a working agent.
                 let taking = workspace::collect(inside, grant, Uncommitted::Discard, "", workspace::Agent::Stays);
                 let _ = tokio::time::timeout(HANDING_OVER, taking).await;
@@ -110,21 +111,20 @@ pub(super) async fn disconnect(
                 progress.state(EventBody::ProjectFinished { outcome }).await;
             }
         }
-        if let Some(git) = open.git.get() {
+        if let Some(git) = open.git() {
             git.close(&grant.key);
         }
         if let Err(error) = work.staging.remove().await {
             tracing::error!(project = %grant.key, %error, "the objects of a dropped connection were not removed; they go with the session");
         }
-        if let Some(inside) = open.inside.get() {
+        if let Some(inside) = &open.inside() {
             let _ = tokio::time::timeout(HANDING_OVER, workspace::erase(inside, grant)).await;
         }
     }
+    // One may have been added meanwhile.
+    let all = open.work();
     if !all.is_empty() && all.iter().all(|work| work.ended.get().is_some()) {
         steering.stop(Cause::Publish);
     }
-    Ok(format!(
-        "the connection {name} is dropped; {} projects ended",
-        dropped.count()
-    ))
+    Ok(format!("the connection {name} is dropped; {count} projects ended"))
 }

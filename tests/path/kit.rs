@@ -13,7 +13,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::Value;
 
-use crate::harness::{Process, Ran, World, until};
+use crate::harness::{Process, Ran, World, patience, until};
 
 /// The broker of `tests/rabbitmq.sh`.
 pub(crate) fn broker() -> String {
@@ -225,7 +225,7 @@ impl Daemon {
 }
 
 pub(crate) fn wait_for(events: &std::path::Path, words: &str) {
-    until(Duration::from_secs(60), words, || {
+    until(patience(60), words, || {
         std::fs::read_to_string(events).unwrap().contains(words).then_some(())
     });
 }
@@ -372,7 +372,7 @@ impl Amqp {
 
     pub(crate) fn next(&self, consumer: &mut lapin::Consumer) -> lapin::message::Delivery {
         self.runtime.block_on(async {
-            tokio::time::timeout(Duration::from_secs(60), consumer.next())
+            tokio::time::timeout(patience(60), consumer.next())
                 .await
                 .unwrap()
                 .unwrap()

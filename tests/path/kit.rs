@@ -226,7 +226,10 @@ impl Daemon {
 
 pub(crate) fn wait_for(events: &std::path::Path, words: &str) {
     until(patience(60), words, || {
-        std::fs::read_to_string(events).unwrap().contains(words).then_some(())
+        let told = std::fs::read_to_string(events).unwrap();
+        let over = "\"event\":\"finished\"";
+        assert!(told.contains(words) || !told.contains(over), "it ended without {words}: {told}");
+        told.contains(words).then_some(())
     });
 }
 

@@ -258,7 +258,8 @@ fn sessions_that_fail_or_are_cancelled_leave_no_canary() {
     stage.world.ask("DELETE", "/_test/faults", None);
     // The agent dies.
     let (_two, events) = stage.submit(&stage.task("plain", "!write greeter/b.txt b\n!exit 7"));
-    assert_eq!(outcome(&events)["reason"], "agent_failed");
+    let ended = outcome(&events);
+    assert_eq!(ended["reason"], "agent_failed", "{ended}");
     all.push(events);
     // The user ends it, and nothing is published.
     let task = stage.task("plain", "!write greeter/c.txt b\n!hang");

@@ -542,7 +542,7 @@ async fn what_echoes_the_key_does_not_bring_it_to_the_agent() {
 async fn a_compressed_answer_cannot_be_searched_for_the_key_and_is_not_passed_on() {
     use std::io::Write as _;
     for status in [200, 401] {
-        let scene = Scene::with(|config| config.budget_tokens = Some(100), None).await;
+        let scene = Scene::with(|config| config.budget_tokens = Some(50), None).await;
         let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         packed.write_all(b"{\"key\":\"the-key-of-the-worker\"}").unwrap();
         let answer = axum::response::Response::builder()

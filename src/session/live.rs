@@ -48,6 +48,7 @@ impl Live {
     /// Held before there is anything of it, so that nobody takes it for a left one.
     fn make_home(&mut self, rooms: &Rooms) -> Result<&SandboxHome, Failure> {
         let id = SandboxId::random();
+        self.held = Some(rooms.live_sandboxes.hold(id));
         Ok(self.home.insert(SandboxHome::create(&rooms.state_dir, id)?))
     }
 
@@ -89,7 +90,6 @@ impl Live {
         };
         let gateway = self.gateway.insert(gateway);
         let engine = rooms.engine.clone();
-        self.held = Some(rooms.live_sandboxes.hold(id));
         let starting = self
             .starting
             .insert(tokio::spawn(async move { engine.start(&spec).await }));

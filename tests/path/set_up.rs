@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::harness::{LAB, Process, Ran, World, until};
+use crate::kit::Daemon;
 
 const SECRET: &str = "npm_0123456789abcdefSECRET+/x";
 
@@ -299,4 +300,16 @@ fn nothing_in_a_sandbox_can_look_into_its_pid_1() {
     let tools = ran.all("agent_tool");
     let page = world.ask("GET", &format!("/gitlab/{LAB}/-/merge_requests/1"), None);
     assert!(tools.iter().all(|data| data["status"] != "failed"), "{page} {tools:?}");
+}
+
+/// The agent's workspace waits for its agent: whoever looks every 20 s for what nobody owns leaves it alone.
+#[test]
+fn a_set_up_may_last_longer_than_the_time_between_two_looks_for_what_is_left() {
+    let world = World::new();
+    let more = "[agents.scripted.set_up]\nscript = \"sleep 23 && echo prepared >prepared.txt\"\n";
+    let daemon = Daemon::start(&world, more);
+    let ran = daemon.submit(&world, &world.lab_task("!shell cat prepared.txt >found.txt && rm prepared.txt"));
+    assert_eq!(ran.reason(), "published", "{} {}", ran.outcome(), daemon.log());
+    let page = world.ask("GET", &format!("/gitlab/{LAB}/-/merge_requests/1"), None);
+    assert!(page.as_str().unwrap().contains("prepared"), "{page}");
 }

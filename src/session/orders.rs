@@ -129,17 +129,17 @@ enum Early {
 }
 
 fn early(open: &Open, kind: &OrderKind) -> Early {
-    match kind {
-        OrderKind::AddProject { .. } => Early::Added(open.adding.expect()),
-        OrderKind::Disconnect { connection } => {
-            let connection = open.connections.get(connection);
-            if let Some(connection) = &connection {
-                connection.close();
-            }
-            Early::Dropped(connection)
-        }
-        _ => Early::Nothing,
+    if matches!(kind, OrderKind::AddProject { .. }) {
+        return Early::Added(open.adding.expect());
     }
+    if let OrderKind::Disconnect { connection } = kind {
+        let connection = open.connections.get(connection);
+        if let Some(connection) = &connection {
+            connection.close();
+        }
+        return Early::Dropped(connection);
+    }
+    Early::Nothing
 }
 
 async fn obey_one(
@@ -154,8 +154,8 @@ async fn obey_one(
         OrderKind::AddProject {
             project,
             new_connection,
-        } => match &early {
-            Early::Added(Some(expected)) => {
+        } => {
+            if let Early::Added(Some(expected)) = &early {
                 let add = Add {
                     rooms,
                     task,
@@ -165,12 +165,13 @@ async fn obey_one(
                 };
                 // Much larger than the others.
                 Box::pin(add.add(expected, project, new_connection)).await
+            } else {
+                Err(Failure::new(
+                    Reason::Cancelled,
+                    "too many projects wait to be added: send it again when one of them is done",
+                ))
             }
-            _ => Err(Failure::new(
-                Reason::Cancelled,
-                "too many projects wait to be added: send it again when one of them is done",
-            )),
-        },
+        }
         OrderKind::Prompt { text, mode } if matches!(steering.cause(), None | Some(Cause::Drain)) => open
             .prompts
             .add(&text, mode)
@@ -185,10 +186,13 @@ async fn obey_one(
             let _turn = open.renewing.lock().await;
             renew::replace(rooms, task, open, progress, &connection, &credential).await
         }
-        OrderKind::Disconnect { connection: name } => match &early {
-            Early::Dropped(Some(connection)) => renew::disconnect(open, progress, steering, (&name, connection)).await,
-            _ => Err(renew::no_connection(&name)),
-        },
+        OrderKind::Disconnect { connection: name } => {
+            if let Early::Dropped(Some(connection)) = &early {
+                renew::disconnect(open, progress, steering, (&name, connection)).await
+            } else {
+                Err(renew::no_connection(&name))
+            }
+        }
         OrderKind::Answer { project, publish } => answer(open, &project, publish),
     };
     let (applied, message) = match done {

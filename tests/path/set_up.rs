@@ -308,7 +308,10 @@ fn a_set_up_may_last_longer_than_the_time_between_two_looks_for_what_is_left() {
     let world = World::new();
     let more = "[agents.scripted.set_up]\nscript = \"sleep 23 && echo prepared >prepared.txt\"\n";
     let daemon = Daemon::start(&world, more);
-    let ran = daemon.submit(&world, &world.lab_task("!shell cat prepared.txt >found.txt && rm prepared.txt"));
+    let ran = daemon.submit(
+        &world,
+        &world.lab_task("!shell cat prepared.txt >found.txt && rm prepared.txt"),
+    );
     assert_eq!(ran.reason(), "published", "{} {}", ran.outcome(), daemon.log());
     let page = world.ask("GET", &format!("/gitlab/{LAB}/-/merge_requests/1"), None);
     assert!(page.as_str().unwrap().contains("prepared"), "{page}");

@@ -48,13 +48,16 @@ pub fn control(data: &[u8]) {
     match Control::parse(data) {
         Ok(control) => {
             assert!((1..=128).contains(&control.id.len()) && control.version == 1);
-            match &control.kind {
-                cofferdam::message::ControlKind::Credential { credential, .. } => unprinted(credential),
-                cofferdam::message::ControlKind::AddProject {
-                    new_connection: Some(connection),
-                    ..
-                } => unprinted(&connection.credential),
-                _ => {}
+            use cofferdam::message::ControlKind::{AddProject, Credential};
+            if let Credential { credential, .. } = &control.kind {
+                unprinted(credential);
+            }
+            if let AddProject {
+                new_connection: Some(connection),
+                ..
+            } = &control.kind
+            {
+                unprinted(&connection.credential);
             }
         }
         Err(error) => assert!(error.to_string().len() <= LONGEST_SENTENCE),

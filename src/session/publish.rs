@@ -31,7 +31,7 @@ mod push;
 mod unopened;
 
 use attended::attended;
-use unopened::unopened;
+use unopened::Earlier;
 
 /// How often a passing failure of the forge is tried again.
 pub(super) const TRIES: u32 = 4;
@@ -151,8 +151,10 @@ impl Publishing<'_> {
         };
         let staged = head.filter(|head| head != work.staging.base() && Some(head) != work.expected().as_ref());
         let head = match staged {
-            None if left.refused.is_none() => match unopened(self, work).await {
-                Ok(head) => head,
+            None if left.refused.is_none() => match unopened::earlier(self, work).await {
+                Ok(Earlier::Nothing) => None,
+                Ok(Earlier::Unopened(head)) => Some(head),
+                Ok(Earlier::Published(head, request)) => return self.adopt(work, head, request).await,
                 Err(failure) => return Published::ended(work.outcome(failure.reason, failure.message)),
             },
             staged => staged,
@@ -238,7 +240,7 @@ impl Publishing<'_> {
                     (Vec::new(), false)
                 };
                 work.pushing.store(true, Ordering::Release);
-                let said = push::push(self.rooms, work, &connected, head, &options).await?;
+                let said = push::push(self, work, &connected, head, &options).await?;
                 Ok((exists, said))
             })
         })
@@ -266,7 +268,7 @@ impl Publishing<'_> {
                 if by_push {
                     open::by_push(self.rooms, work, &connected, (head, text), exists, said).await
                 } else {
-                    open::by_api(work, &connected, text).await
+                    open::by_api(self, work, &connected, text).await
                 }
             })
         })
@@ -469,24 +471,52 @@ fn reference(work: &Work, request: &ChangeRequest) -> ChangeRequestRef {
     }
 }
 
-/// Tries again what failed in passing. Only for calls that may be repeated.
+/// Tries again what failed in passing. Only for calls that may be repeated, and leave no trace.
 async fn retry<T, Call: Future<Output = Result<T, ForgeError>>>(
     mut call: impl FnMut() -> Call,
 ) -> Result<T, ForgeError> {
-    let mut wait = FIRST_WAIT;
-    for _ in 1..TRIES {
+    let mut pace = Pace::default();
+    loop {
         match call().await {
-            // Asking sooner than it says makes it longer.
-            Err(ForgeError::RateLimited { wait: asked, .. }) if asked <= LONGEST_WAIT => {
-                tokio::time::sleep(asked).await
-            }
-            Err(error @ ForgeError::RateLimited { .. }) => return Err(error),
-            Err(error) if error.is_transient() => {
-                tokio::time::sleep(wait).await;
-                wait *= 2;
-            }
-            other => return other,
+            Err(error) => match pace.next(&error) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return Err(error),
+            },
+            done => return done,
         }
     }
-    call().await
+}
+
+/// How what failed in passing is tried again.
+struct Pace {
+    tries: u32,
+    wait: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            tries: 1,
+            wait: FIRST_WAIT,
+        }
+    }
+}
+
+impl Pace {
+    /// The wait before the next try, if there is one.
+    fn next(&mut self, error: &ForgeError) -> Option<Duration> {
+        if self.tries >= TRIES {
+            return None;
+        }
+        self.tries += 1;
+        if let ForgeError::RateLimited { wait, .. } = error {
+            // Asking sooner than it says makes it longer.
+            return (*wait <= LONGEST_WAIT).then_some(*wait);
+        }
+        error.is_transient().then(|| {
+            let wait = self.wait;
+            self.wait *= 2;
+            wait
+        })
+    }
 }

@@ -279,7 +279,8 @@ impl State {
         let (mut to_ask, mut waiting) = (self.undone.clone(), self.waiting.iter().cloned());
         // Whoever asks the first again must know at once that another took its place.
         if self.is_steered
-            && let (Some(stopped), Some(next)) = (to_ask.last_mut(), waiting.next())
+            && let Some(stopped) = to_ask.last_mut()
+            && let Some(next) = waiting.next()
         {
             join(stopped, next);
         }

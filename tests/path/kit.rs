@@ -275,14 +275,19 @@ impl Amqp {
 
     /// Publishes, and says whether anybody took it.
     pub(crate) fn publish(&self, exchange: &str, key: &str, body: &[u8]) -> bool {
+        self.publish_with(exchange, key, body, BasicProperties::default())
+    }
+
+    /// The same, with so much beside the body.
+    pub(crate) fn publish_with(&self, exchange: &str, key: &str, body: &[u8], properties: BasicProperties) -> bool {
         self.runtime.block_on(async {
             let options = BasicPublishOptions {
                 mandatory: true,
                 ..BasicPublishOptions::default()
             };
-            let confirm =
-                self.channel
-                    .basic_publish(exchange.into(), key.into(), options, body, BasicProperties::default());
+            let confirm = self
+                .channel
+                .basic_publish(exchange.into(), key.into(), options, body, properties);
             let confirmation = confirm.await.unwrap().await.unwrap();
             confirmation.take_message().is_none()
         })

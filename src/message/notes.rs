@@ -125,10 +125,19 @@ mod tests {
 
     #[test]
     fn what_is_beyond_its_bounds_is_not_used() {
-        let notes = |to_ask: Vec<Asked>| serde_json::to_vec(&Notes { to_ask, ..Notes::default() }).unwrap();
+        let notes = |to_ask: Vec<Asked>| {
+            serde_json::to_vec(&Notes {
+                to_ask,
+                ..Notes::default()
+            })
+            .unwrap()
+        };
         assert_eq!(Notes::parse(b""), None);
         assert_eq!(Notes::parse(&vec![b' '; LARGEST_NOTES + 1]), None);
-        assert_eq!(Notes::parse(&notes(vec![asked("a", &"x".repeat(LONGEST_PROMPT + 1))])), None);
+        assert_eq!(
+            Notes::parse(&notes(vec![asked("a", &"x".repeat(LONGEST_PROMPT + 1))])),
+            None
+        );
         assert_eq!(Notes::parse(&notes(vec![asked(&"x".repeat(129), "x")])), None);
         assert_eq!(Notes::parse(&notes(vec![asked("a", "x"); MOST_TO_ASK + 1])), None);
     }

@@ -359,7 +359,10 @@ mod tests {
             prompts.begin(steering.token()).unwrap();
             prompts.done(&[], false);
         }
-        assert_eq!((noted(&steering).0, noted(&steering).2), (vec![], 6 + MOST_UNDONE as u32));
+        assert_eq!(
+            (noted(&steering).0, noted(&steering).2),
+            (vec![], 6 + MOST_UNDONE as u32)
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::orders::Open;
 use super::steering::Steering;
 use crate::agent::sections::Sections;
-use crate::forge::{ChangeRequest, ChangeRequestText, ForgeError, Opened};
+use crate::forge::{ChangeRequest, ChangeRequestText, Opened};
 use crate::gateway::egress::Counted;
 use crate::message::outcome::{ChangeRequestRef, Outcome};
 use crate::message::{CommitId, EventBody, ProjectOutcome, Publish, Reason, Right, SessionId};
@@ -28,18 +28,17 @@ mod attended;
 mod link;
 mod open;
 mod push;
+mod retry;
 mod unopened;
 
 use attended::attended;
+use retry::{Pace, retry};
 use unopened::Earlier;
 
 /// How often a passing failure of the forge is tried again.
 pub(super) const TRIES: u32 = 4;
 /// The first wait between tries; each next one is twice as long.
 pub(super) const FIRST_WAIT: Duration = Duration::from_millis(500);
-
-/// The longest wait that a forge may ask for; a longer one is a failure that names it.
-const LONGEST_WAIT: Duration = Duration::from_secs(120);
 
 /// One project whose session branch may have something to publish.
 pub(super) struct Work {
@@ -468,55 +467,5 @@ fn reference(work: &Work, request: &ChangeRequest) -> ChangeRequestRef {
         number: request.number,
         url: request.url.clone(),
         draft: request.draft,
-    }
-}
-
-/// Tries again what failed in passing. Only for calls that may be repeated, and leave no trace.
-async fn retry<T, Call: Future<Output = Result<T, ForgeError>>>(
-    mut call: impl FnMut() -> Call,
-) -> Result<T, ForgeError> {
-    let mut pace = Pace::default();
-    loop {
-        match call().await {
-            Err(error) => match pace.next(&error) {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => return Err(error),
-            },
-            done => return done,
-        }
-    }
-}
-
-/// How what failed in passing is tried again.
-struct Pace {
-    tries: u32,
-    wait: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Self {
-        Self {
-            tries: 1,
-            wait: FIRST_WAIT,
-        }
-    }
-}
-
-impl Pace {
-    /// The wait before the next try, if there is one.
-    fn next(&mut self, error: &ForgeError) -> Option<Duration> {
-        if self.tries >= TRIES {
-            return None;
-        }
-        self.tries += 1;
-        if let ForgeError::RateLimited { wait, .. } = error {
-            // Asking sooner than it says makes it longer.
-            return (*wait <= LONGEST_WAIT).then_some(*wait);
-        }
-        error.is_transient().then(|| {
-            let wait = self.wait;
-            self.wait *= 2;
-            wait
-        })
     }
 }

@@ -168,7 +168,10 @@ impl Steering {
     pub(super) async fn noted(&self) {
         let number = self.noting.0.borrow().0;
         let mut kept = self.kept.subscribe();
-        if tokio::time::timeout(NOTING, kept.wait_for(|kept| *kept >= number)).await.is_err() {
+        if tokio::time::timeout(NOTING, kept.wait_for(|kept| *kept >= number))
+            .await
+            .is_err()
+        {
             tracing::warn!("the session goes on before the broker has how far it came");
         }
     }
@@ -305,7 +308,11 @@ mod tests {
         let (holds, owned) = watch::channel(false);
         let steering = Steering::of(owned);
         assert!(!steering.owned_within(moment, long).await);
-        assert!(tokio::time::timeout(moment * 50, steering.owned_within(long, moment)).await.is_err());
+        assert!(
+            tokio::time::timeout(moment * 50, steering.owned_within(long, moment))
+                .await
+                .is_err()
+        );
         steering.stop(Cause::Drain);
         assert!(!steering.owned_within(long, moment).await);
         holds.send_replace(true);

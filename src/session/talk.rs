@@ -152,7 +152,8 @@ impl Session<'_> {
     pub(super) async fn broke(&mut self, failure: Failure) -> Close {
         let left = self.open.prompts.is_one_left();
         let next = self.open.prompts.close(None);
-        let next = next.filter(|_| self.steering.cause() == Some(Cause::Drain) && failure.reason == Reason::WorkerStopped);
+        let next =
+            next.filter(|_| self.steering.cause() == Some(Cause::Drain) && failure.reason == Reason::WorkerStopped);
         let projects = self.keep_work(&failure, next.is_some()).await;
         match next {
             Some(next) => Close::Suspended {

@@ -82,7 +82,9 @@ impl Controls {
         let waiting = claim.waiting();
         let taking = async {
             for _ in 0..waiting {
-                let Some(given) = claim.next_control().await else { return };
+                let Some(given) = claim.next_control().await else {
+                    return;
+                };
                 self.take(claim, given).await;
             }
         };

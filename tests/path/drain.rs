@@ -128,7 +128,12 @@ fn a_worker_that_drains_without_a_broker_keeps_its_work_before_it_goes() {
     let kept = std::fs::read_dir(world.state_dir().join("kept")).unwrap();
     let bundles = kept.filter(|entry| entry.as_ref().unwrap().path().extension().unwrap() == "bundle");
     assert_eq!(bundles.count(), 1, "{}", daemon.log());
-    assert!(!world.ask("GET", "/_test/requests", None).to_string().contains("receive-pack"));
+    assert!(
+        !world
+            .ask("GET", "/_test/requests", None)
+            .to_string()
+            .contains("receive-pack")
+    );
     world.assert_clean();
 }
 

@@ -115,7 +115,8 @@ fn a_session_that_is_run_again_goes_on_from_the_forge_and_adopts_its_merge_reque
 #[test]
 fn an_attempt_that_brings_nothing_new_takes_what_earlier_ones_left_as_published() {
     let world = World::new();
-    let mut task = world.task("!write greeter/one.txt 1\n!commit greeter One\n!write website/one.txt 1\n!commit website One");
+    let mut task =
+        world.task("!write greeter/one.txt 1\n!commit greeter One\n!write website/one.txt 1\n!commit website One");
     let first = world.exec(&task);
     assert_eq!(first.reason(), "published", "{}", first.stderr);
     task["prompt"] = json!("!say nothing new");
@@ -123,7 +124,11 @@ fn an_attempt_that_brings_nothing_new_takes_what_earlier_ones_left_as_published(
     assert_eq!(second.reason(), "published", "{}", second.stderr);
     for path in [LAB, HUB] {
         for same in ["branch", "head", "change_request"] {
-            assert_eq!(second.of_project(path)[same], first.of_project(path)[same], "{same} of {path}");
+            assert_eq!(
+                second.of_project(path)[same],
+                first.of_project(path)[same],
+                "{same} of {path}"
+            );
         }
         assert_eq!(second.of_project(path)["reason"], "published");
         assert_eq!(world.project(path)["change_requests"].as_array().unwrap().len(), 1);

@@ -321,13 +321,20 @@ fn a_push_that_failed_is_not_tried_again_by_a_worker_that_lost_sight_of_the_brok
     assert_eq!(claimed.last().unwrap()["attempt"], 2, "{claimed:?}");
     let asked = world.ask("GET", "/_test/requests", None);
     let pushes = asked.as_array().unwrap().iter().filter(|one| {
-        one["method"] == "POST" && one["path"].as_str().is_some_and(|path| path.contains("git-receive-pack"))
+        one["method"] == "POST"
+            && one["path"]
+                .as_str()
+                .is_some_and(|path| path.contains("git-receive-pack"))
     });
     assert_eq!(pushes.count(), 1, "{asked}");
     proxy.hole.store(false, Ordering::Relaxed);
     let came = until_event(&amqp, &mut events, "finished");
     let last = came.last().unwrap();
-    assert_eq!((&last["attempt"], &last["outcome"]["reason"]), (&json!(2), &json!("published")), "{came:?}");
+    assert_eq!(
+        (&last["attempt"], &last["outcome"]["reason"]),
+        (&json!(2), &json!("published")),
+        "{came:?}"
+    );
     assert_eq!(world.project(LAB)["change_requests"].as_array().unwrap().len(), 1);
 }
 

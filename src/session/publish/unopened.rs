@@ -60,7 +60,11 @@ pub(super) async fn earlier(publishing: &Publishing<'_>, work: &Work) -> Result<
 }
 
 /// The newest change request of the session's branch.
-async fn newest(publishing: &Publishing<'_>, work: &Work, state: State) -> Result<Option<ChangeRequestSummary>, Failure> {
+async fn newest(
+    publishing: &Publishing<'_>,
+    work: &Work,
+    state: State,
+) -> Result<Option<ChangeRequestSummary>, Failure> {
     let grant = &work.admitted.grant;
     let query = ChangeRequestQuery {
         state,
@@ -92,7 +96,10 @@ impl Publishing<'_> {
         let word = grant.forge.change_request_word();
         let message = match &request {
             Some(request) => format!("the {word} {} is open; this attempt brought nothing new", request.url),
-            None => format!("the branch {} is on the forge; this attempt brought nothing new", grant.branch),
+            None => format!(
+                "the branch {} is on the forge; this attempt brought nothing new",
+                grant.branch
+            ),
         };
         let (project, branch) = (grant.key.clone(), grant.branch.clone());
         self.progress

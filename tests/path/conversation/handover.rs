@@ -30,7 +30,11 @@ fn of_two_tasks_that_would_go_on_one_does_and_the_other_is_told() {
         let data = &event["data"];
         assert_ne!(data["event"], "finished", "{what} was not answered");
         if data["event"] == "rejected" {
-            assert_eq!((&data["code"], &data["attempt"]), (&json!("superseded"), &json!(1)), "{event}");
+            assert_eq!(
+                (&data["code"], &data["attempt"]),
+                (&json!("superseded"), &json!(1)),
+                "{event}"
+            );
             return event["id"].clone();
         }
     };
@@ -106,7 +110,11 @@ fn an_end_that_comes_while_a_session_is_being_suspended_ends_it() {
     assert_eq!(over["reason"], "published", "{over}");
     assert_eq!(over["projects"][0]["reason"], "published", "{over}");
     let answered = talk.of("control_answered");
-    assert_eq!((answered.len(), &answered[0]["applied"]), (1, &json!(true)), "{answered:?}");
+    assert_eq!(
+        (answered.len(), &answered[0]["applied"]),
+        (1, &json!(true)),
+        "{answered:?}"
+    );
     assert_eq!(talk.of("suspended").len(), 0);
     // It is over, and not only at rest.
     task["resume"] = json!({"attempt": 1, "turns": 1});
@@ -146,14 +154,20 @@ fn what_waits_before_the_claim_finds_the_first_prompt_waiting_too() {
     let answer = of("control_answered")[0];
     assert_eq!(answer["applied"], true, "{answer}");
     assert!(
-        answer["message"].as_str().unwrap().contains("together with the first prompt"),
+        answer["message"]
+            .as_str()
+            .unwrap()
+            .contains("together with the first prompt"),
         "{answer}"
     );
     assert_eq!(of("turn_started").len(), 1, "{}", two.log());
     let branch = of("granted")[0]["branch"].as_str().unwrap();
     let commits = world.commits("/gitlab/platform/tools/greeter.git", "test-gitlab-api", branch);
     assert_eq!(commits.len(), 2, "{commits:?}");
-    assert!(commits[0].contains("Second") && commits[1].contains("First"), "{commits:?}");
+    assert!(
+        commits[0].contains("Second") && commits[1].contains("First"),
+        "{commits:?}"
+    );
 }
 
 #[test]

@@ -40,7 +40,9 @@ fn a_worker_killed_in_its_second_turn_is_replaced_by_one_that_knows_the_first_an
     talk.first("the merge request", |data| data["event"] == "change_request_opened");
     let second = "!sleep 5000\n!write two.txt 2\n!commit . Second\n!say ## Changes\\nThe second thing.";
     assert_eq!(talk.prompt("p-2", second, "queue")["applied"], true);
-    talk.first("the second turn", |data| data["event"] == "turn_started" && data["turn"] == 2);
+    talk.first("the second turn", |data| {
+        data["event"] == "turn_started" && data["turn"] == 2
+    });
     // Waits while the second runs, and is not lost with it.
     let third = "!write three.txt 3\n!commit . Third";
     assert_eq!(talk.prompt("p-3", third, "queue")["applied"], true);
@@ -48,7 +50,9 @@ fn a_worker_killed_in_its_second_turn_is_replaced_by_one_that_knows_the_first_an
     one.wait();
 
     let two = one.beside(&world, "two");
-    talk.first("the third turn", |data| data["event"] == "turn_ended" && data["turn"] == 3);
+    talk.first("the third turn", |data| {
+        data["event"] == "turn_ended" && data["turn"] == 3
+    });
     assert_eq!(begun(&talk), [(1, 1), (2, 1), (2, 2), (3, 2)], "{}", two.log());
     let all = talk.all();
     let said: String = all
@@ -56,7 +60,10 @@ fn a_worker_killed_in_its_second_turn_is_replaced_by_one_that_knows_the_first_an
         .filter(|data| data["event"] == "agent_message" && data["attempt"] == 2)
         .map(|data| data["text"].as_str().unwrap())
         .collect();
-    assert!(said.contains("> The first thing.") && said.contains("> !write one.txt 1"), "{said}");
+    assert!(
+        said.contains("> The first thing.") && said.contains("> !write one.txt 1"),
+        "{said}"
+    );
     assert!(!said.contains("> !sleep 5000"), "the second was not answered: {said}");
 
     // A prompt that a dead worker had taken is known by its id.
@@ -64,7 +71,9 @@ fn a_worker_killed_in_its_second_turn_is_replaced_by_one_that_knows_the_first_an
     assert_eq!(again["applied"], true, "{again}");
     until(std::time::Duration::from_secs(20), "the answer to the copy", || {
         let answered = talk.of("control_answered");
-        let known = answers(&answered, "p-2").last()?["message"].as_str()?.contains("already handled");
+        let known = answers(&answered, "p-2").last()?["message"]
+            .as_str()?
+            .contains("already handled");
         known.then_some(())
     });
     talk.say("e-1", json!({"kind": "end", "publish": true}));
@@ -74,7 +83,10 @@ fn a_worker_killed_in_its_second_turn_is_replaced_by_one_that_knows_the_first_an
     assert_eq!(talk.commits(), ["Third", "Second", "First"]);
     assert_eq!(talk.of("change_request_opened").len(), 1);
     let text = talk.request()["description"].as_str().unwrap().to_owned();
-    assert!(text.contains("The first thing.") && text.contains("The second thing."), "{text}");
+    assert!(
+        text.contains("The first thing.") && text.contains("The second thing."),
+        "{text}"
+    );
     assert_eq!(talk.of("finished").len(), 1);
 }
 
@@ -90,13 +102,23 @@ fn a_worker_killed_while_nobody_asks_is_replaced_by_one_that_asks_nothing_and_wa
     let answer = talk.say("c-1", json!({"kind": "cancel_turn"}));
     assert_eq!(answer["applied"], false, "{answer}");
     until(std::time::Duration::from_secs(20), "the notes of the turn", || {
-        (talk.amqp.count(&format!("{}.session.{}.notes", one.prefix, talk.session)) >= 2).then_some(())
+        (talk
+            .amqp
+            .count(&format!("{}.session.{}.notes", one.prefix, talk.session))
+            >= 2)
+            .then_some(())
     });
     signal(&one.process.0, "KILL");
     one.wait();
     let _two = one.beside(&world, "two");
-    talk.first("the take-over", |data| data["event"] == "cloned" && data["attempt"] == 2);
-    let answer = talk.prompt("p-2", "!shell test -e one.txt\n!write two.txt 2\n!commit . Second", "queue");
+    talk.first("the take-over", |data| {
+        data["event"] == "cloned" && data["attempt"] == 2
+    });
+    let answer = talk.prompt(
+        "p-2",
+        "!shell test -e one.txt\n!write two.txt 2\n!commit . Second",
+        "queue",
+    );
     assert_eq!(answer["applied"], true, "{answer}");
     assert!(answer["message"].as_str().unwrap().contains("turn 2"), "{answer}");
     talk.turn_ended(2);

@@ -195,7 +195,8 @@ async fn a_full_mailbox_is_shut_too_and_gives_all_that_is_in_it() {
             let options = lapin::options::BasicPublishOptions::default();
             let body = sent.to_string();
             let properties = lapin::BasicProperties::default();
-            let confirm = channel.basic_publish("".into(), mailbox.as_str().into(), options, body.as_bytes(), properties);
+            let confirm =
+                channel.basic_publish("".into(), mailbox.as_str().into(), options, body.as_bytes(), properties);
             match confirm.await.unwrap().await.unwrap() {
                 lapin::Confirmation::Ack(_) => sent += 1,
                 _ => return,
@@ -256,7 +257,9 @@ async fn the_task_of_a_session_that_rests_leaves_no_mailbox_that_nobody_reads() 
     let queue = started(&config).await;
     let operator = Operator::of(&config).await;
     let id = session();
-    within("suspending", owner(&queue, id).await.suspend(false)).await.unwrap();
+    within("suspending", owner(&queue, id).await.suspend(false))
+        .await
+        .unwrap();
     // Sent once more by mistake, without a `resume`.
     super::super::submit(&config, id, b"task").await.unwrap();
     assert!(matches!(queue.claim(id, again()).await.unwrap(), Claimed::Superseded));

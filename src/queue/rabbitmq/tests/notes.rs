@@ -76,7 +76,10 @@ async fn attempts_increase_however_many_tickets_and_tasks_lead_to_a_session() {
     // As when workers died after they laid a ticket and before they acknowledged the task; and its sender sent it twice.
     for attempt in [1, 1, 2] {
         let left = Again { attempt, ..again() };
-        Ticket::new(id, left).issue(&one.settings, &one.publisher).await.unwrap();
+        Ticket::new(id, left)
+            .issue(&one.settings, &one.publisher)
+            .await
+            .unwrap();
     }
     drop(claim);
     for _ in 0..4 {

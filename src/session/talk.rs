@@ -83,7 +83,11 @@ impl Session<'_> {
 
     /// Whoever goes on, should this worker die, does not ask it again. What could not reach a forge for now would be lost by that.
     async fn turn_is_done(&self, projects: &[ProjectOutcome]) {
-        let is_published = projects.iter().all(|project| project.reason.result() != Outcome::Error);
+        let is_settled = |project: &ProjectOutcome| {
+            project.reason == Reason::Disconnected
+                || matches!(project.reason.result(), Outcome::Success | Outcome::Failure)
+        };
+        let is_published = projects.iter().all(is_settled);
         self.open.prompts.done(&self.memory.history, is_published);
         self.steering.noted().await;
     }

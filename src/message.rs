@@ -8,6 +8,7 @@ pub mod egress;
 pub mod event;
 pub mod host;
 pub mod id;
+pub mod notes;
 pub mod outcome;
 pub mod readable;
 pub mod redact;
@@ -23,6 +24,7 @@ pub use host::{HostName, HostPattern};
 pub use id::{
     AgentName, BranchName, CommitId, ConnectionName, ProjectKey, ProjectPath, SandboxId, SessionId, TenantName,
 };
+pub use notes::Notes;
 pub use outcome::{ProjectOutcome, Reason, SessionOutcome};
 pub use resume::Resume;
 pub use task::{Credential, ForgeKind, Publish, Task, TaskError, Uncommitted, User};

@@ -14,8 +14,10 @@ use crate::gateway::egress::Refusals;
 use crate::gateway::model::Meter;
 use crate::grant::Grant;
 use crate::message::event::Stage;
+use crate::message::notes::Asked;
+use crate::message::outcome::Outcome;
 use crate::message::{
-    AgentName, ConnectionName, EventBody, ProjectKey, ProjectOutcome, Reason, Resume, SessionOutcome, Task,
+    AgentName, ConnectionName, EventBody, Notes, ProjectKey, ProjectOutcome, Reason, Resume, SessionOutcome, Task,
 };
 use crate::progress::Progress;
 use crate::secret::Secret;
@@ -108,29 +110,52 @@ impl Suspension {
     }
 }
 
-/// Runs one session until it ends or is suspended. Everything it took is let go when this returns.
+/// How far the session came when this attempt at it begins: what its last owner noted, else what the task says.
+fn begun(task: &Task, notes: Option<Notes>) -> Notes {
+    notes.unwrap_or_else(|| {
+        let resume = task.resume.clone().unwrap_or_default();
+        Notes {
+            turns: resume.turns,
+            history: resume.history,
+            to_ask: vec![Asked {
+                ids: Vec::new(),
+                text: task.prompt.clone(),
+            }],
+            done: Vec::new(),
+        }
+    })
+}
+
+/// Runs one session until it ends or is suspended, from what a dead owner noted, where one did. Everything it took is let go when this returns.
 ///
 /// Not cancel-safe by dropping: stop it by its steering, so that work is kept and the sandbox removed.
 pub async fn run(
     rooms: &Rooms,
     task: &Task,
+    notes: Option<Notes>,
     secrets: BTreeMap<ConnectionName, Secret>,
     progress: &Arc<Progress>,
     steering: &Steering,
 ) -> Ended {
     let open = Open::default();
+    let from = begun(task, notes);
+    let memory = Resume {
+        turns: from.turns,
+        history: from.history.clone(),
+        ..Resume::default()
+    };
     // Before orders are obeyed: what comes early finds the first prompt waiting.
-    let turns = task.resume.as_ref().map_or(0, |resume| resume.turns);
-    open.prompts
-        .open(&task.prompt, turns, talk::idle_timeout(rooms, task).is_some());
+    let is_open_ended = talk::idle_timeout(rooms, task).is_some();
+    open.prompts.open(from, is_open_ended, steering.noting());
     let (_, never) = tokio::sync::mpsc::channel(1);
     let mut inbox = steering.inbox().unwrap_or(never);
     let ended = tokio::select! {
-        ended = path(rooms, task, secrets, &open, progress, steering) => ended,
+        ended = path(rooms, task, (secrets, memory), &open, progress, steering) => ended,
         never = orders::obey(rooms, task, &open, progress, steering, &mut inbox) => match never {},
     };
+    let goes_on = matches!(&ended, Ended::Suspended(suspension) if suspension.next.is_some());
     // A broker that is away must not hold the end up.
-    if tokio::time::timeout(TELLING, orders::decline(&open, progress, &mut inbox))
+    if tokio::time::timeout(TELLING, orders::decline(&open, progress, &mut inbox, goes_on))
         .await
         .is_err()
     {
@@ -143,7 +168,7 @@ pub async fn run(
 async fn path(
     rooms: &Rooms,
     task: &Task,
-    secrets: BTreeMap<ConnectionName, Secret>,
+    (secrets, memory): (BTreeMap<ConnectionName, Secret>, Resume),
     open: &Open,
     progress: &Arc<Progress>,
     steering: &Steering,
@@ -152,7 +177,6 @@ async fn path(
     for secret in secrets.values().chain(&rooms.own_keys) {
         open.known.add(secret);
     }
-    let memory = task.resume.clone().unwrap_or_default();
     let mut session = Session {
         rooms,
         task,
@@ -199,12 +223,16 @@ async fn path(
     match close {
         Close::Finished(reason, message, projects) => {
             ended(reason);
+            // Where nothing was left to ask, the last answer was given to a worker that died.
+            let is_before = open.prompts.begun_here() == 0 && reason.result() == Outcome::Success;
+            let before = session.memory.history.pop().filter(|_| is_before);
+            let answer = before.map_or(session.report.answer, |last| last.answer);
             Ended::Finished(SessionOutcome {
                 result: reason.result(),
                 reason,
                 message,
                 projects,
-                answer: bounded(session.report.answer, 16 * 1024),
+                answer: bounded(answer, 16 * 1024),
                 duration_ms,
             })
         }

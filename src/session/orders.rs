@@ -16,7 +16,7 @@ use super::checks::{Answers, Known};
 use super::connections::{Connected, Connections};
 use super::credential::Asked;
 use super::failure::Failure;
-use super::prompts::{Prompts, Stopped};
+use super::prompts::{NotTaken, Prompts, Stopped};
 use super::publish::Work;
 use super::steering::{Cause, Order, OrderKind, Steering};
 use super::{Rooms, workspace};
@@ -54,6 +54,8 @@ pub(super) struct Open {
     renewing: Arc<tokio::sync::Mutex<()>>,
     /// The orders that are being done.
     unanswered: Arc<Mutex<Vec<String>>>,
+    /// Prompts that came too late for this worker.
+    late: Arc<Mutex<Vec<String>>>,
 }
 
 impl Open {
@@ -137,10 +139,18 @@ async fn obey_one(
             Reason::Internal,
             "this worker does not apply this kind of control message yet",
         )),
-        OrderKind::Prompt { text, mode } if matches!(steering.cause(), None | Some(Cause::Drain)) => open
-            .prompts
-            .add(&text, mode)
-            .map_err(|message| Failure::new(Reason::Cancelled, message)),
+        OrderKind::Prompt { text, mode } if matches!(steering.cause(), None | Some(Cause::Drain)) => {
+            match open.prompts.add(&id, &text, mode) {
+                Ok(said) => Ok(said),
+                Err(NotTaken::Refused(message)) => Err(Failure::new(Reason::Cancelled, message)),
+                // Whether another worker goes on, which then gets it, shows when the session ends.
+                Err(NotTaken::Late) => {
+                    open.unanswered().retain(|one| *one != id);
+                    open.late.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+                    return;
+                }
+            }
+        }
         OrderKind::Prompt { .. } => Err(Failure::new(
             Reason::Cancelled,
             "the session is ending: send it in a task that resumes the session",
@@ -167,14 +177,24 @@ async fn obey_one(
             message,
         })
         .await;
+    steering.done();
 }
 
-/// Answers what the end of the session left unanswered.
-pub(super) async fn decline(open: &Open, progress: &Progress, inbox: &mut mpsc::Receiver<Order>) {
+/// Answers what the end of the session left unanswered, but for prompts that another worker gets.
+pub(super) async fn decline(open: &Open, progress: &Progress, inbox: &mut mpsc::Receiver<Order>, goes_on: bool) {
     inbox.close();
     let mut left: Vec<String> = std::mem::take(&mut *open.unanswered());
+    let mut late = std::mem::take(&mut *open.late.lock().unwrap_or_else(PoisonError::into_inner));
     while let Ok(order) = inbox.try_recv() {
-        left.push(order.id);
+        let kind = if matches!(order.kind, OrderKind::Prompt { .. }) {
+            &mut late
+        } else {
+            &mut left
+        };
+        kind.push(order.id);
+    }
+    if !goes_on {
+        left.append(&mut late);
     }
     for in_reply_to in left {
         progress

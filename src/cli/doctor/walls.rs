@@ -27,7 +27,11 @@ async fn ask() -> String {
         .output();
     match tokio::time::timeout(LIMIT, asked).await {
         Ok(Ok(output)) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-        Ok(Ok(output)) => String::from_utf8_lossy(&output.stderr).trim().chars().take(300).collect(),
+        Ok(Ok(output)) => String::from_utf8_lossy(&output.stderr)
+            .trim()
+            .chars()
+            .take(300)
+            .collect(),
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("no answer after {} s", LIMIT.as_secs()),
     }
@@ -35,7 +39,8 @@ async fn ask() -> String {
 
 /// What the answer means.
 fn told(answer: &str) -> Finding {
-    let warning = |found: &str| Finding {
+    let warning = |found: &str| {
+        Finding {
         check: CHECK.to_owned(),
         state: State::Warning,
         found: found.to_owned(),
@@ -43,6 +48,7 @@ fn told(answer: &str) -> Finding {
             "run the worker on Linux 5.13 or later, started with Landlock (lsm=…,landlock); SECURITY.md says what is open without it"
                 .to_owned(),
         ),
+    }
     };
     match answer {
         "all" => ok(CHECK, "Landlock holds all of them".to_owned()),

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::{Publishing, Work};
+use super::{Pace, Publishing, Work};
+use crate::forge::ForgeError;
 use crate::message::{EventBody, Reason};
 use crate::session::connections::Connected;
 use crate::session::failure::Failure;
@@ -71,8 +72,26 @@ pub(super) async fn attended<'a, T>(
 }
 
 impl Publishing<'_> {
+    /// Does what leaves a trace, again where it failed in passing: each time only while the session is certainly this worker's.
+    pub(super) async fn retry_owned<T, Call: Future<Output = Result<T, ForgeError>>>(
+        &self,
+        mut call: impl FnMut() -> Call,
+    ) -> Result<T, Failure> {
+        let mut pace = Pace::default();
+        loop {
+            self.owned().await?;
+            match call().await {
+                Err(error) => match pace.next(&error) {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => return Err(error.into()),
+                },
+                Ok(done) => return Ok(done),
+            }
+        }
+    }
+
     /// Waits until the session is certainly this worker's.
-    async fn owned(&self) -> Result<(), Failure> {
+    pub(super) async fn owned(&self) -> Result<(), Failure> {
         if self.steering.owned().await {
             return Ok(());
         }

@@ -129,9 +129,12 @@ enum Command {
         session: SessionId,
         /// The project's path on its forge.
         path: String,
-        /// Which of the session's connections.
+        /// Which of the session's connections, or the name of the new one.
         #[arg(long, value_name = "NAME")]
         connection: ConnectionName,
+        /// A connection that the session does not have: a JSON file with what a task has under its name.
+        #[arg(long, value_name = "FILE")]
+        new_connection: Option<PathBuf>,
         /// The branch to start from; the project's default branch when absent.
         #[arg(long, value_name = "BRANCH")]
         base: Option<String>,
@@ -329,9 +332,18 @@ async fn dispatch(cli: Cli) -> Exit {
             session,
             path,
             connection,
+            new_connection,
             base,
             patience,
-        } => control::add_project(&config, session, &connection, &path, base.as_deref(), patience).await,
+        } => {
+            let project = control::Project {
+                connection: &connection,
+                new_connection: new_connection.as_deref(),
+                path: &path,
+                base: base.as_deref(),
+            };
+            control::add_project(&config, session, project, patience).await
+        }
         Command::Cancel { session, patience } => control::cancel(&config, session, patience).await,
         Command::End {
             session,

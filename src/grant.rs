@@ -1,6 +1,7 @@
 //! What one session may do: its projects, what each token allows there, the branch names, the identity of its commits.
 //!
-//! Minted once from what the forges answered, then only read. Pure: no I/O, and no way to widen it.
+//! Minted once from what the forges answered, then only read; a project that is added to a running session makes a new one of it, in `widen`.
+//! Pure: no I/O.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,9 +14,11 @@ pub mod branch;
 pub mod egress;
 pub mod neutral;
 pub mod trailer;
+mod widen;
 
 pub use egress::Egress;
 pub use trailer::Trailers;
+pub use widen::{WidenError, overlap};
 
 /// The authority of one session.
 #[derive(Debug, Clone)]

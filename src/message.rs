@@ -3,6 +3,7 @@
 //! Nothing here does I/O, and nothing here imports another room. All that is parsed here is hostile until it parsed: bounded and typed.
 
 pub mod capability;
+mod connection;
 pub mod control;
 pub mod egress;
 pub mod event;

@@ -236,6 +236,14 @@ impl Repositories {
         Staging::create(Arc::clone(&self.shared), mirrored, session, number, project, trailers).await
     }
 
+    /// Removes what [`Self::stage`] made of a session's project of that number, whole or not.
+    ///
+    /// # Errors
+    /// The disk.
+    pub async fn unstage(&self, session: SessionId, number: usize) -> Result<(), RepositoryError> {
+        staging::remove_directory(staging::place(&self.shared, session, number)).await
+    }
+
     /// Removes all that a session has on this disk, kept bundles excepted.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! A failing session is not a failing worker: every error of a room becomes a reason in the outcome. Two scopes: the path obeys the
 //! session's deadline and cancellation; keeping work, teardown and the outcome do not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use futures::future::try_join_all;
 use crate::agent::{self, TurnReport};
 use crate::gateway::egress::Refusals;
 use crate::gateway::model::Meter;
-use crate::grant::Grant;
 use crate::message::event::Stage;
 use crate::message::notes::Asked;
 use crate::message::outcome::Outcome;
+use crate::message::task::ConnectionRequest;
 use crate::message::{
     AgentName, ConnectionName, EventBody, Notes, ProjectKey, ProjectOutcome, Reason, Resume, SessionOutcome, Task,
 };
@@ -23,12 +23,15 @@ use crate::progress::Progress;
 use crate::secret::Secret;
 use crate::tools::Wishes;
 
+mod add;
+mod adding;
 pub mod admit;
 mod ask;
 pub mod change_text;
 pub mod checks;
 mod connections;
 pub mod credential;
+mod directories;
 mod expiry;
 pub mod failure;
 mod guard;
@@ -37,10 +40,12 @@ mod keep;
 mod live;
 mod minted;
 mod orders;
+mod projects;
 mod prompts;
 mod publish;
 mod push_options;
 mod reach;
+mod renew;
 pub mod rooms;
 mod routes;
 mod scope;
@@ -88,6 +93,10 @@ pub struct Suspension {
     pub projects: Vec<ProjectOutcome>,
     /// The conversation so far, masked; its attempt is whoever's who runs it.
     pub resume: Resume,
+    /// The connections that the task does not have, or not with the credential that they have now.
+    pub connections: BTreeMap<ConnectionName, ConnectionRequest>,
+    /// The connections that were dropped: they do not come back, and neither do their projects.
+    pub dropped: BTreeSet<ConnectionName>,
     /// What another worker is to be asked at once; otherwise the next prompt is waited for.
     pub next: Option<String>,
     /// How long it ran, in milliseconds.
@@ -177,6 +186,8 @@ async fn path(
     for secret in secrets.values().chain(&rooms.own_keys) {
         open.known.add(secret);
     }
+    let added = task.resume.as_ref().map_or(&[][..], |resume| &resume.added);
+    open.projects.were_added(added);
     let mut session = Session {
         rooms,
         task,
@@ -193,7 +204,10 @@ async fn path(
     let deadline = tokio::time::Instant::now() + admit::limits(rooms, task).session;
     let ready = tokio::time::timeout_at(deadline, session.begin(secrets)).await;
     let close = match ready.unwrap_or_else(|_| Err(session.out_of_time())) {
-        Ok(ready) => session.talk(&ready, deadline).await,
+        Ok(ready) => {
+            open.adding.stands();
+            session.talk(&ready, deadline).await
+        }
         Err(failure) => session.broke(failure).await,
     };
     // From here on the worker's scope: neither the deadline nor the cancellation reaches it.
@@ -243,10 +257,13 @@ async fn path(
         } => {
             ended(Reason::Suspended);
             session.memory.turns = open.prompts.begun();
+            session.memory.added = open.projects.added();
             Ended::Suspended(Suspension {
                 message,
                 projects,
                 resume: session.memory,
+                connections: open.connections.beyond(task),
+                dropped: open.connections.dropped(),
                 next,
                 duration_ms,
             })
@@ -276,9 +293,8 @@ impl<'a> Session<'a> {
     /// grant -> mirror -> sandbox -> clone.
     async fn begin(&mut self, secrets: BTreeMap<ConnectionName, Secret>) -> Result<Ready<'a>, Failure> {
         let (rooms, task) = (self.rooms, self.task);
-        let (agent_name, agent) = self.agent()?;
-        let agent_identity = identity::parse(&agent.co_author)
-            .ok_or_else(|| Failure::new(Reason::Internal, "the agent's co_author is unreadable"))?;
+        let (agent_name, agent) = minted::agent(rooms, task)?;
+        let agent_identity = minted::credited(agent)?;
 
         let all = rooms.sandbox.runtime.as_deref();
         let runtime = tenant::runtime(&rooms.tenants, task.tenant.as_ref(), agent.runtime.as_deref(), all)?;
@@ -318,7 +334,7 @@ impl<'a> Session<'a> {
                 .undropped(stoppable(self.steering, stage_all(rooms, task, grant, admitted)))
         );
         let (grant, work) = staged?;
-        self.open.staged(grant.clone(), &work);
+        self.open.projects.staged(grant.clone(), &work);
         for project in &grant.projects {
             let (base, branch) = (project.base.clone(), project.branch.clone());
             self.progress
@@ -338,8 +354,8 @@ impl<'a> Session<'a> {
             None => self.enter(Stage::Clone).await,
         }
         let meter = self.open_routes(&grant, agent, &wishes, proxy)?;
-        let stagings = work.iter().map(|work| work.staging.clone()).collect();
-        self.live.watch_pushes(stagings);
+        let projects = self.open.projects.clone();
+        self.live.watch_pushes(Box::new(move || projects.stagings()));
         let inside = self.live.inside()?;
         self.early(self.live.while_alive(async {
             workspace::prepare(&inside, &grant).await?;
@@ -372,7 +388,7 @@ impl<'a> Session<'a> {
         Ok(Ready {
             agent: agent_name,
             config: agent,
-            grant,
+            user: self.user(&grant),
             meter,
             wishes,
             refusals,
@@ -428,8 +444,8 @@ impl<'a> Session<'a> {
 struct Ready<'a> {
     agent: AgentName,
     config: &'a agent::Config,
-    /// As it was at the start; what it is now is in `Open`.
-    grant: Arc<Grant>,
+    /// Who asked, for people.
+    user: String,
     meter: Option<Arc<Meter>>,
     wishes: Wishes,
     refusals: Refusals,

@@ -12,8 +12,6 @@ use rmcp::transport::streamable_http_server::session::local::LocalSessionManager
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use rmcp::{ServerHandler, tool_handler};
 
-use crate::grant::Grant;
-
 mod arguments;
 mod bounds;
 mod budget;
@@ -31,7 +29,7 @@ mod session;
 mod tests;
 mod wishes;
 
-pub use reach::{DiffRequest, Diffs, Find, ForgeProject, GitDiff, Reach, Refuse, Tell};
+pub use reach::{DiffRequest, Diffs, Find, ForgeProject, GitDiff, Granted, Reach, Refuse, Tell};
 pub use wishes::{Wish, Wishes};
 
 /// Longest text of one argument, in bytes.
@@ -43,7 +41,7 @@ const LARGEST_REQUEST: usize = 1024 * 1024;
 /// The MCP server of one session.
 #[derive(Debug, Clone)]
 pub struct Tools {
-    grant: Arc<Grant>,
+    granted: Granted,
     wishes: Wishes,
     reach: Reach,
     budget: budget::Budget,
@@ -54,14 +52,14 @@ pub struct Tools {
 impl Tools {
     /// The tools of a session.
     #[must_use]
-    pub fn new(grant: Arc<Grant>, wishes: Wishes, reach: Reach) -> Self {
+    pub fn new(granted: Granted, wishes: Wishes, reach: Reach) -> Self {
         let router = Self::session_router()
             + Self::change_requests_router()
             + Self::diff_router()
             + Self::discussions_router()
             + Self::issues_router();
         Self {
-            grant,
+            granted,
             wishes,
             reach,
             budget: budget::Budget::default(),
@@ -74,8 +72,8 @@ impl Tools {
 impl ServerHandler for Tools {}
 
 /// The tools as an HTTP service, to be mounted at `/mcp` of the session's gateway.
-pub fn router(grant: Arc<Grant>, wishes: Wishes, reach: Reach) -> axum::Router {
-    let tools = Tools::new(grant, wishes, reach);
+pub fn router(granted: impl Into<Granted>, wishes: Wishes, reach: Reach) -> axum::Router {
+    let tools = Tools::new(granted.into(), wishes, reach);
     let mut config = StreamableHttpServerConfig::default();
     config.legacy_session_mode = false;
     config.json_response = true;

@@ -15,18 +15,7 @@ pub fn first(user_prompt: &str, projects: &[ProjectBrief], history: &[Exchange])
     text.push_str(&so_far(history));
     text.push_str("\n\n---\nAbout this workspace:\n");
     for project in projects {
-        text.push_str(&format!(
-            "- {}:{} is cloned at {}, on the branch {} (from {}); its commits become one {}.\n",
-            project.connection,
-            project.path,
-            project.directory,
-            project.branch,
-            project.base,
-            project.change_request_word
-        ));
-        if project.begun {
-            text.push_str("  This session was begun before, and what it committed is on that branch: look at it first, and go on from there.\n");
-        }
+        text.push_str(&place(project));
     }
     text.push_str(
         "- Commit your work on the branch that is checked out; do not rename it. Git hooks add the session's trailers to each commit.\n\
@@ -46,14 +35,35 @@ pub fn first(user_prompt: &str, projects: &[ProjectBrief], history: &[Exchange])
     text
 }
 
-/// A later prompt to an agent that knows the house rules.
+/// Where a project is, and what becomes of its commits.
+fn place(project: &ProjectBrief) -> String {
+    let mut text = format!(
+        "- {}:{} is cloned at {}, on the branch {} (from {}); its commits become one {}.\n",
+        project.connection, project.path, project.directory, project.branch, project.base, project.change_request_word
+    );
+    if project.begun {
+        text.push_str("  This session was begun before, and what it committed is on that branch: look at it first, and go on from there.\n");
+    }
+    text
+}
+
+/// A later prompt to an agent that knows the house rules, with the projects that came since its last one.
 #[must_use]
-pub fn next(user_prompt: &str) -> String {
-    format!(
-        "{}\n\n---\nYou are in the same workspace and on the same branch as before. Commit your work, and end your answer with the sections\n\
+pub fn next(user_prompt: &str, added: &[ProjectBrief]) -> String {
+    let mut text = format!("{}\n\n---\n", user_prompt.trim());
+    if !added.is_empty() {
+        text.push_str("Added to this session since your last prompt, beside what is there:\n");
+        text.extend(added.iter().map(place));
+        text.push_str(
+            "With several projects the tools want to be told which one is meant (`project`), and create_change_request is called for each one\n\
+             that you changed.\n",
+        );
+    }
+    text.push_str(
+        "You are in the same workspace and on the same branch as before. Commit your work, and end your answer with the sections\n\
          ## Changes, ## Approach and ## Trade-offs (and ## Checked), this time of what this turn brought.\n",
-        user_prompt.trim()
-    )
+    );
+    text
 }
 
 /// The conversation so far, marked line by line: nothing of it is to be done again.
@@ -105,6 +115,11 @@ mod tests {
         assert_eq!(text.matches("begun before").count(), 1);
         assert!(text.contains("get_change_request") && text.contains("list_issues"));
         assert!(text.contains("## Trade-offs") && text.contains("create_change_request"));
+        let text = next("More", &[brief("c", "g/three")]);
+        assert!(
+            text.starts_with("More\n\n---\nAdded") && text.contains("c:g/three is cloned at /workspace/g/three"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -123,6 +138,6 @@ mod tests {
         let text = first("Go on", &[], &long);
         assert!(text.len() < LONGEST_HISTORY + 4096);
         assert!(text.contains("turn 19 ") && !text.contains("turn 0 "));
-        assert!(next(" More ").starts_with("More\n\n---\n"));
+        assert!(next(" More ", &[]).starts_with("More\n\n---\nYou are"));
     }
 }

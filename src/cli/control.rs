@@ -3,6 +3,7 @@
 //! Never repeats a message: whoever does not see the answer decides, and may send the same again only under the same id.
 
 use std::io::Read as _;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -52,18 +53,29 @@ pub(super) async fn prompt(
     send(config, session, fields, patience).await
 }
 
-/// Adds a project of a connection that the session has.
-pub(super) async fn add_project(
-    config: &Config,
-    session: SessionId,
-    connection: &ConnectionName,
-    path: &str,
-    base: Option<&str>,
-    patience: Patience,
-) -> Exit {
-    let mut fields = json!({"kind": "add_project", "connection": connection, "path": path});
-    if let Some(base) = base {
+/// A project that is to be added.
+pub(super) struct Project<'a> {
+    pub(super) connection: &'a ConnectionName,
+    /// A file that says what the connection is.
+    pub(super) new_connection: Option<&'a Path>,
+    pub(super) path: &'a str,
+    pub(super) base: Option<&'a str>,
+}
+
+/// Adds a project.
+pub(super) async fn add_project(config: &Config, session: SessionId, project: Project<'_>, patience: Patience) -> Exit {
+    let mut fields = json!({"kind": "add_project", "connection": project.connection, "path": project.path});
+    if let Some(base) = project.base {
         fields["base"] = json!(base);
+    }
+    if let Some(file) = project.new_connection {
+        match read_connection(file) {
+            Ok(connection) => fields["new_connection"] = connection,
+            Err(message) => {
+                show::complain(&message);
+                return Exit::BadTask;
+            }
+        }
     }
     send(config, session, fields, patience).await
 }
@@ -214,6 +226,15 @@ fn answer(body: &EventBody, id: &str) -> Answer {
         return Answer::TooLate;
     }
     Answer::None
+}
+
+/// Reads a connection from a file, bounded. What it holds is not repeated: it may be a token.
+fn read_connection(path: &Path) -> Result<Value, String> {
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(LARGEST_CONTROL as u64 + 1).read_to_string(&mut text))
+        .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    serde_json::from_str(&text).map_err(|_| format!("{} is no JSON", path.display()))
 }
 
 /// Reads a prompt from standard input, bounded.

@@ -4,8 +4,8 @@
 //! told to the session, accepted or refused; what a push begins with is read in `head`, what git answers in `report`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -42,7 +42,8 @@ pub type Tell = Box<dyn Fn(EventBody) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// What the route serves.
 pub struct GitRoutes {
-    projects: BTreeMap<String, Project>,
+    /// By the address's last part; it may grow while the session runs.
+    projects: RwLock<BTreeMap<String, Arc<Project>>>,
     tell: Tell,
     /// Places for this session's git programs; a program is not started for whoever waits.
     places: Arc<Semaphore>,
@@ -80,18 +81,9 @@ impl GitRoutes {
         let (mut share, mut patience) = (1, Duration::ZERO);
         let projects = projects.into_iter().map(|(key, staging)| {
             (share, patience) = (staging.share(), staging.patience());
-            let place = format!("{}/{}.git", key.connection, key.path);
-            (
-                place,
-                Project {
-                    key,
-                    staging,
-                    pushes: Arc::new(Semaphore::new(PUSHES_AT_A_TIME)),
-                    closed: AtomicBool::new(false),
-                },
-            )
+            (place(&key), Arc::new(Project::new(key, staging, PUSHES_AT_A_TIME)))
         });
-        let projects = projects.collect();
+        let projects = RwLock::new(projects.collect());
         Self {
             projects,
             tell,
@@ -99,15 +91,48 @@ impl GitRoutes {
             patience,
         }
     }
-}
 
-impl GitRoutes {
+    /// Serves one more project from now on, to be cloned; pushes to it wait for [`Self::take_pushes`].
+    pub fn open(&self, key: ProjectKey, staging: Arc<Staging>) {
+        let project = Arc::new(Project::new(key, staging, 0));
+        let mut projects = self.projects.write().unwrap_or_else(PoisonError::into_inner);
+        projects.insert(place(&project.key), project);
+    }
+
+    /// Takes pushes to a project that was opened later. Once.
+    pub fn take_pushes(&self, key: &ProjectKey) {
+        if let Some(project) = self.at(&place(key)) {
+            project.pushes.add_permits(PUSHES_AT_A_TIME);
+        }
+    }
+
     /// Serves a project no longer. What is being answered goes on to its end.
     pub fn close(&self, key: &ProjectKey) {
-        for project in self.projects.values().filter(|project| project.key == *key) {
+        if let Some(project) = self.at(&place(key)) {
             project.closed.store(true, Ordering::Release);
         }
     }
+
+    fn at(&self, place: &str) -> Option<Arc<Project>> {
+        let projects = self.projects.read().unwrap_or_else(PoisonError::into_inner);
+        projects.get(place).cloned()
+    }
+}
+
+impl Project {
+    fn new(key: ProjectKey, staging: Arc<Staging>, pushes: usize) -> Self {
+        Self {
+            key,
+            staging,
+            pushes: Arc::new(Semaphore::new(pushes)),
+            closed: AtomicBool::new(false),
+        }
+    }
+}
+
+/// The part of the address that names a project.
+fn place(key: &ProjectKey) -> String {
+    format!("{}/{}.git", key.connection, key.path)
 }
 
 /// The route.
@@ -133,7 +158,7 @@ async fn answer(
         return plain(StatusCode::NOT_FOUND, "this is no address of a git repository");
     };
     // An exact match on the table: a path with tricks in it is simply not there.
-    let found = routes.projects.get(&place);
+    let found = routes.at(&place);
     let Some(project) = found.filter(|project| !project.closed.load(Ordering::Acquire)) else {
         return plain(
             StatusCode::NOT_FOUND,
@@ -148,11 +173,11 @@ async fn answer(
     );
     match (request.method(), act) {
         (&Method::GET, "info/refs") => match query.get("service").and_then(|name| Service::from_name(name)) {
-            Some(service) => advertise(&routes, project, service, protocol).await,
+            Some(service) => advertise(&routes, &project, service, protocol).await,
             None => plain(StatusCode::FORBIDDEN, "only git's smart protocol is served"),
         },
-        (&Method::POST, "git-upload-pack") => fetch(&routes, project, protocol, request).await,
-        (&Method::POST, "git-receive-pack") => push(&routes, project, protocol, request).await,
+        (&Method::POST, "git-upload-pack") => fetch(&routes, &project, protocol, request).await,
+        (&Method::POST, "git-receive-pack") => push(&routes, &project, protocol, request).await,
         (_, _) => plain(StatusCode::FORBIDDEN, "only git's smart protocol is served"),
     }
 }

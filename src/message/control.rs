@@ -1,6 +1,6 @@
 //! Control messages: what an orchestrator sends to a live session's mailbox.
 //!
-//! Never applied here: parsing only. Kinds that this worker does not apply yet are refused by name with an event.
+//! Never applied here: parsing only.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -166,6 +166,14 @@ impl Control {
         {
             return Err(ControlError::Malformed("text must have 1 byte to 256 KiB".into()));
         }
+        if let ControlKind::AddProject {
+            new_connection: Some(connection),
+            ..
+        } = &control.kind
+            && let Err(wrong) = connection.check()
+        {
+            return Err(ControlError::Malformed(format!("new_connection.ca: {wrong}")));
+        }
         Ok(control)
     }
 }
@@ -240,6 +248,15 @@ mod tests {
             Control::parse(add).unwrap().kind,
             ControlKind::AddProject { base: None, .. }
         ));
+        let with = |ca: &str| {
+            let connection = serde_json::json!({"forge": "gitlab", "credential": {"plain": "canary"}, "ca": ca});
+            let add = serde_json::json!({"version": 1, "id": "a", "kind": "add_project", "connection": "lab", "path": "a/b",
+                "new_connection": connection});
+            Control::parse(add.to_string().as_bytes())
+        };
+        let control = with("-----BEGIN CERTIFICATE-----").unwrap();
+        assert!(!format!("{control:?}").contains("canary"));
+        assert!(with("none").unwrap_err().to_string().contains("PEM"));
         let drop = br#"{"version":1,"id":"a","kind":"disconnect","connection":"lab"}"#;
         assert!(matches!(
             Control::parse(drop).unwrap().kind,

@@ -7,6 +7,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::task::{MOST_PROJECTS, ProjectRequest};
+
 /// Exchanges that are remembered, the last ones.
 pub const MOST_EXCHANGES: usize = 20;
 /// Longest prompt or answer in it, in bytes; longer ones are cut.
@@ -23,6 +25,9 @@ pub struct Resume {
     /// The conversation, oldest first; long texts are cut and early ones left out.
     #[serde(default)]
     pub history: Vec<Exchange>,
+    /// The projects that were added while the session ran. The task that goes on has their connections beside its own; it need not list them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub added: Vec<ProjectRequest>,
 }
 
 /// One turn.
@@ -52,6 +57,9 @@ impl Resume {
         let too_long = |text: &String| text.len() > 2 * LONGEST_MEMORY;
         if self.history.len() > MOST_EXCHANGES {
             return Err("at most 20 exchanges");
+        }
+        if self.added.len() > MOST_PROJECTS {
+            return Err("at most 32 added projects");
         }
         if self
             .history

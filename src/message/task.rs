@@ -7,20 +7,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::egress::{EgressError, EgressRequest};
 use super::id::{AgentName, BranchName, ConnectionName, ProjectKey, ProjectPath, SessionId, TenantName};
 use super::resume::Resume;
 use super::{redact, tree};
-use crate::secret::Secret;
+
+pub use super::connection::{ConnectionRequest, Credential, ForgeKind};
 
 /// Largest task body that is read, in bytes.
 pub const LARGEST_TASK: usize = 1024 * 1024;
 /// Longest prompt, in bytes.
 pub const LONGEST_PROMPT: usize = 256 * 1024;
-/// Largest list of certificates of one connection, in bytes.
-const LARGEST_CA: usize = 64 * 1024;
 /// Most projects in one session.
 pub const MOST_PROJECTS: usize = 32;
 
@@ -83,7 +82,7 @@ pub struct Task {
 }
 
 /// A project to work on.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProjectRequest {
     /// Which of the task's connections.
@@ -91,11 +90,17 @@ pub struct ProjectRequest {
     /// `group/project` or `owner/repository`.
     pub path: ProjectPath,
     /// The branch to start from and to merge into; the project's default branch when absent.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<BranchName>,
 }
 
 impl ProjectRequest {
+    /// Whether both name one project: forges compare paths without regard to case, so two spellings are one.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.connection == other.connection && self.path.as_str().eq_ignore_ascii_case(other.path.as_str())
+    }
+
     /// The key that names this project in events and outcomes.
     #[must_use]
     pub fn key(&self) -> ProjectKey {
@@ -104,67 +109,6 @@ impl ProjectRequest {
             path: self.path.clone(),
         }
     }
-}
-
-/// A forge instance and where the worker finds the user's credential for it.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ConnectionRequest {
-    /// Which kind of forge.
-    pub forge: ForgeKind,
-    /// The instance's address; the public instance when absent.
-    #[serde(default)]
-    pub url: Option<String>,
-    /// Where the credential is.
-    pub credential: Credential,
-    /// Certificates (PEM) that this instance is trusted by, beside those of the worker's machine. At most 64 KiB.
-    #[serde(default)]
-    pub ca: Option<String>,
-}
-
-/// The kinds of forge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, serde::Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ForgeKind {
-    /// gitlab.com or self-managed GitLab.
-    Gitlab,
-    /// github.com or GitHub Enterprise Server.
-    Github,
-}
-
-impl ForgeKind {
-    /// The word used in labels.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Gitlab => "gitlab",
-            Self::Github => "github",
-        }
-    }
-
-    /// What this forge's users call a change request.
-    #[must_use]
-    pub fn change_request_word(self) -> &'static str {
-        match self {
-            Self::Gitlab => "merge request",
-            Self::Github => "pull request",
-        }
-    }
-}
-
-/// Where the worker finds a credential.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Credential {
-    /// The token encrypted to the worker's public key, in the age format: ASCII armor, or base64 of the binary form; at most 16 KiB. Sealed is
-    /// the token alone, or better a JSON object with `token`, `url` of the forge, and if wanted `session` and `not_after`.
-    Sealed(String),
-    /// A file in the worker's credential directory, by its bare name.
-    File(String),
-    /// An environment variable of the worker; its name must begin with the operator's prefix.
-    Env(String),
-    /// The token itself. Refused unless the operator allowed it: the broker then holds it in clear.
-    Plain(#[schemars(with = "String")] Secret),
 }
 
 /// The person who asked.
@@ -343,12 +287,23 @@ impl Task {
         {
             return Err(TaskError::BadSession);
         }
-        let task: Self = serde_path_to_error::deserialize(value).map_err(|error| {
+        let mut task: Self = serde_path_to_error::deserialize(value).map_err(|error| {
             let (path, detail) = redact::told(&error.path().to_string(), &error.inner().to_string());
             TaskError::BadField { path, detail }
         })?;
+        task.join_added();
         task.check()?;
         Ok(task)
+    }
+
+    /// The projects that were added while the session ran are its projects like the others when it goes on; whoever lists them himself may.
+    fn join_added(&mut self) {
+        let added = self.resume.iter().flat_map(|resume| &resume.added);
+        for project in added.take(MOST_PROJECTS + 1) {
+            if !self.projects.iter().any(|one| one.is_same(project)) {
+                self.projects.push(project.clone());
+            }
+        }
     }
 
     /// The session id in a body that is otherwise no task, so that a refusal can name the session it belongs to.
@@ -390,7 +345,6 @@ impl Task {
             if !self.connections.contains_key(&project.connection) {
                 return Err(TaskError::UnknownConnection { project: project.key() });
             }
-            // Forges compare paths without regard to case, so two spellings are one project.
             if !seen.insert((project.connection.clone(), project.path.as_str().to_lowercase())) {
                 return Err(TaskError::DuplicateProject { project: project.key() });
             }
@@ -398,11 +352,12 @@ impl Task {
         if let Some(user) = &self.user {
             check_user(user)?;
         }
-        if self.connections.values().any(|connection| {
-            let ca = connection.ca.as_deref();
-            ca.is_some_and(|ca| ca.len() > LARGEST_CA || !ca.contains("-----BEGIN CERTIFICATE-----"))
-        }) {
-            return bad("connections.ca", "certificates in PEM, at most 64 KiB");
+        if let Some(wrong) = self
+            .connections
+            .values()
+            .find_map(|connection| connection.check().err())
+        {
+            return bad("connections.ca", wrong);
         }
         if let Some(egress) = &self.egress {
             egress.check()?;

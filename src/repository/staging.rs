@@ -38,11 +38,7 @@ impl Staging {
         project: &ProjectGrant,
         trailers: &Trailers,
     ) -> Result<Self, RepositoryError> {
-        let directory = shared
-            .config
-            .sessions()
-            .join(session.to_string())
-            .join(number.to_string());
+        let directory = place(&shared, session, number);
         remove_directory(directory.clone()).await?;
         let policy = Policy {
             session,
@@ -118,6 +114,12 @@ impl Staging {
     pub(super) fn repository(&self) -> PathBuf {
         self.directory.join(policy::STAGING)
     }
+}
+
+/// Where a session's project of that number is.
+pub(super) fn place(shared: &Shared, session: SessionId, number: usize) -> PathBuf {
+    let session = shared.config.sessions().join(session.to_string());
+    session.join(number.to_string())
 }
 
 fn one() -> Arc<tokio::sync::Semaphore> {

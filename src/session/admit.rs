@@ -10,7 +10,7 @@ use futures::future::try_join_all;
 use super::connections::{Connected, Connection, Connections};
 use super::credential::Asked;
 use super::failure::Failure;
-use super::{Rooms, expiry, identity, visibility};
+use super::{Rooms, directories, expiry, identity, visibility};
 use crate::forge::{ProjectFacts, Visibility};
 use crate::grant::{Egress, Identity, ProjectGrant, SessionLimits, Trailers, branch};
 use crate::message::task::{ConnectionRequest, Credential, Limits, ProjectRequest};
@@ -79,15 +79,15 @@ pub(super) async fn admit(
         }
     });
     for (name, connected) in try_join_all(asked).await? {
-        progress.state(connected.told(name)).await;
-        if let Some(message) = expiry::warning(name, &connected.facts, limits(rooms, task).session) {
-            let code = "token_expires".to_owned();
-            progress.state(EventBody::Warning { code, message }).await;
+        for event in told(rooms, task, name, &connected) {
+            progress.state(event).await;
         }
-        connections.open(name, connected);
+        let request = task.connections.get(name).cloned();
+        let request = request.ok_or_else(|| Failure::new(Reason::Internal, "a connection without a request"))?;
+        connections.open(name, request, connected);
     }
     drop(secrets);
-    let directories = directories(&task.projects);
+    let directories = directories::of(task);
     let looked_up = task
         .projects
         .iter()
@@ -99,32 +99,56 @@ pub(super) async fn admit(
             project(rooms, task, request, directory, connection).await
         });
     let admitted = try_join_all(looked_up).await?;
-    refuse_mix(rooms, task, &admitted, progress).await?;
-    for message in admitted.iter().filter_map(|one| one.cannot_push.clone()) {
-        let code = Reason::ScopeMissing.as_str().to_owned();
-        progress.state(EventBody::Warning { code, message }).await;
+    let seen: Vec<_> = admitted.iter().map(Admitted::seen).collect();
+    let mixed = mixed(rooms, task, &seen)?;
+    let missing = admitted.iter().filter_map(Admitted::missing);
+    for event in mixed.into_iter().chain(missing) {
+        progress.state(event).await;
     }
     Ok(admitted)
 }
 
-/// A session over a public and another project could carry what it reads in the one into the other.
-async fn refuse_mix(rooms: &Rooms, task: &Task, admitted: &[Admitted], progress: &Progress) -> Result<(), Failure> {
-    let seen: Vec<_> = admitted
-        .iter()
-        .map(|one| (&one.grant.key, one.facts.visibility))
-        .collect();
-    let Some(mix) = visibility::mix(&seen) else {
-        return Ok(());
+impl Admitted {
+    /// What the forge says of who sees it.
+    pub(super) fn seen(&self) -> (&ProjectKey, Visibility) {
+        (&self.grant.key, self.facts.visibility)
+    }
+
+    /// The warning of what will be missing at the end.
+    pub(super) fn missing(&self) -> Option<EventBody> {
+        let message = self.cannot_push.clone()?;
+        let code = Reason::ScopeMissing.as_str().to_owned();
+        Some(EventBody::Warning { code, message })
+    }
+}
+
+/// What is told of a connection that the forge answered for.
+pub(super) fn told(rooms: &Rooms, task: &Task, name: &ConnectionName, connected: &Connected) -> Vec<EventBody> {
+    let ends = expiry::warning(name, &connected.facts, limits(rooms, task).session);
+    let ends = ends.map(|message| EventBody::Warning {
+        code: "token_expires".to_owned(),
+        message,
+    });
+    [connected.told(name)].into_iter().chain(ends).collect()
+}
+
+/// A session over a public and another project could carry what it reads in the one into the other. Where that is allowed it is told.
+pub(super) fn mixed(
+    rooms: &Rooms,
+    task: &Task,
+    seen: &[(&ProjectKey, Visibility)],
+) -> Result<Option<EventBody>, Failure> {
+    let Some(mix) = visibility::mix(seen) else {
+        return Ok(None);
     };
     visibility::allow(rooms.config.mixed_visibility, task.mixed_visibility, &mix)
         .map_err(|sentence| Failure::new(Reason::MixedVisibility, sentence))?;
     let code = Reason::MixedVisibility.as_str().to_owned();
-    progress.state(EventBody::Warning { code, message: mix }).await;
-    Ok(())
+    Ok(Some(EventBody::Warning { code, message: mix }))
 }
 
 /// Looks one project up and says what the session may do there.
-async fn project(
+pub(super) async fn project(
     rooms: &Rooms,
     task: &Task,
     request: &ProjectRequest,
@@ -235,15 +259,17 @@ fn cannot_push(publish: Publish, key: &ProjectKey, may: Capabilities, connected:
 
 /// The trailers of each project: the task's user where it names one, else the token's own on that project's forge, and the agent.
 pub(super) fn trailers(task: &Task, projects: &[Admitted], agent: &Identity) -> BTreeMap<ProjectKey, Trailers> {
+    let of = |grant: &ProjectGrant| (grant.key.clone(), trailers_of(task, grant, agent));
+    projects.iter().map(|project| of(&project.grant)).collect()
+}
+
+/// The same of one project.
+pub(super) fn trailers_of(task: &Task, grant: &ProjectGrant, agent: &Identity) -> Trailers {
     let given = task
         .user
         .as_ref()
         .and_then(|user| identity::make(&user.name, &user.email));
-    let of = |grant: &ProjectGrant| {
-        let user = given.as_ref().unwrap_or(&grant.identity);
-        (grant.key.clone(), Trailers::new(user, agent, task.session))
-    };
-    projects.iter().map(|project| of(&project.grant)).collect()
+    Trailers::new(given.as_ref().unwrap_or(&grant.identity), agent, task.session)
 }
 
 /// The session's title: the task's, else the first line of its prompt.
@@ -285,29 +311,6 @@ pub(super) fn egress(rooms: &Rooms, task: &Task) -> Result<Egress, Failure> {
     granted.map_err(|error| Failure::new(Reason::EgressRefused, error.to_string()))
 }
 
-/// Where each project is cloned: by its own name, with its connection and path where names collide.
-fn directories(projects: &[ProjectRequest]) -> Vec<String> {
-    // A directory named like a connection would hold the clones of projects whose names collide.
-    let is_connection = |name: &str| projects.iter().any(|project| project.connection.as_str() == name);
-    projects
-        .iter()
-        .map(|project| {
-            let name = project.path.name().to_lowercase();
-            let alone = projects
-                .iter()
-                .filter(|other| other.path.name().to_lowercase() == name)
-                .count()
-                == 1
-                && !is_connection(&name);
-            if alone {
-                format!("/workspace/{}", project.path.name())
-            } else {
-                format!("/workspace/{}/{}", project.connection, project.path)
-            }
-        })
-        .collect()
-}
-
 /// The branches that a forge showed, by name.
 pub(super) fn branch_names(refs: &[crate::grant::ShownRef]) -> std::collections::BTreeSet<String> {
     refs.iter()
@@ -326,23 +329,4 @@ pub(super) fn final_branch(rooms: &Rooms, task: &Task, refs: &[crate::grant::Sho
         return Ok(begun);
     }
     Ok(branch::branch_name(pattern, task.session, &title(task), &existing)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn projects_of_one_name_get_their_connection_in_the_path() {
-        let project = |connection: &str, path: &str| ProjectRequest {
-            connection: connection.parse().unwrap(),
-            path: path.parse().unwrap(),
-            base: None,
-        };
-        let got = directories(&[project("a", "x/site"), project("b", "y/Site"), project("a", "x/api")]);
-        assert_eq!(got, ["/workspace/a/x/site", "/workspace/b/y/Site", "/workspace/api"]);
-        // No clone lies in another.
-        let got = directories(&[project("a", "x/site"), project("b", "y/site"), project("a", "x/a")]);
-        assert_eq!(got[2], "/workspace/a/x/a");
-    }
 }

@@ -22,10 +22,19 @@ impl Session<'_> {
         let inside = self.live.inside()?;
         let grant = self.open.grant()?;
         let stop = &begun.stop;
+        // What was added is told once; an agent that starts now is told of all.
+        let untold = self.open.projects.take_untold();
+        let mut briefs = self.briefs(&grant);
         let prompt = if agent.is_some() {
-            prompt::next(&begun.prompt)
+            let is_new = |brief: &ProjectBrief| {
+                untold
+                    .iter()
+                    .any(|key| (&key.connection, &key.path) == (&brief.connection, &brief.path))
+            };
+            briefs.retain(is_new);
+            prompt::next(&begun.prompt, &briefs)
         } else {
-            prompt::first(&begun.prompt, &self.briefs(&grant), &self.memory.history)
+            prompt::first(&begun.prompt, &briefs, &self.memory.history)
         };
         let started = match agent {
             Some(started) => started,
@@ -77,8 +86,6 @@ impl Session<'_> {
     }
 
     pub(super) fn words<'w>(&'w self, ready: &'w Ready<'_>, is_whole: bool) -> Words<'w> {
-        let user = self.task.user.as_ref().map(|user| user.name.as_str());
-        let first = ready.grant.projects.first();
         Words {
             session: self.task.session,
             publish: self.task.publish,
@@ -86,10 +93,15 @@ impl Session<'_> {
             is_whole,
             unreached: ready.refusals.counted(),
             agent: ready.agent.as_str(),
-            user: user
-                .or_else(|| first.map(|project| project.identity.name.as_str()))
-                .unwrap_or_default(),
+            user: &ready.user,
         }
+    }
+
+    /// Who asked, for people: the task's user, or the first token's.
+    pub(super) fn user(&self, grant: &Grant) -> String {
+        let given = self.task.user.as_ref().map(|user| user.name.clone());
+        let first = || grant.projects.first().map(|project| project.identity.name.clone());
+        given.or_else(first).unwrap_or_default()
     }
 
     fn briefs(&self, grant: &Grant) -> Vec<ProjectBrief> {

@@ -2,7 +2,7 @@
 //!
 //! Whoever needs a forge asks for the current one at that moment and does not keep it. A dropped connection never comes back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::Digest as _;
@@ -13,7 +13,7 @@ use super::{Rooms, identity};
 use crate::forge::{Forge, TokenFacts};
 use crate::grant::Identity;
 use crate::message::task::ConnectionRequest;
-use crate::message::{ConnectionName, EventBody, ForgeKind, Reason, Right, Task};
+use crate::message::{ConnectionName, Credential, EventBody, ForgeKind, Reason, Right, Task};
 use crate::repository::Access;
 use crate::secret::Secret;
 
@@ -113,6 +113,8 @@ fn commit_identity(task: &Task, facts: &TokenFacts) -> Result<Identity, Failure>
 #[derive(Debug)]
 pub(super) struct Connection {
     name: ConnectionName,
+    /// How it was asked for; with the last credential that was taken.
+    request: Mutex<ConnectionRequest>,
     slot: watch::Sender<Option<Arc<Connected>>>,
 }
 
@@ -129,14 +131,25 @@ impl Connection {
     }
 
     /// A fresh credential. Says whether the connection still was there to take it.
-    pub(super) fn renew(&self, connected: Connected) -> bool {
+    pub(super) fn renew(&self, connected: Connected, credential: &Credential) -> bool {
         self.slot.send_if_modified(|slot| {
             let open = slot.is_some();
             if open {
                 *slot = Some(Arc::new(connected));
+                self.request.lock().unwrap_or_else(PoisonError::into_inner).credential = credential.clone();
             }
             open
         })
+    }
+
+    /// How it is asked for.
+    pub(super) fn request(&self) -> ConnectionRequest {
+        self.request.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it was dropped.
+    pub(super) fn is_closed(&self) -> bool {
+        self.slot.borrow().is_none()
     }
 
     /// Forgets the credential for good.
@@ -171,9 +184,15 @@ pub(super) struct Connections(Arc<Mutex<BTreeMap<ConnectionName, Arc<Connection>
 
 impl Connections {
     /// Opens one.
-    pub(super) fn open(&self, name: &ConnectionName, connected: Connected) -> Arc<Connection> {
+    pub(super) fn open(
+        &self,
+        name: &ConnectionName,
+        request: ConnectionRequest,
+        connected: Connected,
+    ) -> Arc<Connection> {
         let connection = Arc::new(Connection {
             name: name.clone(),
+            request: Mutex::new(request),
             slot: watch::Sender::new(Some(Arc::new(connected))),
         });
         self.0
@@ -215,5 +234,33 @@ impl Connections {
     /// The one of that name.
     pub(super) fn get(&self, name: &ConnectionName) -> Option<Arc<Connection>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Takes one back that nobody used yet, with its credential: as if it had never been opened.
+    pub(super) fn take_back(&self, connection: &Arc<Connection>) {
+        connection.close();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, one| !Arc::ptr_eq(one, connection));
+    }
+
+    /// Those that were dropped.
+    pub(super) fn dropped(&self) -> BTreeSet<ConnectionName> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let dropped = all.iter().filter(|(_, connection)| connection.is_closed());
+        dropped.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Those that are there and that a task does not have, or not with the credential that they have now.
+    pub(super) fn beyond(&self, task: &Task) -> BTreeMap<ConnectionName, ConnectionRequest> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = all.iter().filter(|(_, connection)| !connection.is_closed());
+        let is_of_task = |name: &ConnectionName, request: &ConnectionRequest| {
+            let of_task = task.connections.get(name);
+            of_task.is_some_and(|of_task| of_task.credential.is_same(&request.credential))
+        };
+        there
+            .map(|(name, connection)| (name.clone(), connection.request()))
+            .filter(|(name, request)| !is_of_task(name, request))
+            .collect()
     }
 }

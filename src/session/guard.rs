@@ -31,6 +31,9 @@ const QUIETING: Duration = Duration::from_secs(3);
 /// A failure that follows this soon after something was killed for memory was caused by it.
 const SOON: Duration = Duration::from_secs(10);
 
+/// What may be pushed to at this moment: projects may be added while a session runs.
+pub(super) type Pushed = Box<dyn Fn() -> Vec<Arc<Staging>> + Send + Sync>;
+
 /// What is watched, and for whom.
 pub(super) struct Watched {
     pub(super) id: SandboxId,
@@ -118,7 +121,7 @@ impl Guard {
     }
 
     /// Counts what is pushed as well, from now on: it is on the host's disk, wherever the workspace is.
-    pub(super) fn watch_pushes(&mut self, projects: Vec<Arc<Staging>>) {
+    pub(super) fn watch_pushes(&mut self, projects: Pushed) {
         let looking = look_at_pushes(self.disk.clone(), self.id, projects, self.space.clone());
         self.tasks.push(tokio::spawn(looking));
     }
@@ -240,11 +243,11 @@ async fn look(
 }
 
 /// Asks the disk often, and how much was pushed, which a few directories tell.
-async fn look_at_pushes(disk: Arc<Disk>, id: SandboxId, projects: Vec<Arc<Staging>>, told: watch::Sender<Space>) {
+async fn look_at_pushes(disk: Arc<Disk>, id: SandboxId, projects: Pushed, told: watch::Sender<Space>) {
     loop {
         tokio::time::sleep(TICK).await;
         let mut bytes = 0_u64;
-        for project in &projects {
+        for project in projects() {
             bytes = bytes.saturating_add(project.staged_bytes().await.unwrap_or(0));
         }
         disk.count_pushed(id, bytes);

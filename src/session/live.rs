@@ -9,12 +9,11 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::failure::Failure;
-use super::guard::{Guard, Watched};
+use super::guard::{Guard, Pushed, Watched};
 use super::{HeldSandbox, Rooms, space};
 use crate::gateway::{Gateway, Inside, egress};
 use crate::message::{Reason, SandboxId, SessionId};
 use crate::progress::Progress;
-use crate::repository::Staging;
 use crate::sandbox::home::SandboxHome;
 use crate::sandbox::left;
 use crate::sandbox::{Sandbox, SandboxError, SandboxSpec, Workspace};
@@ -130,7 +129,7 @@ impl Live {
     }
 
     /// Counts what is pushed to these against the host's disk.
-    pub(super) fn watch_pushes(&mut self, projects: Vec<Arc<Staging>>) {
+    pub(super) fn watch_pushes(&mut self, projects: Pushed) {
         if let Some(guard) = &mut self.guard {
             guard.watch_pushes(projects);
         }

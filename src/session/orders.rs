@@ -1,34 +1,31 @@
 //! What control messages ask of a running session besides ending it: another prompt, the end of a turn, a fresh credential, a connection
-//! to drop, an answer that a project waits for. Each is answered by an event.
+//! to drop, an answer that a project waits for, another project (`add`). Each is answered by an event.
 //!
 //! Runs beside the path for as long as the session lives, so that publishing can wait for what arrives here.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use super::add::Add;
+use super::adding::{Adding, Expected};
 use super::checks::{Answers, Known};
-use super::connections::{Connected, Connections};
-use super::credential::Asked;
+use super::connections::{Connection, Connections};
 use super::failure::Failure;
+use super::projects::Projects;
 use super::prompts::{NotTaken, Prompts, Stopped};
 use super::publish::Work;
 use super::steering::{Cause, Order, OrderKind, Steering};
-use super::{Rooms, workspace};
-use crate::forge::TokenKind;
+use super::{Rooms, renew};
 use crate::gateway::Inside;
 use crate::gateway::git::GitRoutes;
 use crate::grant::Grant;
-use crate::message::{ConnectionName, Credential, EventBody, ProjectKey, Reason, Task, Uncommitted};
+use crate::message::{EventBody, ProjectKey, Reason, Task};
 use crate::progress::Progress;
-
-/// How long the sandbox may take to hand over what is committed when a connection is dropped.
-const HANDING_OVER: Duration = Duration::from_secs(30);
 
 /// Orders that are done side by side; more wait, and what waits is bounded too.
 const MOST_AT_ONCE: usize = 32;
@@ -45,9 +42,10 @@ pub(super) struct Open {
     pub(super) answers: Answers,
     /// What the agent is asked, and in which order.
     pub(super) prompts: Prompts,
-    /// The session's authority and its projects, once they are known. Both grow when a project is added: they are read anew at each use.
-    grant: Arc<Mutex<Option<Arc<Grant>>>>,
-    work: Arc<Mutex<Vec<Arc<Work>>>>,
+    /// The session's authority and its projects, once they are known.
+    pub(super) projects: Projects,
+    /// When a project may be added.
+    pub(super) adding: Adding,
     inside: Arc<OnceLock<Arc<Inside>>>,
     git: Arc<OnceLock<Arc<GitRoutes>>>,
     /// Held by whoever replaces a credential.
@@ -59,12 +57,6 @@ pub(super) struct Open {
 }
 
 impl Open {
-    /// The projects are staged.
-    pub(super) fn staged(&self, grant: Arc<Grant>, work: &[Arc<Work>]) {
-        *self.grant.lock().unwrap_or_else(PoisonError::into_inner) = Some(grant);
-        *self.work.lock().unwrap_or_else(PoisonError::into_inner) = work.to_vec();
-    }
-
     /// The sandbox is reachable, and git is for it.
     pub(super) fn reachable(&self, inside: Arc<Inside>, git: Arc<GitRoutes>) {
         // Set once per session.
@@ -87,13 +79,22 @@ impl Open {
 
     /// What the session may do at this moment.
     pub(super) fn grant(&self) -> Result<Arc<Grant>, Failure> {
-        let grant = self.grant.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        grant.ok_or_else(|| Failure::new(Reason::Internal, "the session has no grant yet"))
+        self.projects.grant()
     }
 
     /// Its projects at this moment; none before they are staged.
     pub(super) fn work(&self) -> Vec<Arc<Work>> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.projects.work()
+    }
+
+    /// The sandbox's first process, once it is reachable.
+    pub(super) fn inside(&self) -> Option<Arc<Inside>> {
+        self.inside.get().cloned()
+    }
+
+    /// git for the sandbox, once there is one.
+    pub(super) fn git(&self) -> Option<Arc<GitRoutes>> {
+        self.git.get().cloned()
     }
 }
 
@@ -110,18 +111,36 @@ pub(super) async fn obey(
     loop {
         tokio::select! {
             Some(order) = inbox.recv(), if running.len() < MOST_AT_ONCE => {
-                if let OrderKind::Disconnect { connection } = &order.kind
-                    && let Some(connection) = open.connections.get(connection)
-                {
-                    // At once, whatever else takes its time.
-                    connection.close();
-                }
                 open.unanswered().push(order.id.clone());
-                running.push(obey_one(rooms, task, open, progress, steering, order));
+                let early = early(open, &order.kind);
+                running.push(obey_one(rooms, task, open, progress, steering, (order, early)));
             }
             Some(()) = running.next() => {}
             else => std::future::pending().await,
         }
+    }
+}
+
+/// What is done at once, whatever else takes its time.
+enum Early {
+    Nothing,
+    /// The turn of a prompt behind it waits for it; none when too many wait.
+    Added(Option<Expected>),
+    /// The connection was closed, where there is one.
+    Dropped(Option<Arc<Connection>>),
+}
+
+fn early(open: &Open, kind: &OrderKind) -> Early {
+    match kind {
+        OrderKind::AddProject { .. } => Early::Added(open.adding.expect()),
+        OrderKind::Disconnect { connection } => {
+            let connection = open.connections.get(connection);
+            if let Some(connection) = &connection {
+                connection.close();
+            }
+            Early::Dropped(connection)
+        }
+        _ => Early::Nothing,
     }
 }
 
@@ -131,14 +150,9 @@ async fn obey_one(
     open: &Open,
     progress: &Progress,
     steering: &Steering,
-    Order { id, kind }: Order,
+    (Order { id, kind }, early): (Order, Early),
 ) {
     let done = match kind {
-        // Not applied yet.
-        OrderKind::AddProject { .. } => Err(Failure::new(
-            Reason::Internal,
-            "this worker does not apply this kind of control message yet",
-        )),
         OrderKind::Prompt { text, mode } if matches!(steering.cause(), None | Some(Cause::Drain)) => {
             match open.prompts.add(&id, &text, mode) {
                 Ok(said) => Ok(said),
@@ -151,6 +165,26 @@ async fn obey_one(
                 }
             }
         }
+        OrderKind::AddProject {
+            project,
+            new_connection,
+        } => match &early {
+            Early::Added(Some(expected)) => {
+                let add = Add {
+                    rooms,
+                    task,
+                    open,
+                    progress,
+                    steering,
+                };
+                // Much larger than the others.
+                Box::pin(add.add(expected, project, new_connection)).await
+            }
+            _ => Err(Failure::new(
+                Reason::Cancelled,
+                "too many projects wait to be added: send it again when one of them is done",
+            )),
+        },
         OrderKind::Prompt { .. } => Err(Failure::new(
             Reason::Cancelled,
             "the session is ending: send it in a task that resumes the session",
@@ -159,9 +193,12 @@ async fn obey_one(
         OrderKind::Credential { connection, credential } => {
             // Two at once would race for the last word.
             let _turn = open.renewing.lock().await;
-            replace(rooms, task, open, progress, &connection, &credential).await
+            renew::replace(rooms, task, open, progress, &connection, &credential).await
         }
-        OrderKind::Disconnect { connection } => disconnect(open, progress, steering, &connection).await,
+        OrderKind::Disconnect { connection: name } => match &early {
+            Early::Dropped(Some(connection)) => renew::disconnect(open, progress, steering, (&name, connection)).await,
+            _ => Err(renew::no_connection(&name)),
+        },
         OrderKind::Answer { project, publish } => answer(open, &project, publish),
     };
     let (applied, message) = match done {
@@ -177,6 +214,7 @@ async fn obey_one(
             message,
         })
         .await;
+    drop(early);
     steering.done();
 }
 
@@ -224,68 +262,6 @@ fn cancel_turn(open: &Open, steering: &Steering) -> Result<String, Failure> {
     }
 }
 
-/// Takes a fresh credential for a connection, if it is the same user's.
-async fn replace(
-    rooms: &Rooms,
-    task: &Task,
-    open: &Open,
-    progress: &Progress,
-    name: &ConnectionName,
-    credential: &Credential,
-) -> Result<String, Failure> {
-    let refused = |message: String| Err(Failure::new(Reason::CredentialRefused, message));
-    let (Some(connection), Some(request)) = (open.connections.get(name), task.connections.get(name)) else {
-        return refused(format!("this session has no connection {name} yet"));
-    };
-    let before = connection.current()?;
-    let secret = (rooms.credentials)(credential, &Asked::of(Some(task.session), request))?;
-    progress.mask_also(&secret);
-    open.known.add(&secret);
-    let fresh = Connected::ask(rooms, task, request, &secret).await?;
-    // Commits bear the first token's user, and the rights were looked up for that one.
-    match before.is_same_user(&fresh) {
-        Some(true) => {}
-        Some(false) => {
-            return refused(format!(
-                "the credential is of the user {:?}, the connection {name} of {:?}: send one of the same user",
-                fresh.facts.account, before.facts.account
-            ));
-        }
-        None => same_installation(open, name, &before, &fresh).await?,
-    }
-    let told = fresh.told(name);
-    if !connection.renew(fresh) {
-        return Err(connection.dropped());
-    }
-    progress.state(told).await;
-    Ok(format!("the connection {name} has a fresh credential"))
-}
-
-/// Installations of an App are no users: the fresh token must be of one that sees the very same projects.
-async fn same_installation(
-    open: &Open,
-    name: &ConnectionName,
-    before: &Connected,
-    fresh: &Connected,
-) -> Result<(), Failure> {
-    let kinds = (before.facts.kind, fresh.facts.kind);
-    let mut same = kinds == (TokenKind::AppInstallation, TokenKind::AppInstallation);
-    for work in open
-        .work()
-        .iter()
-        .filter(|work| work.admitted.grant.connection == *name)
-    {
-        let seen = fresh.forge.project(&work.admitted.facts.path).await?;
-        same &= seen.id == work.admitted.facts.id && seen.may_push == work.admitted.facts.may_push;
-    }
-    if same {
-        return Ok(());
-    }
-    let message =
-        format!("nobody can tell whether the credential is of the same user as that of {name}: it is not taken");
-    Err(Failure::new(Reason::CredentialRefused, message))
-}
-
 /// Hands an answer to the project that waits for it.
 fn answer(open: &Open, project: &ProjectKey, publish: bool) -> Result<String, Failure> {
     let work = open.work();
@@ -298,55 +274,4 @@ fn answer(open: &Open, project: &ProjectKey, publish: bool) -> Result<String, Fa
         Ok(()) => Ok(format!("the work in {project} is kept")),
         Err(message) => refused(message),
     }
-}
-
-/// Drops a connection: first the credential, then what was worked on with it.
-async fn disconnect(
-    open: &Open,
-    progress: &Progress,
-    steering: &Steering,
-    name: &ConnectionName,
-) -> Result<String, Failure> {
-    let Some(connection) = open.connections.get(name) else {
-        let message = format!("this session has no connection {name} yet");
-        return Err(Failure::new(Reason::CredentialRefused, message));
-    };
-    connection.close();
-    let all = open.work();
-    let dropped = all.iter().filter(|work| work.admitted.grant.connection == *name);
-    for work in dropped.clone() {
-        let grant = &work.admitted.grant;
-        // Whoever publishes it stops at once, because the connection is closed.
-        let _busy = work.busy.lock().await;
-        if work.ended.get().is_none() {
-            if let Some(inside) = open.inside.get() {
-                // Committed is committed; what lies around is not touched under a working agent.
-                let taking = workspace::collect(inside, grant, Uncommitted::Discard, "", workspace::Agent::Stays);
-                let _ = tokio::time::timeout(HANDING_OVER, taking).await;
-            }
-            let failure = connection.dropped();
-            let outcome = work.closed(&failure).await;
-            // Under `busy`, so nobody else has set it.
-            let _ = work.ended.set(outcome.clone());
-            if work.is_untold() {
-                progress.state(EventBody::ProjectFinished { outcome }).await;
-            }
-        }
-        if let Some(git) = open.git.get() {
-            git.close(&grant.key);
-        }
-        if let Err(error) = work.staging.remove().await {
-            tracing::error!(project = %grant.key, %error, "the objects of a dropped connection were not removed; they go with the session");
-        }
-        if let Some(inside) = open.inside.get() {
-            let _ = tokio::time::timeout(HANDING_OVER, workspace::erase(inside, grant)).await;
-        }
-    }
-    if !all.is_empty() && all.iter().all(|work| work.ended.get().is_some()) {
-        steering.stop(Cause::Publish);
-    }
-    Ok(format!(
-        "the connection {name} is dropped; {} projects ended",
-        dropped.count()
-    ))
 }

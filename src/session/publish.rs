@@ -50,6 +50,8 @@ pub(super) struct Work {
     pub(super) forge: Mutex<Option<CommitId>>,
     /// What came of the last turn that published, and the head that was published or kept then.
     pub(super) last: Mutex<Option<(Option<CommitId>, ProjectOutcome)>>,
+    /// What its open change request says, as far as this attempt wrote it.
+    pub(super) described: Mutex<Option<Described>>,
     /// How it ended, once it has; before the others, when its connection was dropped.
     pub(super) ended: OnceLock<ProjectOutcome>,
     /// Whether its end was told.
@@ -93,6 +95,15 @@ pub(super) struct Left {
     pub(super) sections: Sections,
     /// Why not all of it was taken into staging.
     pub(super) refused: Option<String>,
+}
+
+/// What a change request's text was made of, and which others it names.
+#[derive(Clone)]
+pub(super) struct Described {
+    number: u64,
+    branch: Branch,
+    sections: Sections,
+    sisters: Vec<Sister>,
 }
 
 /// What came of one project, with what a second look at its change request needs.

@@ -3,48 +3,43 @@
 //! Hands over what was admitted and nothing more.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::orders::Open;
-use super::publish::Work;
+use super::projects::Projects;
 use super::steering::Steering;
 use super::{Rooms, checks};
 use crate::forge::inspect::FileDiff;
 use crate::message::ProjectKey;
 use crate::progress::Progress;
-use crate::repository::{self, DiffReader, FileChange, NoDiff};
+use crate::repository::{self, DiffReader, FileChange, NoDiff, Repositories};
 use crate::tools::{DiffRequest, Diffs, ForgeProject, GitDiff, Reach};
 
 /// How long git may take for one page of a diff.
 const DIFFING: Duration = Duration::from_secs(120);
 
-/// What the tools of a session over these projects reach.
-pub(super) fn of(
-    rooms: &Rooms,
-    work: &[Arc<Work>],
-    progress: &Arc<Progress>,
-    steering: &Steering,
-    open: &Open,
-) -> Reach {
-    let readers = work.iter().map(|work| {
-        let grant = &work.admitted.grant;
-        let reader = rooms.repositories.diffs(&work.staging, grant);
-        (grant.key.clone(), (work.clone(), reader))
-    });
-    let all = work.to_vec();
+/// What the tools of a session reach: the projects that it has when they ask.
+pub(super) fn of(rooms: &Rooms, progress: &Arc<Progress>, steering: &Steering, open: &Open) -> Reach {
+    let all = open.projects.clone();
+    let readers = Readers {
+        repositories: rooms.repositories.clone(),
+        projects: open.projects.clone(),
+        made: Mutex::default(),
+    };
     let (progress, steering) = (progress.clone(), steering.clone());
     Reach {
         project: Arc::new(move |key| {
-            let admitted = &all.iter().find(|work| work.admitted.grant.key == *key)?.admitted;
+            let work = all.work_of(key)?;
+            let admitted = &work.admitted;
             Some(ForgeProject {
                 forge: admitted.connection.current().ok()?.forge.clone(),
                 facts: admitted.facts.clone(),
             })
         }),
-        diffs: Arc::new(Readers(readers.collect())),
+        diffs: Arc::new(readers),
         may_act: Arc::new(move || steering.is_owned()),
         speaking: open.speaking.clone(),
         refuse: {
@@ -62,12 +57,22 @@ pub(super) fn of(
 }
 
 /// Diffs from git, by project.
-struct Readers(BTreeMap<ProjectKey, (Arc<Work>, DiffReader)>);
+struct Readers {
+    repositories: Repositories,
+    projects: Projects,
+    /// One for each project, so that two questions about one wait for each other.
+    made: Mutex<BTreeMap<ProjectKey, Arc<DiffReader>>>,
+}
 
 #[async_trait]
 impl Diffs for Readers {
     async fn diff(&self, project: &ProjectKey, request: &DiffRequest) -> Result<GitDiff, String> {
-        let (work, reader) = self.0.get(project).ok_or("the project is not here")?;
+        let work = self.projects.work_of(project).ok_or("the project is not here")?;
+        let reader = {
+            let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+            let reader = || Arc::new(self.repositories.diffs(&work.staging, &work.admitted.grant));
+            made.entry(project.clone()).or_insert_with(reader).clone()
+        };
         let connected = work.admitted.connection.current().map_err(|failure| failure.message)?;
         // What the forge's API told is a stranger's text until it reads as a commit or a branch.
         let request = repository::DiffRequest {

@@ -11,7 +11,7 @@ use crate::gateway::git::{self, GitRoutes};
 use crate::gateway::model::{self, Meter};
 use crate::grant::{Egress, Grant};
 use crate::message::{EventBody, Reason};
-use crate::tools::{self, Wishes};
+use crate::tools::{self, Granted, Wishes};
 
 /// Refused pushes that are told each.
 const MOST_REFUSALS: u32 = 200;
@@ -58,8 +58,10 @@ impl Session<'_> {
     ) -> Result<Option<Arc<Meter>>, Failure> {
         let routes = self.git_routes();
         self.open.reachable(self.live.inside()?, routes.clone());
-        let reach = reach::of(self.rooms, &self.open.work(), self.progress, self.steering, self.open);
-        let mut router = git::router(routes).merge(tools::router(grant.clone(), wishes.clone(), reach));
+        let reach = reach::of(self.rooms, self.progress, self.steering, self.open);
+        let (projects, first) = (self.open.projects.clone(), grant.clone());
+        let granted = Granted::new(move || projects.grant().unwrap_or_else(|_| first.clone()));
+        let mut router = git::router(routes).merge(tools::router(granted, wishes.clone(), reach));
         let mut meter = None;
         if let Some(name) = &agent.model {
             let endpoint = self.rooms.models.get(name).ok_or_else(|| {

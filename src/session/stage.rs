@@ -9,7 +9,7 @@ use super::Rooms;
 use super::admit::{self, Admitted};
 use super::failure::Failure;
 use super::publish::{FIRST_WAIT, TRIES, Work};
-use crate::grant::Grant;
+use crate::grant::{Grant, Trailers};
 use crate::message::{Reason, Task};
 use crate::repository::{Mirrored, RepositoryError};
 
@@ -22,43 +22,53 @@ pub(super) async fn stage_all(
     admitted: Vec<Admitted>,
 ) -> Result<(Arc<Grant>, Vec<Arc<Work>>), Failure> {
     let trailers = &grant.trailers;
-    let staged = admitted
-        .into_iter()
-        .enumerate()
-        .map(|(number, mut admitted)| async move {
-            let mirrored = refreshed(rooms, &admitted).await?;
-            rooms.repositories.refuse_lfs(&mirrored).await?;
-            admitted.grant.branch = admit::final_branch(rooms, task, mirrored.refs())?;
-            let name = format!("refs/heads/{}", admitted.grant.branch);
-            let expected = mirrored
-                .refs()
-                .iter()
-                .find(|shown| shown.name == name)
-                .map(|shown| shown.target.clone());
-            let trailers = trailers.get(&admitted.grant.key).ok_or_else(no_trailers)?;
-            let staging = rooms
-                .repositories
-                .stage(&mirrored, task.session, number, &admitted.grant, trailers)
-                .await?;
-            Ok::<_, Failure>(Work {
-                admitted,
-                staging: Arc::new(staging),
-                began_at: expected.clone(),
-                forge: Mutex::new(expected),
-                last: Mutex::new(None),
-                ended: OnceLock::new(),
-                told: AtomicBool::new(false),
-                pushing: AtomicBool::new(false),
-                busy: tokio::sync::Mutex::new(()),
-            })
-        });
+    let staged = admitted.into_iter().enumerate().map(|(number, admitted)| async move {
+        let trailers = trailers.get(&admitted.grant.key).ok_or_else(no_trailers)?;
+        let mirrored = refreshed(rooms, &admitted).await?;
+        rooms.repositories.refuse_lfs(&mirrored).await?;
+        stage(rooms, task, number, admitted, &mirrored, trailers).await
+    });
     let work = try_join_all(staged).await?;
     grant.projects = work.iter().map(|work| work.admitted.grant.clone()).collect();
     Ok((Arc::new(grant), work.into_iter().map(Arc::new).collect()))
 }
 
+/// One project's object store and staging, and the final name of its branch, from what its token was shown just now.
+pub(super) async fn stage(
+    rooms: &Rooms,
+    task: &Task,
+    number: usize,
+    mut admitted: Admitted,
+    mirrored: &Mirrored,
+    trailers: &Trailers,
+) -> Result<Work, Failure> {
+    admitted.grant.branch = admit::final_branch(rooms, task, mirrored.refs())?;
+    let name = format!("refs/heads/{}", admitted.grant.branch);
+    let expected = mirrored
+        .refs()
+        .iter()
+        .find(|shown| shown.name == name)
+        .map(|shown| shown.target.clone());
+    let staging = rooms
+        .repositories
+        .stage(mirrored, task.session, number, &admitted.grant, trailers)
+        .await?;
+    Ok(Work {
+        admitted,
+        staging: Arc::new(staging),
+        began_at: expected.clone(),
+        forge: Mutex::new(expected),
+        last: Mutex::new(None),
+        described: Mutex::new(None),
+        ended: OnceLock::new(),
+        told: AtomicBool::new(false),
+        pushing: AtomicBool::new(false),
+        busy: tokio::sync::Mutex::new(()),
+    })
+}
+
 /// A fresh mirror. A forge that does not answer is asked again; a fetch that took all its time is not begun again.
-async fn refreshed(rooms: &Rooms, admitted: &Admitted) -> Result<Mirrored, Failure> {
+pub(super) async fn refreshed(rooms: &Rooms, admitted: &Admitted) -> Result<Mirrored, Failure> {
     let mut wait = FIRST_WAIT;
     let mut attempt = 1;
     loop {

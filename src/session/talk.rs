@@ -45,6 +45,9 @@ impl Session<'_> {
         let mut projects = None;
         loop {
             let mut interrupted = None;
+            if self.open.prompts.is_waiting() {
+                self.settle(deadline).await;
+            }
             if let Some(begun) = self.open.prompts.begin(self.steering.token()) {
                 self.enter(Stage::Turn).await;
                 let worked = timeout_at(deadline, self.exchange(ready, &begun, &mut agent)).await;
@@ -92,6 +95,15 @@ impl Session<'_> {
         self.steering.noted().await;
     }
 
+    /// A project that was sent before a prompt is there when that is given.
+    async fn settle(&self, deadline: Instant) {
+        tokio::select! {
+            () = self.steering.token().cancelled() => {}
+            // A time that is over is seen by what comes next.
+            _ = timeout_at(deadline, self.open.adding.settled()) => {}
+        }
+    }
+
     /// Waits for a prompt, where the task wants that; returns when one came, the time is over, or the session is told to stop.
     async fn idle(&mut self, ready: &Ready<'_>, deadline: Instant) -> Result<(), Failure> {
         let Some(limit) = ready.idle else { return Ok(()) };
@@ -100,7 +112,8 @@ impl Session<'_> {
             tokio::select! {
                 () = self.open.prompts.came() => Ok(()),
                 () = self.steering.token().cancelled() => Ok(()),
-                () = sleep(limit) => Ok(()),
+                // Whoever adds a project has something in mind for it.
+                () = async { sleep(limit).await; self.open.adding.settled().await } => Ok(()),
             }
         });
         match timeout_at(deadline, alive).await {
@@ -154,6 +167,7 @@ impl Session<'_> {
 
     /// After a failure: the work is kept, and what a stopping worker could not begin is handed on.
     pub(super) async fn broke(&mut self, failure: Failure) -> Close {
+        self.open.adding.end().await;
         let left = self.open.prompts.is_one_left();
         let next = self.open.prompts.close(None);
         let next =
@@ -170,11 +184,13 @@ impl Session<'_> {
     }
 
     async fn outcomes(&mut self, ready: &Ready<'_>, projects: Option<Vec<ProjectOutcome>>) -> Vec<ProjectOutcome> {
+        self.open.adding.end().await;
         match projects {
-            Some(projects) => projects,
-            None if self.steering.cause() == Some(Cause::OwnershipLost) => Vec::new(),
-            // No turn was given: this says so for each project.
-            None => self.publish(ready, Refused::default()).await,
+            // None came since.
+            Some(projects) if projects.len() == self.open.work().len() => projects,
+            _ if self.steering.cause() == Some(Cause::OwnershipLost) => Vec::new(),
+            // No turn was given, to a project at least: this says so.
+            _ => self.publish(ready, Refused::default()).await,
         }
     }
 

@@ -4,15 +4,16 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt as _;
-
 use super::failure::Failure;
 use crate::gateway::inside::Command;
-use crate::gateway::{HTTP_PORT, Inside, PROXY_PORT};
-use crate::grant::{Grant, ProjectGrant, Trailers};
-use crate::message::{EventBody, Reason, Uncommitted};
-use crate::progress::Progress;
+use crate::gateway::{GatewayError, HTTP_PORT, Inside, PROXY_PORT};
+use crate::grant::{Grant, ProjectGrant};
+use crate::message::Uncommitted;
 use crate::sandbox::{HOME, INSIDE, TOOLS_DIRECTORY, WORKSPACE};
+
+mod checkout;
+
+pub(super) use checkout::{Cloning, adopt, clone, make_directory, unmake_directory};
 
 /// Where git's system-wide settings are in the sandbox.
 const GIT_CONFIG: &str = "/home/agent/.cofferdam/gitconfig";
@@ -71,14 +72,18 @@ pub(super) async fn prepare(inside: &Inside, grant: &Grant) -> Result<(), Failur
         .next()
         .map(|trailers| trailers.lines().join("\n") + "\n");
     let trailers = trailers.unwrap_or_default();
-    let git_config = git_config(grant);
     tokio::try_join!(
         inside.listen(HTTP_PORT),
         inside.listen(PROXY_PORT),
-        inside.write_file(GIT_CONFIG, 0o644, &git_config),
+        configure(inside, grant),
         inside.write_file(TRAILERS, 0o644, &trailers),
     )?;
     Ok(())
+}
+
+/// Writes git's settings: where the addresses of these projects lead.
+pub(super) async fn configure(inside: &Inside, grant: &Grant) -> Result<(), GatewayError> {
+    inside.write_file(GIT_CONFIG, 0o644, &git_config(grant)).await
 }
 
 /// git's settings in the sandbox: the session's hooks, plain pushes, and the forge's own addresses led to the gateway.
@@ -124,162 +129,6 @@ fn quoted(text: &str) -> String {
             }
         })
         .collect()
-}
-
-/// Clones one project and checks the session's branch out: from the forge's own when it exists there already, else from the base.
-pub(super) async fn clone(
-    inside: &Inside,
-    project: &ProjectGrant,
-    trailers: &Trailers,
-    branch_exists: bool,
-    progress: &Progress,
-) -> Result<(), Failure> {
-    let start = if branch_exists { &project.branch } else { &project.base };
-    // Progress goes to standard error, which is kept only at its end; both streams are read as one.
-    let script = "exec 2>&1; git clone --progress -c \"user.name=$1\" -c \"user.email=$2\" --branch \"$3\" -- \"$4\" \"$5\" && \
-                  cd \"$5\" && if [ \"$3\" != \"$6\" ]; then git checkout -q -b \"$6\"; fi && \
-                  printf '%s\\n' \"$7\" > \"$(git rev-parse --git-dir)/cofferdam-trailers\" && \
-                  if [ -f .gitmodules ]; then git config -f .gitmodules --get-regexp '^submodule\\..*\\.path$' | \
-                  while read -r _ path; do git submodule --quiet update --init -- \"$path\" >/dev/null || \
-                  echo \"the submodule $path is left out: it is no project of this session\"; done; fi";
-    let mut process = inside
-        .spawn(Command {
-            argv: [
-                "sh",
-                "-c",
-                script,
-                "clone",
-                &project.identity.name,
-                &project.identity.email,
-                start.as_str(),
-                &remote(project),
-                &project.directory,
-                project.branch.as_str(),
-                &trailers.lines().join("\n"),
-            ]
-            .map(str::to_owned)
-            .to_vec(),
-            env: base_environment(),
-            directory: WORKSPACE.to_owned(),
-        })
-        .await?;
-    drop(process.take_stdin());
-    let mut last_lines = String::new();
-    if let Some(mut output) = process.take_stdout() {
-        let mut buffer = vec![0_u8; 8 * 1024];
-        while let Ok(count @ 1..) = output.read(&mut buffer).await {
-            for line in String::from_utf8_lossy(&buffer[..count])
-                .split(['\r', '\n'])
-                .filter(|line| !line.is_empty())
-            {
-                match clone_progress(line) {
-                    Some((phase, percent)) => {
-                        progress.note(EventBody::Clone {
-                            project: project.key.clone(),
-                            phase,
-                            percent,
-                        });
-                    }
-                    None => {
-                        last_lines = format!("{last_lines} {line}")
-                            .chars()
-                            .rev()
-                            .take(600)
-                            .collect::<Vec<_>>()
-                            .into_iter()
-                            .rev()
-                            .collect()
-                    }
-                }
-            }
-        }
-    }
-    let exit = process.wait().await;
-    if exit.is_success() {
-        if last_lines.contains("is left out") {
-            let code = "submodule_left_out".to_owned();
-            let message = format!("{}: {}", project.key, last_lines.trim());
-            progress.state(EventBody::Warning { code, message }).await;
-        }
-        return Ok(());
-    }
-    let message = format!(
-        "{} could not be cloned inside the sandbox (status {}): {}",
-        project.key,
-        exit.status,
-        last_lines.trim()
-    );
-    Err(Failure::new(Reason::CloneFailed, message))
-}
-
-/// Takes over a project that the set-up cloned: the session's branch is checked out, now that no secret is in reach. What the set-up left in
-/// the tree stays, unless the branch has something else there.
-pub(super) async fn adopt(
-    inside: &Inside,
-    project: &ProjectGrant,
-    trailers: &Trailers,
-    branch_exists: bool,
-) -> Result<(), Failure> {
-    let (start, track) = if branch_exists {
-        (&project.branch, "--track")
-    } else {
-        (&project.base, "--no-track")
-    };
-    let script = "cd \"$1\" && dir=$(git rev-parse --git-dir) && printf '%s\\n' \"$5\" > \"$dir/cofferdam-trailers\" && \
-                  { git checkout -q \"$4\" -B \"$3\" \"origin/$2\" 2>/dev/null || git checkout -q -f \"$4\" -B \"$3\" \"origin/$2\"; } && \
-                  git symbolic-ref -q HEAD >/dev/null";
-    let process = inside
-        .spawn(Command {
-            argv: [
-                "sh",
-                "-c",
-                script,
-                "adopt",
-                &project.directory,
-                start.as_str(),
-                project.branch.as_str(),
-                track,
-                &trailers.lines().join("\n"),
-            ]
-            .map(str::to_owned)
-            .to_vec(),
-            env: base_environment(),
-            directory: WORKSPACE.to_owned(),
-        })
-        .await?;
-    let (exit, _, errors) = process.finish(0).await;
-    if exit.is_success() {
-        return Ok(());
-    }
-    let said: String = errors
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ")
-        .chars()
-        .take(600)
-        .collect();
-    let message = format!(
-        "the branch {start} of {} could not be checked out after the set-up (status {}): {said}",
-        project.key, exit.status
-    );
-    Err(Failure::new(Reason::CloneFailed, message))
-}
-
-/// "Receiving objects:  42% (…)" as phase and percentage.
-fn clone_progress(line: &str) -> Option<(String, u8)> {
-    let (phase, rest) = line.trim_start_matches("remote: ").split_once(':')?;
-    let (percent, _) = rest.trim_start().split_once('%')?;
-    let percent: u8 = percent.trim().parse().ok()?;
-    let known = [
-        "Enumerating objects",
-        "Counting objects",
-        "Compressing objects",
-        "Receiving objects",
-        "Resolving deltas",
-        "Updating files",
-        "Checking out files",
-    ];
-    (percent <= 100 && known.contains(&phase)).then(|| (phase.to_owned(), percent))
 }
 
 /// What came of collecting one project.
@@ -413,20 +262,6 @@ pub(super) async fn erase(inside: &Inside, project: &ProjectGrant) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn git_progress_is_read_and_other_lines_are_not() {
-        assert_eq!(
-            clone_progress("Receiving objects:  42% (42/100), 1.2 MiB"),
-            Some(("Receiving objects".into(), 42))
-        );
-        assert_eq!(
-            clone_progress("remote: Counting objects: 100% (5/5), done."),
-            Some(("Counting objects".into(), 100))
-        );
-        assert_eq!(clone_progress("fatal: repository not found: 42%"), None);
-        assert_eq!(clone_progress("Receiving objects: 400% (1/1)"), None);
-    }
 
     #[test]
     fn a_project_is_known_by_each_of_its_addresses() {

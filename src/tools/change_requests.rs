@@ -101,7 +101,7 @@ impl Tools {
         &self,
         Parameters(wanted): Parameters<CreateChangeRequest>,
     ) -> Result<Json<Recorded>, ToolError> {
-        let key = self.choose(wanted.project.as_deref())?.key.clone();
+        let key = self.choose(wanted.project.as_deref())?.key;
         for (argument, text) in [
             ("title", &wanted.title),
             ("changes", &wanted.changes),
@@ -155,7 +155,7 @@ impl Tools {
         };
         let _place = self.budget.call()?;
         let page = at.forge.change_requests(&at.facts, &query).await?;
-        bounds::fit(project, page.items, page.next_page, &wanted.place).map(Json)
+        bounds::fit(&project, page.items, page.next_page, &wanted.place).map(Json)
     }
 
     /// Shows one merge request or pull request: description, branches, the repository its branch is in, head and base commit, reviewers,
@@ -178,6 +178,6 @@ impl Tools {
         let number = number(wanted.number)?;
         let _place = self.budget.call()?;
         let details = at.forge.change_request_details(&at.facts, number).await?;
-        bounds::single(project, &details, wanted.text_from).map(Json)
+        bounds::single(&project, &details, wanted.text_from).map(Json)
     }
 }

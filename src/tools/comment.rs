@@ -46,8 +46,8 @@ pub(super) struct Comment {
 
 impl Tools {
     /// The project, if the agent may speak there: the task first, then the token.
-    pub(super) fn may_comment(&self, named: Option<&str>) -> Result<(&ProjectGrant, ForgeProject), ToolError> {
-        if !self.grant.may_comment {
+    pub(super) fn may_comment(&self, named: Option<&str>) -> Result<(ProjectGrant, ForgeProject), ToolError> {
+        if !self.granted.now().may_comment {
             return Err(ToolError::MayNotComment);
         }
         self.reach(named, Act::Comment)

@@ -85,12 +85,12 @@ impl Tools {
         let path = filter("path", wanted.path)?;
         let _place = self.budget.call()?;
         let details = at.forge.change_request_details(&at.facts, number).await?;
-        let taken = match self.git_diff(project, &details, path.as_deref(), page).await {
+        let taken = match self.git_diff(&project, &details, path.as_deref(), page).await {
             Some(taken) => taken,
             None => api_diff(&at, &details, path.as_deref(), page).await?,
         };
         let first = page.page == 1 && wanted.place.skip == 0 && wanted.place.text_from == 0;
-        let files = bounds::fit(project, taken.files, taken.next_page, &wanted.place)?;
+        let files = bounds::fit(&project, taken.files, taken.next_page, &wanted.place)?;
         Ok(Json(DiffView {
             complete: first && taken.complete && taken.next_page.is_none() && !files.truncated,
             files,

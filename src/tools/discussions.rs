@@ -81,7 +81,7 @@ impl Tools {
         let _place = self.budget.call()?;
         let page = at.forge.discussions(&at.facts, number, page).await?;
         let rows = page.items.into_iter().flat_map(rows).collect();
-        bounds::fit(project, rows, page.next_page, &wanted.place).map(Json)
+        bounds::fit(&project, rows, page.next_page, &wanted.place).map(Json)
     }
 
     /// Replies to a discussion of a merge request or pull request, in the name of the user. People read it: say what they need and no
@@ -114,7 +114,7 @@ impl Tools {
             url: details.summary.url,
             text: body,
         };
-        self.speak(project, &at, comment).await.map(Json)
+        self.speak(&project, &at, comment).await.map(Json)
     }
 }
 

@@ -131,7 +131,7 @@ impl Tools {
         };
         let _place = self.budget.call()?;
         let page = at.forge.issues(&at.facts, &query).await?;
-        bounds::fit(project, page.items, page.next_page, &wanted.place).map(Json)
+        bounds::fit(&project, page.items, page.next_page, &wanted.place).map(Json)
     }
 
     /// Shows one issue: description, labels, who it is assigned to.
@@ -153,7 +153,7 @@ impl Tools {
         let number = number(wanted.number)?;
         let _place = self.budget.call()?;
         let details = at.forge.issue(&at.facts, number).await?;
-        bounds::single(project, &details, wanted.text_from).map(Json)
+        bounds::single(&project, &details, wanted.text_from).map(Json)
     }
 
     /// Lists the comments of an issue, the oldest first.
@@ -175,7 +175,7 @@ impl Tools {
         let (number, page) = (number(wanted.number)?, wanted.place.page()?);
         let _place = self.budget.call()?;
         let page = at.forge.issue_comments(&at.facts, number, page).await?;
-        bounds::fit(project, page.items, page.next_page, &wanted.place).map(Json)
+        bounds::fit(&project, page.items, page.next_page, &wanted.place).map(Json)
     }
 
     /// Comments on an issue, in the name of the user. People read it: say what they need and no more. Only where the task permits
@@ -207,6 +207,6 @@ impl Tools {
             url: details.summary.url,
             text: body,
         };
-        self.speak(project, &at, comment).await.map(Json)
+        self.speak(&project, &at, comment).await.map(Json)
     }
 }

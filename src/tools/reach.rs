@@ -12,7 +12,7 @@ use super::Tools;
 use super::error::ToolError;
 use crate::forge::inspect::FileDiff;
 use crate::forge::{Inspect, ProjectFacts};
-use crate::grant::ProjectGrant;
+use crate::grant::{Grant, ProjectGrant};
 use crate::message::{EventBody, ForgeKind, ProjectKey, Right};
 
 /// Tells the session what happened; the future ends when it is told.
@@ -23,6 +23,34 @@ pub type Refuse = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
 /// Finds the forge of a project with the credential of this moment.
 pub type Find = Arc<dyn Fn(&ProjectKey) -> Option<ForgeProject> + Send + Sync>;
+
+/// What the session may do at this moment: it is asked anew for each call, because a project may be added.
+#[derive(Clone)]
+pub struct Granted(Arc<dyn Fn() -> Arc<Grant> + Send + Sync>);
+
+impl Granted {
+    /// A grant that may grow.
+    pub fn new(now: impl Fn() -> Arc<Grant> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// As it is now.
+    pub(super) fn now(&self) -> Arc<Grant> {
+        (self.0)()
+    }
+}
+
+impl From<Arc<Grant>> for Granted {
+    fn from(grant: Arc<Grant>) -> Self {
+        Self::new(move || grant.clone())
+    }
+}
+
+impl std::fmt::Debug for Granted {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("Granted").field(&self.now().session).finish()
+    }
+}
 
 /// The part of a token's rate limit that tools leave alone, in hundredths.
 const RESERVE: u8 = 10;
@@ -169,8 +197,9 @@ impl Tools {
     }
 
     /// The project that an argument names, or the only one.
-    pub(super) fn choose(&self, named: Option<&str>) -> Result<&ProjectGrant, ToolError> {
-        let projects = &self.grant.projects;
+    pub(super) fn choose(&self, named: Option<&str>) -> Result<ProjectGrant, ToolError> {
+        let grant = self.granted.now();
+        let projects = &grant.projects;
         let found = match named.map(str::trim).filter(|name| !name.is_empty()) {
             Some(name) => projects
                 .iter()
@@ -183,7 +212,7 @@ impl Tools {
             None if projects.len() == 1 => projects.first(),
             None => None,
         };
-        found.ok_or_else(|| ToolError::UnknownProject {
+        found.cloned().ok_or_else(|| ToolError::UnknownProject {
             projects: projects
                 .iter()
                 .map(|project| project.key.to_string())
@@ -193,9 +222,9 @@ impl Tools {
     }
 
     /// The project and its forge, if the token allows the act there.
-    pub(super) fn reach(&self, named: Option<&str>, act: Act) -> Result<(&ProjectGrant, ForgeProject), ToolError> {
+    pub(super) fn reach(&self, named: Option<&str>, act: Act) -> Result<(ProjectGrant, ForgeProject), ToolError> {
         let project = self.choose(named)?;
-        if !act.is_open(project) {
+        if !act.is_open(&project) {
             return Err(ToolError::ScopeMissing {
                 project: project.key.to_string(),
                 act: act.words(),

@@ -57,10 +57,10 @@ impl Tools {
         )
     )]
     async fn get_session(&self) -> Result<Json<SessionView>, ToolError> {
+        let grant = self.granted.now();
         Ok(Json(SessionView {
-            session: self.grant.session.to_string(),
-            projects: self
-                .grant
+            session: grant.session.to_string(),
+            projects: grant
                 .projects
                 .iter()
                 .map(|project| ProjectView {
@@ -72,7 +72,7 @@ impl Tools {
                     may_push: !project.capabilities.push_branches.is_refused(),
                     may_read_change_requests: Act::InspectChangeRequests.is_open(project),
                     may_read_issues: Act::ReadIssues.is_open(project),
-                    may_comment: self.grant.may_comment && Act::Comment.is_open(project),
+                    may_comment: grant.may_comment && Act::Comment.is_open(project),
                     web_url: project.web_url.clone(),
                 })
                 .collect(),

@@ -1,14 +1,37 @@
 //! The task with which another worker goes on with a session. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 
-use crate::message::Resume;
-use crate::message::task::LARGEST_TASK;
+use crate::message::task::{ConnectionRequest, LARGEST_TASK};
+use crate::message::{ConnectionName, Resume};
 
-/// The task's body with the next prompt and the conversation so far; credentials and everything else stay as they came. Early turns are left
-/// out until it fits. `None` where the body is no task, or not even the prompt fits.
-pub(super) fn body(task: &[u8], prompt: &str, mut resume: Resume) -> Option<Bytes> {
+/// The task's body with the next prompt and the conversation so far, the connections that are new since or have a fresh credential, and
+/// without those that were dropped and their projects; everything else stays as it came. Early turns are left out until it fits. `None` where the body is no task, or not even the prompt fits.
+pub(super) fn body(
+    task: &[u8],
+    prompt: &str,
+    mut resume: Resume,
+    connections: &BTreeMap<ConnectionName, ConnectionRequest>,
+    dropped: &BTreeSet<ConnectionName>,
+) -> Option<Bytes> {
     let mut value: serde_json::Value = serde_json::from_slice(task).ok()?;
+    let is_dropped = |name: &str| dropped.iter().any(|one| one.as_str() == name);
+    if let Some(all) = value.get_mut("projects").and_then(serde_json::Value::as_array_mut) {
+        all.retain(|project| {
+            let connection = project.get("connection").and_then(serde_json::Value::as_str);
+            !connection.is_some_and(is_dropped)
+        });
+    }
+    if let Some(all) = value.get_mut("connections").and_then(serde_json::Value::as_object_mut) {
+        all.retain(|name, _| !is_dropped(name));
+        all.extend(
+            connections
+                .iter()
+                .map(|(name, request)| (name.to_string(), request.for_task())),
+        );
+    }
     loop {
         let fields = value.as_object_mut()?;
         fields.insert("prompt".to_owned(), prompt.into());
@@ -43,7 +66,14 @@ mod tests {
             ..Resume::default()
         };
         resume.remember("one", "did it");
-        let next = body(task.as_bytes(), "two", resume.clone()).unwrap();
+        let next = body(
+            task.as_bytes(),
+            "two",
+            resume.clone(),
+            &BTreeMap::new(),
+            &BTreeSet::new(),
+        )
+        .unwrap();
         let read = Task::parse(&next).unwrap();
         assert_eq!((read.prompt.as_str(), read.resume), ("two", Some(resume.clone())));
         assert!(
@@ -55,9 +85,43 @@ mod tests {
         for _ in 0..20 {
             resume.remember(&"\u{1}".repeat(8192), &"\u{1}".repeat(8192));
         }
-        let next = body(task.as_bytes(), &"p".repeat(256 * 1024), resume).unwrap();
+        let next = body(
+            task.as_bytes(),
+            &"p".repeat(256 * 1024),
+            resume,
+            &BTreeMap::new(),
+            &BTreeSet::new(),
+        )
+        .unwrap();
         let read = Task::parse(&next).unwrap();
         assert!((1..20).contains(&read.resume.unwrap().history.len()));
-        assert!(body(b"[]", "x", Resume::default()).is_none());
+        assert!(body(b"[]", "x", Resume::default(), &BTreeMap::new(), &BTreeSet::new()).is_none());
+    }
+
+    #[test]
+    fn what_was_added_and_renewed_goes_with_it() {
+        let task = serde_json::json!({
+            "version": 1, "session": "0190c2f0-7c1e-7000-8000-000000000001", "prompt": "one",
+            "projects": [{"connection": "lab", "path": "a/b"}, {"connection": "old", "path": "a/c"}],
+            "connections": {"lab": {"forge": "gitlab", "credential": {"env": "OLD"}}, "old": {"forge": "gitlab", "credential": {"env": "X"}}},
+        });
+        let connections = serde_json::json!({
+            "lab": {"forge": "gitlab", "url": "https://lab.example", "credential": {"env": "NEW"}, "ca": "-----BEGIN CERTIFICATE-----"},
+            "hub": {"forge": "github", "credential": {"plain": "canary"}},
+        });
+        let connections: BTreeMap<ConnectionName, ConnectionRequest> = serde_json::from_value(connections).unwrap();
+        let dropped = BTreeSet::from(["old".parse().unwrap()]);
+        let added = serde_json::json!({"attempt": 1, "turns": 1, "added": [
+            {"connection": "hub", "path": "c/d", "base": "next"}, {"connection": "lab", "path": "A/B"}]});
+        let resume: Resume = serde_json::from_value(added).unwrap();
+        let next = body(task.to_string().as_bytes(), "two", resume, &connections, &dropped).unwrap();
+        let read = Task::parse(&next).unwrap();
+        let projects: Vec<String> = read.projects.iter().map(|project| project.key().to_string()).collect();
+        assert_eq!(projects, ["lab:a/b", "hub:c/d"], "each once, and none that was dropped");
+        assert_eq!(read.connections.len(), 2);
+        assert_eq!(read.projects[1].base.as_ref().unwrap().as_str(), "next");
+        for (name, request) in &read.connections {
+            assert_eq!(request.for_task(), connections[name].for_task());
+        }
     }
 }

@@ -31,12 +31,14 @@ pub(super) async fn suspend(
         mut message,
         projects,
         mut resume,
+        connections,
+        dropped,
         next,
         duration_ms: _,
     } = suspension;
     resume.attempt = again.attempt;
     let next = next.and_then(|prompt| {
-        let body = handover::body(&again.body, &prompt, resume.clone());
+        let body = handover::body(&again.body, &prompt, resume.clone(), &connections, &dropped);
         if body.is_none() {
             message.push_str("; what was asked last is too long to be handed on and must be sent again");
         }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails where it stands")]
 
+mod add_project;
 mod agents;
 mod architecture;
 mod bad_input;

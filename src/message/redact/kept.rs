@@ -80,9 +80,12 @@ fn may_stay(value: &Value, path: &[&str]) -> bool {
         // What a person wrote for an agent, or an agent for a person. Only tokens of a known shape are found in it.
         ["prompt" | "title"] | ["user", "name"] | ["resume", "history", "[]", "prompt" | "answer"] => value.is_string(),
         ["user", "email"] => text.contains('@'),
-        ["projects", "[]", "connection"] => is_plain(text),
-        ["projects", "[]", "path"] => text.parse::<ProjectPath>().is_ok(),
-        ["projects", "[]", "base"] => text.parse::<BranchName>().is_ok(),
+        ["projects", "[]", name] | ["resume", "added", "[]", name] => match *name {
+            "connection" => is_plain(text),
+            "path" => text.parse::<ProjectPath>().is_ok(),
+            "base" => text.parse::<BranchName>().is_ok(),
+            _ => false,
+        },
         ["agent"] => text.parse::<AgentName>().is_ok() && is_plain(text),
         ["tenant"] => text.parse::<TenantName>().is_ok() && is_plain(text),
         ["publish" | "uncommitted"] => is_plain(text),

@@ -2,11 +2,11 @@
 //!
 //! A failure here is a warning: the change requests are open.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use futures::future::join_all;
 
-use super::{Published, Publishing, Work, describe, reference};
+use super::{Described, Published, Publishing, Work, describe, reference};
 use crate::forge::ChangeRequest;
 use crate::message::{EventBody, Reason, SessionId};
 use crate::session::change_text::Sister;
@@ -46,9 +46,17 @@ impl Publishing<'_> {
                     .filter_map(|(_, sister)| sister.clone())
                     .collect();
                 async move {
-                    let (request, branch, sections) = published.open.as_ref()?;
-                    let description = (!others.is_empty()).then(|| describe(&self.words, sections, branch, &others));
-                    Some(self.look(work, request.number, description.as_deref()).await)
+                    if let Some((request, branch, sections)) = &published.open {
+                        let text = Described {
+                            number: request.number,
+                            branch: branch.clone(),
+                            sections: sections.clone(),
+                            sisters: others,
+                        };
+                        return Some(self.write(work, text).await);
+                    }
+                    self.catch_up(work, others).await;
+                    None
                 }
             });
         let looks = join_all(looks).await;
@@ -66,6 +74,36 @@ impl Publishing<'_> {
                 }
                 None => {}
             }
+        }
+    }
+
+    async fn write(&self, work: &Work, text: Described) -> Result<ChangeRequest, Failure> {
+        let Described {
+            branch,
+            sections,
+            sisters,
+            ..
+        } = &text;
+        let description = (!sisters.is_empty()).then(|| describe(&self.words, sections, branch, sisters));
+        let read = self.look(work, text.number, description.as_deref()).await;
+        // What may not have arrived is written with the next turn.
+        let sisters = read.as_ref().map_or_else(|_| Vec::new(), |_| sisters.clone());
+        *work.described.lock().unwrap_or_else(PoisonError::into_inner) = Some(Described { sisters, ..text });
+        read
+    }
+
+    /// A change request that this turn left alone still names each that came since, such as one of a project that was added.
+    async fn catch_up(&self, work: &Work, others: Vec<Sister>) {
+        let before = work.described.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(before) = before.filter(|before| before.sisters != others && work.ended.get().is_none()) else {
+            return;
+        };
+        let text = Described {
+            sisters: others,
+            ..before
+        };
+        if let Err(failure) = self.write(work, text).await {
+            tracing::info!(project = %work.admitted.grant.key, "an earlier change request was not brought up to date: {}", failure.message);
         }
     }
 

@@ -49,8 +49,13 @@ pub fn control(data: &[u8]) {
     match Control::parse(data) {
         Ok(control) => {
             assert!((1..=128).contains(&control.id.len()) && control.version == 1);
-            if let cofferdam::message::ControlKind::Credential { credential, .. } = &control.kind {
-                unprinted(credential);
+            match &control.kind {
+                cofferdam::message::ControlKind::Credential { credential, .. } => unprinted(credential),
+                cofferdam::message::ControlKind::AddProject {
+                    new_connection: Some(connection),
+                    ..
+                } => unprinted(&connection.credential),
+                _ => {}
             }
         }
         Err(error) => assert!(error.to_string().len() <= LONGEST_SENTENCE),

@@ -145,6 +145,15 @@ enum Command {
         #[command(flatten)]
         patience: control::Patience,
     },
+    /// Answer what a session waits for: a question of its agent, or whether the held work of a project is published.
+    Answer {
+        /// The session.
+        session: SessionId,
+        #[command(flatten)]
+        answer: control::Reply,
+        #[command(flatten)]
+        patience: control::Patience,
+    },
     /// End a session; what was committed is published.
     End {
         /// The session.
@@ -300,6 +309,7 @@ async fn dispatch(cli: Cli) -> Exit {
         | Command::Prompt { .. }
         | Command::AddProject { .. }
         | Command::Cancel { .. }
+        | Command::Answer { .. }
         | Command::End { .. }
         | Command::Watch { .. }
         | Command::Config { .. }
@@ -333,6 +343,11 @@ async fn dispatch(cli: Cli) -> Exit {
             patience,
         } => control::add_project(&config, session, &connection, &path, base.as_deref(), patience).await,
         Command::Cancel { session, patience } => control::cancel(&config, session, patience).await,
+        Command::Answer {
+            session,
+            answer,
+            patience,
+        } => control::reply(&config, session, &answer, patience).await,
         Command::End {
             session,
             discard,

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,10 +25,12 @@ mod counted;
 mod handover;
 mod quota;
 pub mod reap;
+mod slot;
 
 use controls::Controls;
 pub use quota::Modes;
 use quota::Quota;
+use slot::{Slot, Slots};
 
 /// How long the sessions of a stopped worker get to keep their work and remove their sandboxes.
 const TEARDOWN: Duration = Duration::from_secs(120);
@@ -42,7 +44,7 @@ const DISK_EVERY: Duration = Duration::from_secs(1);
 pub struct Worker {
     rooms: Arc<Rooms>,
     queue: Arc<dyn Queue>,
-    slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
     running: Mutex<HashMap<SessionId, Running>>,
     quota: Arc<Quota>,
     /// No task is taken any more, whoever decided that.
@@ -73,6 +75,8 @@ pub struct Seen {
     pub since: Instant,
     /// Whether it was told to stop.
     pub stopping: bool,
+    /// Whether it waits for people, or for its next prompt.
+    pub waiting: bool,
 }
 
 impl std::fmt::Debug for Worker {
@@ -95,7 +99,7 @@ impl Worker {
             .map(|reason| (reason.result().as_str(), reason.as_str()));
         rooms.metrics.expect_sessions(Stage::ALL.map(Stage::as_str), reasons);
         let queue = Arc::new(counted::Counted::new(queue, rooms.metrics.clone()));
-        let slots = Arc::new(Semaphore::new(concurrency));
+        let slots = Slots::of(concurrency, rooms.config.most_waiting);
         Arc::new(Self {
             rooms,
             queue,
@@ -128,9 +132,8 @@ impl Worker {
             let slot = tokio::select! {
                 biased;
                 () = enough.cancelled() => break,
-                slot = self.slots.clone().acquire_owned() => slot,
+                slot = self.slots.take() => slot,
             };
-            let Ok(slot) = slot else { break };
             // What is not asked for stays with the broker, for this worker later or for another now.
             tokio::select! {
                 biased;
@@ -152,7 +155,7 @@ impl Worker {
             let Some(delivery) = delivery else { break };
             let (worker, in_hand) = (self.clone(), self.quota.took());
             sessions.spawn(async move {
-                worker.take(delivery).await;
+                worker.take_in(delivery, &slot).await;
                 drop((slot, in_hand));
             });
         }
@@ -216,6 +219,7 @@ impl Worker {
                 stage: one.steering.stage(),
                 since: one.since,
                 stopping: one.steering.cause().is_some(),
+                waiting: one.steering.is_waiting(),
             })
             .collect();
         seen.sort_by_key(|one| one.since);
@@ -223,7 +227,7 @@ impl Worker {
     }
 
     /// One delivery, from its body to the end of its session.
-    pub async fn take(&self, mut delivery: Delivery) {
+    async fn take_in(&self, mut delivery: Delivery, slot: &Arc<Slot>) {
         let task = match Task::parse(&delivery.body) {
             Ok(task) => task,
             Err(error) => {
@@ -250,7 +254,7 @@ impl Worker {
             }
             Ok(Claimed::Owner(claim)) => {
                 self.rooms.metrics.amqp_delivery("claimed");
-                self.own(task, delivery, claim).await;
+                self.own(task, delivery, claim, slot).await;
             }
             Ok(Claimed::Elsewhere) => {
                 tracing::info!(%session, "a duplicate of a task was dropped: its session runs already");
@@ -339,7 +343,7 @@ impl Worker {
     }
 
     /// A session that this worker owns.
-    async fn own(&self, task: Task, delivery: Delivery, mut claim: Box<dyn Claim>) {
+    async fn own(&self, task: Task, delivery: Delivery, mut claim: Box<dyn Claim>, slot: &Arc<Slot>) {
         let session = task.session;
         let mut mask = self.mask.clone();
         let secrets = session::admit::credentials(&self.rooms, &task);
@@ -358,7 +362,7 @@ impl Worker {
         );
         settle(delivery, Settle::Ack).await;
 
-        let steering = Steering::of(claim.holds());
+        let steering = Steering::of(claim.holds()).with_slot(slot.clone());
         self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(
             session,
             Running {

@@ -18,6 +18,7 @@ use super::credential::Asked;
 use super::failure::Failure;
 use super::prompts::{Prompts, Stopped};
 use super::publish::Work;
+use super::questions::Questions;
 use super::steering::{Cause, Order, OrderKind, Steering};
 use super::{Rooms, workspace};
 use crate::forge::TokenKind;
@@ -43,6 +44,8 @@ pub(super) struct Open {
     pub(super) known: Known,
     /// What projects wait to be told.
     pub(super) answers: Answers,
+    /// What the agent asks people.
+    pub(super) questions: Questions,
     /// What the agent is asked, and in which order.
     pub(super) prompts: Prompts,
     /// The session's authority and its projects, once they are known. Both grow when a project is added: they are read anew at each use.
@@ -153,6 +156,10 @@ async fn obey_one(
         }
         OrderKind::Disconnect { connection } => disconnect(open, progress, steering, &connection).await,
         OrderKind::Answer { project, publish } => answer(open, &project, publish),
+        OrderKind::Choose { question, option } => open
+            .questions
+            .answer(&question, &option)
+            .map_err(|message| Failure::new(Reason::Cancelled, message)),
     };
     let (applied, message) = match done {
         Ok(said) => (true, said),

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use tokio_util::sync::CancellationToken;
 
+use super::lending::{Lend, Waiting, Waits};
 use crate::message::control::PromptMode;
 use crate::message::event::Stage;
 use crate::message::task::{ConnectionRequest, ProjectRequest};
@@ -92,6 +93,13 @@ pub enum OrderKind {
         /// Whether its work is published.
         publish: bool,
     },
+    /// Answer a question of the agent.
+    Choose {
+        /// Its id.
+        question: String,
+        /// The option.
+        option: String,
+    },
 }
 
 /// The handle; clones share it.
@@ -104,6 +112,7 @@ pub struct Steering {
     inbox: Arc<Mutex<Option<mpsc::Receiver<Order>>>>,
     owned: watch::Receiver<bool>,
     stage: Arc<Mutex<Option<(Stage, Instant)>>>,
+    waiting: Waiting,
 }
 
 impl Default for Steering {
@@ -126,7 +135,26 @@ impl Steering {
             inbox: Arc::new(Mutex::new(Some(inbox))),
             owned,
             stage: Arc::default(),
+            waiting: Waiting::default(),
         }
+    }
+
+    /// The same, with a slot that others may have while the session waits for people.
+    #[must_use]
+    pub fn with_slot(mut self, slot: Arc<dyn Lend>) -> Self {
+        self.waiting = Waiting::of(slot);
+        self
+    }
+
+    /// The session waits for people, or for a prompt, for as long as the result lives.
+    pub(super) fn waits(&self) -> Waits {
+        self.waiting.begin()
+    }
+
+    /// Whether it waits for people at this moment.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.is_waiting()
     }
 
     /// Notes where the session is, for whoever looks.

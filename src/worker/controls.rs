@@ -7,7 +7,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::message::control::Control;
+use crate::message::control::{Answer, Control};
 use crate::message::task::ProjectRequest;
 use crate::message::{ControlKind, EventBody, ProjectKey};
 use crate::progress::Progress;
@@ -145,13 +145,16 @@ impl Controls {
                 self.order(id, OrderKind::Credential { connection, credential }).await
             }
             ControlKind::Disconnect { connection } => self.order(id, OrderKind::Disconnect { connection }).await,
-            ControlKind::Answer {
+            ControlKind::Answer(Answer::Project {
                 connection,
                 path,
                 publish,
-            } => {
+            }) => {
                 let project = ProjectKey { connection, path };
                 self.order(id, OrderKind::Answer { project, publish }).await
+            }
+            ControlKind::Answer(Answer::Question { question, option }) => {
+                self.order(id, OrderKind::Choose { question, option }).await
             }
             ControlKind::CancelTurn => self.order(id, OrderKind::CancelTurn).await,
             ControlKind::End { publish } => {

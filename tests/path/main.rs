@@ -5,6 +5,7 @@
 
 mod agents;
 mod architecture;
+mod attention;
 mod bad_input;
 mod broker;
 mod commands;
@@ -29,6 +30,7 @@ mod model_route;
 mod opencode;
 mod operator;
 mod outcomes;
+mod phases;
 mod publish_checks;
 mod reconcile;
 mod scopes;

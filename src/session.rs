@@ -172,9 +172,10 @@ async fn path(
         told: Told::of(&memory.history),
         memory,
     };
-    let ready = tokio::time::timeout_at(deadline, session.begin(secrets)).await;
+    // Boxed: the states of all steps together would fill a thread's stack.
+    let ready = tokio::time::timeout_at(deadline, Box::pin(session.begin(secrets))).await;
     let close = match ready.unwrap_or_else(|_| Err(session.out_of_time())) {
-        Ok(ready) => session.talk(&ready, deadline).await,
+        Ok(ready) => Box::pin(session.talk(&ready, deadline)).await,
         Err(failure) => session.broke(failure).await,
     };
     // From here on the worker's scope: neither the deadline nor the cancellation reaches it.
@@ -300,7 +301,7 @@ impl<'a> Session<'a> {
             starting,
             self.open.undropped(stoppable(
                 self.steering,
-                self.cloning.spend(stage_all(rooms, task, grant, admitted))
+                self.cloning.spend(Box::pin(stage_all(rooms, task, grant, admitted)))
             ))
         );
         let (grant, work) = staged?;
@@ -327,7 +328,7 @@ impl<'a> Session<'a> {
         let stagings = work.iter().map(|work| work.staging.clone()).collect();
         self.live.watch_pushes(stagings);
         let inside = self.live.inside()?;
-        self.early(self.live.while_alive(self.cloning.spend(async {
+        self.early(self.live.while_alive(self.cloning.spend(Box::pin(async {
             workspace::prepare(&inside, &grant).await?;
             try_join_all(work.iter().map(|work| {
                 let exists = work.began_at.is_some();
@@ -343,7 +344,7 @@ impl<'a> Session<'a> {
                 }
             }))
             .await
-        })))
+        }))))
         .await?;
         for work in &work {
             let base = work.began_at.clone().unwrap_or_else(|| work.staging.base().clone());

@@ -3,7 +3,8 @@
 //! Never applied here: parsing only. Kinds that this worker does not apply yet are refused by name with an event.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::id::{BranchName, ConnectionName, ProjectPath};
 use super::task::{ConnectionRequest, Credential, LONGEST_PROMPT};
@@ -74,11 +75,8 @@ pub enum ControlKind {
 }
 
 /// What is answered: a question of the agent, or whether held work is published.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(
-    untagged,
-    expecting = "an answer has the fields `question` and `option`, or `connection`, `path` and `publish`"
-)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
+#[schemars(untagged)]
 pub enum Answer {
     /// A question of the agent (`permission_asked`).
     Question {
@@ -96,6 +94,40 @@ pub enum Answer {
         /// Whether its work is published.
         publish: bool,
     },
+}
+
+/// Read by hand: of a choice of forms serde only says that none fits.
+impl<'de> Deserialize<'de> for Answer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct OfQuestion {
+            question: String,
+            option: String,
+        }
+        #[derive(Deserialize)]
+        struct OfProject {
+            connection: ConnectionName,
+            path: ProjectPath,
+            publish: bool,
+        }
+        let fields = serde_json::Value::deserialize(deserializer)?;
+        let read = if fields.get("question").is_some() {
+            serde_json::from_value(fields).map(|OfQuestion { question, option }| Self::Question { question, option })
+        } else {
+            serde_json::from_value(fields).map(
+                |OfProject {
+                     connection,
+                     path,
+                     publish,
+                 }| Self::Project {
+                    connection,
+                    path,
+                    publish,
+                },
+            )
+        };
+        read.map_err(D::Error::custom)
+    }
 }
 
 /// What a prompt does to a turn that runs.
@@ -284,8 +316,9 @@ mod tests {
         );
         // Nothing is published or allowed by default, and no answer is for both.
         for (fields, words) in [
-            (r#""connection":"lab","path":"a/b""#, "an answer has the fields"),
-            (r#""question":"q-1""#, "an answer has the fields"),
+            (r#""connection":"lab","path":"a/b""#, "missing field `publish`"),
+            (r#""question":"q-1""#, "missing field `option`"),
+            (r#""connection":"lab","path":"..","publish":true"#, "is not valid"),
             (r#""question":"","option":"1""#, "1 to 128 bytes"),
             (r#""question":"q-1","option":"1","publish":true"#, "publish"),
             (

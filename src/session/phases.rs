@@ -25,7 +25,7 @@ impl Budget {
         }
     }
 
-    /// One more step, within what the others left.
+    /// One more step, within what the others left. Give it boxed where it is large.
     pub(super) async fn spend<T>(&self, step: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let began = Instant::now();
         let left = self

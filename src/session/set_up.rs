@@ -73,10 +73,10 @@ impl<'a> Session<'a> {
         self.enter(Stage::Clone).await;
         let inside = self.first()?.inside()?;
         let all = self.open.work();
-        self.early(self.first()?.while_alive(self.cloning.spend(async {
+        self.early(self.first()?.while_alive(self.cloning.spend(Box::pin(async {
             workspace::prepare(&inside, grant).await?;
             try_join_all(all.iter().map(|work| self.clone_default(&inside, grant, work))).await
-        })))
+        }))))
         .await?;
         self.enter(Stage::SetUp).await;
         for work in &all {

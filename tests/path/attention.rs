@@ -93,7 +93,7 @@ fn a_person_answers_once_and_the_turns_time_stands_meanwhile() {
         "!permitted run the migration\n!write a.txt b\n!commit . Migrate\n!permitted and again\n!write b.txt b",
     );
     // Neither limit would let anybody think.
-    task["limits"] = json!({"turn_s": 8, "idle_s": 5});
+    task["limits"] = json!({"turn_s": 12, "idle_s": 8});
     let desk = Desk::begin(&world, &daemon, &task);
     let attention = desk.nth("needs_attention", 0);
     assert_eq!(
@@ -128,8 +128,8 @@ fn a_person_answers_once_and_the_turns_time_stands_meanwhile() {
     );
     // Longer than silence and the turn may last.
     let asked = Instant::now();
-    until(Duration::from_secs(20), "time to pass", || {
-        (asked.elapsed() > Duration::from_secs(10)).then_some(())
+    until(Duration::from_secs(40), "time to pass", || {
+        (asked.elapsed() > Duration::from_secs(15)).then_some(())
     });
     assert!(desk.all("turn_ended").is_empty() && desk.all("agent_permission").is_empty());
     let answer = desk.answer(id, "2");
@@ -162,7 +162,7 @@ fn a_person_answers_once_and_the_turns_time_stands_meanwhile() {
 fn a_question_that_nobody_answers_is_refused_and_the_turn_goes_on() {
     let world = World::new();
     let daemon = Daemon::start(&world, &format!("{ASK}answer_wait_s = 2"));
-    let task = world.lab_task("!permission one\n!write a.txt b\n!sleep 4000");
+    let task = world.lab_task("!permission one\n!write a.txt b\n!sleep 6000");
     let desk = Desk::begin(&world, &daemon, &task);
     let attention = desk.nth("needs_attention", 0);
     let decided = desk.nth("agent_permission", 0);

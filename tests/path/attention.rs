@@ -272,7 +272,9 @@ fn a_hostile_question_is_cut_and_holds_no_secret() {
     let prompt = format!(
         "!shell NAME=$(printf '%0193d' 0)$(printf %s%s test-git lab-api); LONG=$(printf '%03788d' 0)$NAME$(printf '%099999d' 0); printf '%s\\n' \"{request}\" >/proc/$PPID/fd/1\n!sleep 2500\n!write a.txt b"
     );
-    let desk = Desk::begin(&world, &daemon, &world.lab_task(&prompt));
+    let mut task = world.lab_task(&prompt);
+    task["title"] = json!("Work");
+    let desk = Desk::begin(&world, &daemon, &task);
     let attention = desk.nth("needs_attention", 0);
     let options = attention["question"]["options"].as_array().unwrap();
     assert_eq!(options.len(), 16);
@@ -360,6 +362,9 @@ fn while_people_think_their_sessions_slot_is_anothers_and_nothing_is_lost() {
     held.nth("needs_attention", 0);
     let third = Desk::begin(&world, &daemon, &world.lab_task("!write third.txt b"));
     let tasks = format!("{}.tasks", daemon.prefix);
+    until(Duration::from_secs(20), "the third in the queue", || {
+        (third.amqp.count(&tasks) == 1).then_some(())
+    });
     for _ in 0..30 {
         std::thread::sleep(Duration::from_millis(100));
         assert_eq!(third.amqp.count(&tasks), 1, "it is taken beside two others");

@@ -86,7 +86,7 @@ asyncapi_parser() {
 start_forge() {
     local program=${COFFERDAM_TEST_FORGE:-}
     if [ -z "$program" ]; then
-        "${CARGO:-cargo}" build --quiet --locked --package cofferdam-test-support --bin test-forge || return
+        "${CARGO:-cargo}" build --quiet --locked --workspace --bin test-forge || return
         program=$("${CARGO:-cargo}" metadata --locked --no-deps --format-version 1 | jq -r .target_directory)/debug/test-forge
     fi
     cat tests/support/seeds/demo.toml tests/support/seeds/activity.toml >"$scratch/seed.toml" || return
@@ -132,7 +132,7 @@ if python_clients; then
     judge "$scratch/python/bin/python" -B tests/judges/pygithub.py "$github"
     judge "$scratch/python/bin/python" -B tests/judges/githubkit_models.py "$github"
     # Other implementations of age, on what the worker opens and seals.
-    if "${CARGO:-cargo}" build --quiet --locked --bin cofferdam; then
+    if "${CARGO:-cargo}" build --quiet --locked --workspace --bin cofferdam; then
         target=$("${CARGO:-cargo}" metadata --locked --no-deps --format-version 1 | jq -r .target_directory)
         judge tests/judges/seal.sh "$target/debug/cofferdam" "$scratch/python/bin/python"
     else
@@ -149,7 +149,7 @@ else
 fi
 if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
     printf 'SKIPPED @asyncapi/parser: there is no node here, the AsyncAPI document was not judged\n'
-elif asyncapi_parser && "${CARGO:-cargo}" build --quiet --locked --bin cofferdam; then
+elif asyncapi_parser && "${CARGO:-cargo}" build --quiet --locked --workspace --bin cofferdam; then
     target=$("${CARGO:-cargo}" metadata --locked --no-deps --format-version 1 | jq -r .target_directory)
     "$target/debug/cofferdam" schema asyncapi >"$scratch/asyncapi.json" || failed=$((failed + 1))
     judge node "$scratch/asyncapi/asyncapi.mjs" "$scratch/asyncapi.json"

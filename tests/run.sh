@@ -41,10 +41,13 @@ scratch=$(mktemp -d "${TMPDIR:-/tmp}/cofferdam-tests.XXXXXX")
 own_broker=false
 results=()
 failed=0
+declare -A lanes=()
 
 finish() {
-    local code=$?
+    local code=$? pid
     trap '' INT TERM HUP
+    # Each is the leader of its own process group.
+    for pid in "${lanes[@]}"; do kill -- "-$pid" 2>/dev/null; done
     if $own_broker; then tests/rabbitmq.sh wipe; fi
     rm -rf "$scratch"
     exit "$code"
@@ -72,6 +75,40 @@ record() {
     fi
     results+=("$(printf '%-44s %-12s %5d s' "$1" "$word" "$3")")
     printf -- '---- %s: %s, %d s\n' "$1" "$word" "$3"
+}
+
+# aside NAME COMMAND...: begins it beside what follows. What waits for a network or for a clock shares the processors well.
+aside() {
+    local name=$1
+    shift
+    # A process group of its own, which ends with this script.
+    set -m
+    (
+        code=0
+        SECONDS=0
+        "$@" </dev/null >"$scratch/$name.log" 2>&1 || code=$?
+        printf '%d %d\n' "$code" "$SECONDS" >"$scratch/$name.end"
+    ) &
+    lanes[$name]=$!
+    set +m
+}
+
+# joined NAME: waits for it, and then tells of it as of any section.
+joined() {
+    local name=$1 code=1 took=0
+    [ -n "${lanes[$name]:-}" ] || return
+    printf '\n==== %s (ran beside others)\n' "$name"
+    wait "${lanes[$name]}"
+    unset "lanes[$name]"
+    cat "$scratch/$name.log"
+    read -r code took <"$scratch/$name.end"
+    record "$name" "$code" "$took"
+    return "$code"
+}
+
+# Takes only what nobody else needs of the processors.
+idle() {
+    if command -v chrt >/dev/null; then chrt --idle 0 "$@"; else nice -n 19 "$@"; fi
 }
 
 skip() {
@@ -143,6 +180,18 @@ check_scripts() {
     return "$code"
 }
 
+# In a directory of its own: two cargos in one would wait for each other.
+check_lints() {
+    local checks=${CARGO_TARGET_DIR:-$root/target}/checks
+    "$CARGO" clippy --locked --target-dir "$checks" --workspace --all-targets -- -D warnings || return
+    RUSTDOCFLAGS="-D warnings" "$CARGO" doc --locked --target-dir "$checks" --no-deps --workspace
+}
+
+# What runs last, built while tests run; both run without this too.
+build_the_rest() {
+    idle tests/fuzz/run.sh --build && idle tests/bench/run.sh --build
+}
+
 build_everything() {
     "$CARGO" test --locked --workspace --no-run || return
     target_directory=$("$CARGO" metadata --locked --no-deps --format-version 1 | jq -r .target_directory)
@@ -167,8 +216,8 @@ run_tests() {
 
 # Kill points and faults, a random run with its checker, a soak: in their short forms, or with the long ones after them.
 run_chaos() {
-    "$CARGO" test --locked --test chaos --no-fail-fast || return
-    if $full; then "$CARGO" test --locked --test chaos --no-fail-fast -- --ignored --test-threads=1 random:: soak::; fi
+    "$CARGO" test --locked --workspace --test chaos --no-fail-fast || return
+    if $full; then "$CARGO" test --locked --workspace --test chaos --no-fail-fast -- --ignored --test-threads=1 random:: soak::; fi
 }
 
 # What disturbs every user of a broker, on a node of its own.
@@ -177,7 +226,7 @@ run_whole_broker() (
     address=$(tests/rabbitmq.sh start) || exit
     trap 'tests/rabbitmq.sh wipe' EXIT
     export COFFERDAM_TEST_AMQP=$address/%2f COFFERDAM_TEST_RABBITMQCTL='tests/rabbitmq.sh ctl'
-    "$CARGO" test --locked --lib whole_broker -- --ignored --test-threads=1
+    "$CARGO" test --locked --workspace --lib whole_broker -- --ignored --test-threads=1
 )
 
 # Whether a container starts on gVisor here; it is registered with the daemon where it is not. Says why not.
@@ -192,7 +241,7 @@ run_on_runsc() {
     if $full; then
         selection=(--skip a_child_that_is_killed_for_memory --skip a_turn_that_fails_later --skip nothing_in_a_sandbox_can_look_into_its_pid_1)
     fi
-    COFFERDAM_TEST_RUNTIME=runsc "$CARGO" test --locked --test path --no-fail-fast -- "${selection[@]}"
+    COFFERDAM_TEST_RUNTIME=runsc "$CARGO" test --locked --workspace --test path --no-fail-fast -- "${selection[@]}"
 }
 
 check_examples() {
@@ -232,37 +281,39 @@ run_benchmark() {
 }
 
 section "tools" install_tools
-section "Docker" deploy/docker.sh start
-section "RabbitMQ" start_broker
 section "scripts" check_scripts
 section "formatting" "$CARGO" fmt --all --check
 section "formatting of the fuzzers" "$CARGO" fmt --check --manifest-path tests/fuzz/Cargo.toml
+# What follows waits for downloads, or is one long compilation on one processor: the other one checks.
+aside "lints and documentation" check_lints
+section "Docker" deploy/docker.sh start
+section "RabbitMQ" start_broker
 section "static inside" build_inside
 section "sandbox images: base and scripted agent" tests/support/image/build.sh
 section "sandbox images: escape suite" tests/escape/build.sh
 section "sandbox images: opencode" sandbox-images/build.sh opencode
-section "lints" "$CARGO" clippy --locked --workspace --all-targets -- -D warnings
-section "documentation" env RUSTDOCFLAGS="-D warnings" "$CARGO" doc --locked --no-deps --workspace
 if section "build" build_everything; then
+    joined "lints and documentation"
     section "examples" check_examples
+    # Tests wait for clocks most of their time.
+    aside "build for fuzz and benchmark" build_the_rest
     section "tests" run_tests
+    aside "judges" tests/judges.sh
     section "chaos" run_chaos
+    joined "judges"
     if $full; then section "tests that disturb a whole broker" run_whole_broker; fi
     if prepare_runsc </dev/null >"$scratch/runsc" 2>&1; then
         section "tests on gVisor (runsc)" run_on_runsc
     else
         skip "tests on gVisor (runsc)" "no container starts on it here: $(tail -n 1 "$scratch/runsc" | cut -c 1-160)"
     fi
-    section "judges" tests/judges.sh
+    joined "build for fuzz and benchmark"
     section "fuzz" run_fuzz
     section "demo" run_demo
     section "demo, a second time" run_demo
-    if [ -x tests/bench/run.sh ]; then
-        section "benchmark" run_benchmark
-    else
-        skip "benchmark" "there is none yet"
-    fi
+    section "benchmark" run_benchmark
 else
+    joined "lints and documentation"
     for name in examples tests chaos "tests on gVisor (runsc)" judges fuzz demo benchmark; do skip "$name" "nothing was built"; done
 fi
 

@@ -21,6 +21,7 @@ use crate::session::credential::Asked;
 
 mod engine;
 mod faults;
+mod walls;
 
 /// One finding.
 #[derive(Debug, Serialize)]
@@ -53,6 +54,7 @@ pub(super) async fn doctor(config: Config, json: bool, task: Option<&Path>) -> E
     findings.push(state(&config.state_dir));
     findings.push(git(&config.repository.git).await);
     findings.push(inside(&config));
+    findings.push(walls::walls().await);
     let resolved = resolve(&config, Arc::new(Silent));
     if let Err(message) = &resolved {
         let remedy = "correct the key, file or variable that is named; deploy/config.example.toml has every key";

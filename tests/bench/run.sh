@@ -6,6 +6,7 @@
 #   tests/bench/run.sh              10 rounds; fails where a goal is missed
 #   tests/bench/run.sh --quick      5 rounds; fails where a goal is missed by more than half
 #   tests/bench/run.sh --rounds N   as many rounds as that
+#   tests/bench/run.sh --build      builds what is measured, and no more
 #
 # The rounds alternate (docker run, a session, a bare clone, docker run, ...), so a machine that gets slower in between makes all of
 # them slower: read the ratios. Only loopback is used; what was started here is stopped at the end, RabbitMQ too unless it ran before.
@@ -34,6 +35,7 @@ say "building (release)"
 (cd "$root" && "$cargo" build --quiet --release --locked -p cofferdam -p cofferdam-test-support --bin cofferdam --bin test-forge)
 inside=$(CARGO=$cargo STATIC_TARGET_DIR=$static "$root/sandbox-images/static.sh")
 CARGO=$cargo STATIC_TARGET_DIR=$static "$root/tests/support/image/build.sh"
+if [ "${1:-}" = --build ]; then exit; fi
 
 if [ -z "${COFFERDAM_TEST_AMQP:-}" ]; then
     if ! COFFERDAM_TEST_AMQP=$("$root/tests/rabbitmq.sh" status 2>/dev/null); then

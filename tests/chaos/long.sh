@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 #
-# One session that lasts longer than RabbitMQ lets a delivery stay unacknowledged (30 minutes), silent in the middle, on a broker and a worker
-# with their default settings: it must end published, by its first worker, in its first attempt.
+# One session that lasts longer than RabbitMQ lets a delivery stay unacknowledged (30 minutes), on a broker and a worker with their default
+# settings: a turn that is silent for a quarter of the time, nothing at all for the rest, and a second turn. It must end published, by its first
+# worker, in its first attempt, with one merge request.
 #
 #   tests/rabbitmq.sh start && COFFERDAM_TEST_AMQP=... tests/chaos/long.sh [MINUTES]     (default 40)
 #
@@ -86,6 +87,8 @@ prefix = "$prefix"
 [session]
 turn_s = $((minutes * 60 + 600))
 idle_s = $((minutes * 60 + 600))
+session_s = $((minutes * 60 + 900))
+idle_timeout_s = $((minutes * 60 + 600))
 [sandbox]
 inside = "$scratch/inside"
 [forge]
@@ -109,14 +112,17 @@ for _ in $(seq 300); do
 done
 [ -n "$admin" ] || fail "the worker did not start"
 
-# Work, a long silence, work again.
-silence=$(((minutes * 60 - 30) * 1000))
+# Work, a long silence, the end of a turn.
+silence=$((minutes * 15 * 1000))
 session=$(cat /proc/sys/kernel/random/uuid)
-jq -n --arg session "$session" --arg url "$forge/gitlab" --arg silence "$silence" '{
-    version: 1, session: $session,
-    prompt: "Work for long.\n!write one.txt 1\n!commit . One\n!shell git push -q\n!sleep \($silence)\n!write two.txt 2\n!commit . Two\n!say done",
+jq -n --arg session "$session" --arg url "$forge/gitlab" --arg silence "$silence" --argjson idle $((minutes * 60 + 600)) '{
+    version: 1, session: $session, idle_timeout_s: $idle,
+    prompt: "Work for long.\n!write one.txt 1\n!commit . One\n!shell git push -q\n!sleep \($silence)\n!say done",
     projects: [{connection: "lab", path: "platform/tools/greeter"}],
     connections: {lab: {forge: "gitlab", url: $url, credential: {env: "COFFERDAM_TOKEN_LAB"}}}}' >"$scratch/task.json"
+# Then nobody says anything, until this is asked.
+second=$'And once more.\n!write two.txt 2\n!commit . Two\n!say done again'
+asked=false ended=false
 began=$SECONDS
 COFFERDAM_LOG=error,lapin=off "$scratch/cofferdam" --config "$scratch/config.toml" submit --follow --json "$scratch/task.json" \
     </dev/null >"$scratch/events" 2>"$scratch/follower.log" &
@@ -129,6 +135,15 @@ unacked_most=0
 while ! grep -q '"event":"finished"' "$scratch/events"; do
     [ "$SECONDS" -lt "$deadline" ] || fail "the session did not end"
     kill -0 "$worker_pid" 2>/dev/null || fail "the worker ended"
+    if ! $asked && [ $((SECONDS - began)) -ge $((minutes * 60 - 20)) ]; then
+        asked=true
+        grep -q '"event":"change_request_opened"' "$scratch/events" || fail "the first turn was not published"
+        say "$("$scratch/cofferdam" --config "$scratch/config.toml" prompt "$session" "$second" 2>&1)"
+    fi
+    if ! $ended && grep -q '"event":"change_request_updated"' "$scratch/events"; then
+        ended=true
+        say "$("$scratch/cofferdam" --config "$scratch/config.toml" end "$session" 2>&1)"
+    fi
     if [ "$SECONDS" -ge "$next" ]; then
         next=$((SECONDS + 60))
         listed=$(queues)
@@ -148,7 +163,8 @@ jq -es '
     (map(select(.data.event == "claimed")) | length == 1)
     and (map(.data.attempt) | unique == [1])
     and (map(select(.data.event == "finished")) | length == 1)
-    and (last.data.outcome.reason == "published")' "$scratch/events" >/dev/null || { cat "$scratch/events"; fail "not one attempt, published"; }
+    and (map(select(.data.event == "turn_ended")) | length == 2)
+    and (last.data.outcome.reason == "published")' "$scratch/events" >/dev/null || { cat "$scratch/events"; fail "not two turns in one attempt, published"; }
 requests=$(curl -s --max-time 20 "$forge/_test/state" | jq '.gitlab["platform/tools/greeter"].change_requests | length')
 [ "$requests" -eq 1 ] || fail "$requests merge requests"
 [ "$took" -ge $((minutes * 60 - 60)) ] || fail "it took only $took s"

@@ -4,6 +4,7 @@
 #
 #   tests/fuzz/run.sh [--seconds N] [TARGET...]      each target, or those named, for N seconds (default 10)
 #   tests/fuzz/run.sh --list                         the targets
+#   tests/fuzz/run.sh --build                        builds them, and no more
 #   tests/fuzz/run.sh --replay TARGET FILE           one input again, after a crash
 #
 # It prints a table, and fails when any input broke a promise; the input's path is printed, and stays in tests/fuzz/target/artifacts/.
@@ -27,15 +28,17 @@ export CARGO=${CARGO:-cargo}
 mapfile -t all < <(sed -n 's/^    ("\([a-z_]*\)", [a-z]*::[a-z_]*),$/\1/p' "$here/src/main.rs")
 [ ${#all[@]} -gt 10 ] || { echo "run.sh: the targets could not be read from main.rs" >&2; exit 70; }
 
-usage() { sed -n '3,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
+usage() { sed -n '3,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2; exit 2; }
 
 seconds=10
 replay=
+build_only=false
 chosen=()
 while [ $# -gt 0 ]; do
     case $1 in
     --seconds) seconds=${2:?}; shift 2 ;;
     --list) printf '%s\n' "${all[@]}"; exit 0 ;;
+    --build) build_only=true; shift ;;
     --replay) [ $# -eq 3 ] || usage; chosen=("$2"); replay=$3; shift 3 ;;
     -*) usage ;;
     *) chosen+=("$1"); shift ;;
@@ -61,6 +64,7 @@ started=$SECONDS
 "$CARGO" metadata --locked --format-version 1 --manifest-path "$here/Cargo.toml" >/dev/null
 RUSTC_WRAPPER=$here/rustc.sh cargo-fuzz fuzz build --fuzz-dir "$here" --sanitizer none all
 printf 'built in %d s\n' $((SECONDS - started))
+if $build_only; then exit; fi
 program=$(ls "$work"/*/release/all)
 
 if [ -n "$replay" ]; then

@@ -25,13 +25,17 @@ fn odd_messages_are_tolerated() {
 #[test]
 fn floods_and_huge_lines_are_bounded() {
     let world = World::new();
-    let ran = world.exec(&world.lab_task("!flood 20000000\n!hugeline 12000000\n!write a.txt b\n!say end"));
+    // Without a bound of its own, what is told grows with the time that the flood takes.
+    let ran = world.exec_with(
+        "[progress]\nmost_bytes = 2000000",
+        &world.lab_task("!flood 20000000\n!hugeline 12000000\n!write a.txt b\n!say end"),
+    );
     assert_eq!(ran.reason(), "published", "{}", ran.stderr);
     assert!(
         !ran.all("output_dropped").is_empty(),
         "nothing says that output was dropped"
     );
-    assert!(ran.stdout.len() < 8_000_000, "{} bytes of events", ran.stdout.len());
+    assert!(ran.stdout.len() < 3_000_000, "{} bytes of events", ran.stdout.len());
     assert!(ran.outcome()["answer"].as_str().unwrap().len() <= 16 * 1024);
 }
 

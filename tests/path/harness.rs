@@ -345,7 +345,7 @@ impl Ran {
             let mut text = String::new();
             out.read_to_string(&mut text).map(|_| text)
         });
-        let status = until(Duration::from_secs(150), "the command", || child.0.try_wait().unwrap());
+        let status = until(patience(150), "the command", || child.0.try_wait().unwrap());
         let stdout = reading_out.join().unwrap().unwrap();
         let stderr = reading.join().unwrap().unwrap();
         let events = stdout
@@ -400,6 +400,12 @@ impl Ran {
             .map(|data| data["text"].as_str().unwrap())
             .collect()
     }
+}
+
+/// How long to wait for what a sandbox does, in seconds as runc needs them. gVisor, where it has only ptrace, takes longer for each program that a
+/// script starts.
+pub(crate) fn patience(seconds: u64) -> Duration {
+    Duration::from_secs(if runtime().is_some() { 3 * seconds } else { seconds })
 }
 
 /// Waits for a condition; fails the test when it does not come true in time.

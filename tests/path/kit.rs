@@ -13,7 +13,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::Value;
 
-use crate::harness::{Process, Ran, World, until};
+use crate::harness::{Process, Ran, World, patience, until};
 
 /// The broker of `tests/rabbitmq.sh`.
 pub(crate) fn broker() -> String {
@@ -225,7 +225,7 @@ impl Daemon {
 }
 
 pub(crate) fn wait_for(events: &std::path::Path, words: &str) {
-    until(Duration::from_secs(60), words, || {
+    until(patience(60), words, || {
         std::fs::read_to_string(events).unwrap().contains(words).then_some(())
     });
 }
@@ -275,14 +275,19 @@ impl Amqp {
 
     /// Publishes, and says whether anybody took it.
     pub(crate) fn publish(&self, exchange: &str, key: &str, body: &[u8]) -> bool {
+        self.publish_with(exchange, key, body, BasicProperties::default())
+    }
+
+    /// The same, with so much beside the body.
+    pub(crate) fn publish_with(&self, exchange: &str, key: &str, body: &[u8], properties: BasicProperties) -> bool {
         self.runtime.block_on(async {
             let options = BasicPublishOptions {
                 mandatory: true,
                 ..BasicPublishOptions::default()
             };
-            let confirm =
-                self.channel
-                    .basic_publish(exchange.into(), key.into(), options, body, BasicProperties::default());
+            let confirm = self
+                .channel
+                .basic_publish(exchange.into(), key.into(), options, body, properties);
             let confirmation = confirm.await.unwrap().await.unwrap();
             confirmation.take_message().is_none()
         })
@@ -367,7 +372,7 @@ impl Amqp {
 
     pub(crate) fn next(&self, consumer: &mut lapin::Consumer) -> lapin::message::Delivery {
         self.runtime.block_on(async {
-            tokio::time::timeout(Duration::from_secs(60), consumer.next())
+            tokio::time::timeout(patience(60), consumer.next())
                 .await
                 .unwrap()
                 .unwrap()

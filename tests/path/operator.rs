@@ -51,6 +51,7 @@ fn doctor_looks_at_everything_while_a_worker_runs() {
     for check in [
         "git",
         "inside",
+        "readers' walls",
         "engine",
         "broker",
         "connection lab",

@@ -277,3 +277,16 @@ fn the_engine_is_told_of_every_wall() {
     until(Duration::from_secs(60), "the end", || child.0.try_wait().unwrap());
     world.assert_clean();
 }
+
+/// Whether the end of an answer comes with its last bytes or behind them: gVisor tells of both in one event, and not of the end.
+#[test]
+fn the_end_of_a_connection_reaches_the_sandbox_with_the_answer() {
+    let world = World::new();
+    let asks = "n=0; for i in 1 2 3 4 5 6 7 8 9 10; do exec 3<>/dev/tcp/127.0.0.1/8470; \
+        printf \"GET /nothing HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\\r\\n\" >&3; \
+        if timeout 8 cat <&3 >/dev/null; then n=$((n+1)); fi; exec 3>&-; done; echo \"ended $n of 10\" >ended.txt";
+    let ran = world.exec(&world.lab_task(&format!("!shell bash -c '{asks}'")));
+    assert_eq!(ran.reason(), "published", "{} {}", ran.outcome(), ran.stderr);
+    let page = world.ask("GET", &format!("/gitlab/{LAB}/-/merge_requests/1"), None);
+    assert!(page.as_str().unwrap().contains("ended 10 of 10"), "{page}");
+}

@@ -9,6 +9,7 @@ mod control;
 mod dial;
 mod everything;
 mod file;
+mod from_gateway;
 mod identifiers;
 mod orders;
 mod processes;

@@ -537,3 +537,26 @@ async fn what_echoes_the_key_does_not_bring_it_to_the_agent() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_compressed_answer_cannot_be_searched_for_the_key_and_is_not_passed_on() {
+    use std::io::Write as _;
+    for status in [200, 401] {
+        let scene = Scene::with(|config| config.budget_tokens = Some(100), None).await;
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        packed.write_all(b"{\"key\":\"the-key-of-the-worker\"}").unwrap();
+        let answer = axum::response::Response::builder()
+            .status(status)
+            .header("content-encoding", "gzip")
+            .body(Body::from(packed.finish().unwrap()))
+            .unwrap();
+        scene.will_answer(answer);
+        let body = r#"{"model":"x","max_tokens":60,"messages":[]}"#;
+        let (got, said) = scene.post("/model/m/v1/messages", body).await;
+        assert_eq!(got, StatusCode::BAD_GATEWAY, "{said}");
+        assert!(said.contains("compressed"), "{said}");
+        // What it may have cost is charged; a refusal costs nothing.
+        let (next, said) = scene.post("/model/m/v1/messages", body).await;
+        assert_eq!(next == StatusCode::OK, status != 200, "{next} {said}");
+    }
+}

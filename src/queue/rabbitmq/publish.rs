@@ -66,6 +66,11 @@ pub(super) fn properties(persistent: bool) -> BasicProperties {
         .with_timestamp(u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default())
 }
 
+/// Whether a message's id is one: what else its sender wrote there may be anything, and is not kept.
+fn is_id(text: &str) -> bool {
+    uuid::Uuid::try_parse(text).is_ok()
+}
+
 /// Publishes on whatever publishing connection there is.
 #[derive(Debug)]
 pub(super) struct Publisher {
@@ -134,11 +139,8 @@ impl Publisher {
         );
         headers.insert("cofferdam-message".into(), text(&reason));
         let mut properties = properties(true).with_headers(headers);
-        if let Some(id) = original.message_id() {
+        if let Some(id) = original.message_id().as_ref().filter(|id| is_id(id.as_str())) {
             properties = properties.with_message_id(id.clone());
-        }
-        if let Some(content_type) = original.content_type() {
-            properties = properties.with_content_type(content_type.clone());
         }
         let queue = &self.settings.names.dead;
         self.put(queue, &redact::body(body), properties).await.map_err(failed)

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::hunt::{Canary, Watched, assert_none, assert_none_below, search};
 use super::sealed::{identity, seal};
-use crate::harness::{HUB, LAB, Process, World, signal, until};
+use crate::harness::{HUB, LAB, Process, World, patience, signal, until};
 use crate::kit::{Amqp, Daemon, broker, outcome, wait_for};
 
 /// A daemon that logs everything, with canaries for all that it is trusted with.
@@ -336,7 +336,7 @@ fn a_task_that_is_given_up_leaves_no_canary() {
     task["connections"]["lab"]["credential"] = json!({"plain": stage.lab.value});
     let (_following, events) = stage.submit(&task);
     Stage::wait_until_searched(&events);
-    until(Duration::from_secs(60), "a look at its sandbox", || {
+    until(patience(60), "a look at its sandbox", || {
         stage.watched.has_inspected().then_some(())
     });
     signal(&stage.daemon.process.0, "KILL");

@@ -191,6 +191,22 @@ fn a_token_of_no_known_shape_is_kept_nowhere_it_was_put_by_mistake() {
             }
         }
     }
+    let token = &mixed.value;
+    let mut headers = lapin::types::FieldTable::default();
+    headers.insert(
+        token.as_str().into(),
+        lapin::types::AMQPValue::LongString(token.as_str().into()),
+    );
+    let properties = lapin::BasicProperties::default()
+        .with_message_id(token.as_str().into())
+        .with_content_type(token.as_str().into())
+        .with_correlation_id(token.as_str().into())
+        .with_reply_to(token.as_str().into())
+        .with_type(token.as_str().into())
+        .with_headers(headers);
+    let tasks = stage.queue("tasks");
+    assert!(stage.amqp.publish_with("", &tasks, b"{}", properties));
+    stage.refused("the message's properties", &all);
     assert_none(&all, "the log", stage.daemon.log().as_bytes());
 }
 

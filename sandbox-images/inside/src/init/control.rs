@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::dial::dial;
+use super::from_gateway::split;
 use super::orders::{Outgoing, Sandbox};
 
 /// Between two attempts.
@@ -43,7 +44,7 @@ async fn converse(
     waiting: &mut mpsc::Receiver<Outgoing>,
     unsent: &mut VecDeque<Report>,
 ) -> Result<(), WireError> {
-    let (from_worker, to_worker) = stream.into_split();
+    let (from_worker, to_worker) = split(stream);
     let mut reader = ControlReader::new(from_worker);
     let mut writer = ControlWriter::new(to_worker);
     let pid = u32::try_from(getpid().as_raw()).unwrap_or(0);

@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::chunk::{CHUNK_BYTES, next_chunk};
 use super::dial::dial;
+use super::from_gateway::split;
 
 /// Connections at once, over all ports; one more is closed as soon as it is made.
 const MAX_CONNECTIONS: usize = 512;
@@ -68,7 +69,7 @@ async fn carry(stream: TcpStream, port: u16, socket: PathBuf) -> io::Result<()> 
     stream.set_nodelay(true)?;
     let gateway = dial(&socket, &Preamble::Relay(port)).await?;
     let (from_client, to_client) = stream.into_split();
-    let (from_gateway, to_gateway) = gateway.into_split();
+    let (from_gateway, to_gateway) = split(gateway);
     tokio::try_join!(copy(from_client, to_gateway), copy(from_gateway, to_client))?;
     Ok(())
 }

@@ -10,10 +10,11 @@ use cofferdam_inside::{FrameHeader, HEADER_BYTES, Stream, WireError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe::{Receiver, Sender};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::Mutex;
 
 use super::chunk::{CHUNK_BYTES, next_chunk};
+use super::from_gateway::{FromGateway, split};
 
 /// For how long a worker may keep a connection open that has said all; closing earlier, over unread input, would look
 /// like a failure to it.
@@ -40,7 +41,7 @@ impl Pipes {
 /// Carries until both outputs have ended and the process has exited, or until the worker closes the connection. Then
 /// the pipes are closed: the process, or what it left behind, reads the end of its stdin and cannot write any more.
 pub(super) async fn carry(socket: UnixStream, pipes: Pipes, exited: impl Future<Output = ()>) {
-    let (mut from_worker, to_worker) = socket.into_split();
+    let (mut from_worker, to_worker) = split(socket);
     let Pipes { stdin, stdout, stderr } = pipes;
     let to_worker = Mutex::new(to_worker);
     let outputs = async {
@@ -87,7 +88,7 @@ async fn carry_output(mut pipe: Receiver, stream: Stream, to_worker: &Mutex<Owne
 }
 
 /// Returns when the worker has closed the connection, or broken the agreement.
-async fn carry_input(from_worker: &mut OwnedReadHalf, stdin: Sender) -> Result<(), WireError> {
+async fn carry_input(from_worker: &mut FromGateway, stdin: Sender) -> Result<(), WireError> {
     let mut ended = false;
     let mut stdin = Some(stdin);
     loop {

@@ -27,12 +27,12 @@ impl Attention {
     /// What a failure waits for, where somebody can help while the session waits: only a fresh credential helps a dead one.
     #[must_use]
     pub fn to_credential(reason: Reason) -> Option<Self> {
-        match reason {
-            Reason::TokenInvalid => Some(Self::TokenInvalid),
-            Reason::TokenExpired => Some(Self::TokenExpired),
-            Reason::TokenRevoked => Some(Self::TokenRevoked),
-            _ => None,
-        }
+        let dead = [
+            (Reason::TokenInvalid, Self::TokenInvalid),
+            (Reason::TokenExpired, Self::TokenExpired),
+            (Reason::TokenRevoked, Self::TokenRevoked),
+        ];
+        dead.into_iter().find_map(|(one, why)| (one == reason).then_some(why))
     }
 }
 

@@ -30,12 +30,14 @@ pub(super) fn decided(request: &RequestPermissionRequest, decided: Decided) -> (
     let chosen = match decided.by {
         // The protocol's own word for a turn that was stopped.
         DecidedBy::End => None,
-        _ => decided.option.and_then(|place| request.options.get(place)).or_else(|| {
-            by_kind(
-                request,
-                &[PermissionOptionKind::RejectOnce, PermissionOptionKind::RejectAlways],
-            )
-        }),
+        DecidedBy::Policy | DecidedBy::Answer | DecidedBy::Deadline | DecidedBy::Bound => {
+            decided.option.and_then(|place| request.options.get(place)).or_else(|| {
+                by_kind(
+                    request,
+                    &[PermissionOptionKind::RejectOnce, PermissionOptionKind::RejectAlways],
+                )
+            })
+        }
     };
     answer(request, chosen, decided.by, decided.question)
 }

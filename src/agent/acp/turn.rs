@@ -134,7 +134,7 @@ impl AcpAgent {
         self.cancel();
         match self.wait(&mut answer, clock, waits, cancel, false).await {
             Came::Answered(_) => {}
-            other => return Ok(other),
+            came @ (Came::Gone(_) | Came::Stop(_) | Came::WindDown) => return Ok(came),
         }
         let waited = *waits.borrow();
         let timed_out = AgentError::TurnTimeout { after: limits.turn };
@@ -155,12 +155,15 @@ impl AcpAgent {
         let mut answer = self.give(&prompt::wind_down(seconds)).await?;
         let came = self.wait(&mut answer, clock, waits, cancel, false).await;
         let session_is_nearer = clock.is_session_nearer(&waits.borrow());
-        Ok(match came {
-            // It had no time left to do better.
-            Came::Answered(Err(_)) | Came::Gone(_) | Came::Stop(AgentError::Stalled { .. }) if !session_is_nearer => {
-                Came::Stop(timed_out)
-            }
-            other => other,
+        // It had no time left to do better.
+        let gave_up = matches!(
+            came,
+            Came::Answered(Err(_)) | Came::Gone(_) | Came::Stop(AgentError::Stalled { .. })
+        );
+        Ok(if gave_up && !session_is_nearer {
+            Came::Stop(timed_out)
+        } else {
+            came
         })
     }
 

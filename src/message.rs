@@ -2,6 +2,7 @@
 //!
 //! Nothing here does I/O, and nothing here imports another room. All that is parsed here is hostile until it parsed: bounded and typed.
 
+pub mod attention;
 pub mod capability;
 mod connection;
 pub mod control;
@@ -17,6 +18,7 @@ pub mod resume;
 pub mod task;
 mod tree;
 
+pub use attention::{Attention, Choice, ChoiceKind, DecidedBy, Otherwise, Question};
 pub use capability::{Capabilities, Right};
 pub use control::{Control, ControlKind};
 pub use egress::{EgressLevel, EgressMethod, EgressRequest, EgressRule};

@@ -37,13 +37,16 @@ pub mod failure;
 mod guard;
 pub mod identity;
 mod keep;
+pub mod lending;
 mod live;
 mod minted;
 mod orders;
+mod phases;
 mod projects;
 mod prompts;
 mod publish;
 mod push_options;
+mod questions;
 mod reach;
 mod renew;
 pub mod rooms;
@@ -188,7 +191,10 @@ async fn path(
     }
     let added = task.resume.as_ref().map_or(&[][..], |resume| &resume.added);
     open.projects.were_added(added);
+    let deadline = tokio::time::Instant::now() + admit::limits(rooms, task).session;
     let mut session = Session {
+        deadline,
+        cloning: phases::Budget::cloning(rooms.config.clone_s),
         rooms,
         task,
         progress,
@@ -201,12 +207,12 @@ async fn path(
         told: Told::of(&memory.history),
         memory,
     };
-    let deadline = tokio::time::Instant::now() + admit::limits(rooms, task).session;
-    let ready = tokio::time::timeout_at(deadline, session.begin(secrets)).await;
+    // Boxed: the states of all steps together would fill a thread's stack.
+    let ready = tokio::time::timeout_at(deadline, Box::pin(session.begin(secrets))).await;
     let close = match ready.unwrap_or_else(|_| Err(session.out_of_time())) {
         Ok(ready) => {
             open.adding.stands();
-            session.talk(&ready, deadline).await
+            Box::pin(session.talk(&ready, deadline)).await
         }
         Err(failure) => session.broke(failure).await,
     };
@@ -287,6 +293,10 @@ struct Session<'a> {
     told: Told,
     /// The conversation so far.
     memory: Resume,
+    /// When it ends at the latest.
+    deadline: tokio::time::Instant,
+    /// What may still be spent on mirrors and clones.
+    cloning: phases::Budget,
 }
 
 impl<'a> Session<'a> {
@@ -301,7 +311,9 @@ impl<'a> Session<'a> {
 
         self.enter(Stage::Grant).await;
         let egress = admit::egress(rooms, task)?;
-        rooms.engine.require_image(&agent.image).await?;
+        // It may be pulled now, which takes its time.
+        self.early(async { Ok(rooms.engine.require_image(&agent.image).await?) })
+            .await?;
         if let Some(runtime) = runtime {
             rooms.engine.require_runtime(runtime).await?;
         }
@@ -320,7 +332,8 @@ impl<'a> Session<'a> {
         self.enter(Stage::Mirror).await;
         let plan = self.plan(&agent_name, &grant);
         if let Some(plan) = &plan {
-            rooms.engine.require_image(plan.image).await?;
+            self.early(async { Ok(rooms.engine.require_image(plan.image).await?) })
+                .await?;
             self.make_first()?;
         }
         let starting = match (&mut self.first, &plan) {
@@ -330,8 +343,10 @@ impl<'a> Session<'a> {
         // What is started belongs to the session from its first moment: this may be dropped at any await.
         let (started, staged) = tokio::join!(
             starting,
-            self.open
-                .undropped(stoppable(self.steering, stage_all(rooms, task, grant, admitted)))
+            self.open.undropped(stoppable(
+                self.steering,
+                self.cloning.spend(Box::pin(stage_all(rooms, task, grant, admitted)))
+            ))
         );
         let (grant, work) = staged?;
         self.open.projects.staged(grant.clone(), &work);
@@ -357,7 +372,7 @@ impl<'a> Session<'a> {
         let projects = self.open.projects.clone();
         self.live.watch_pushes(Box::new(move || projects.stagings()));
         let inside = self.live.inside()?;
-        self.early(self.live.while_alive(async {
+        self.early(self.live.while_alive(self.cloning.spend(Box::pin(async {
             workspace::prepare(&inside, &grant).await?;
             try_join_all(work.iter().map(|work| {
                 let exists = work.began_at.is_some();
@@ -373,7 +388,7 @@ impl<'a> Session<'a> {
                 }
             }))
             .await
-        }))
+        }))))
         .await?;
         for work in &work {
             let base = work.began_at.clone().unwrap_or_else(|| work.staging.base().clone());

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,11 +27,13 @@ mod noting;
 mod own;
 mod quota;
 pub mod reap;
+mod slot;
 mod suspend;
 mod take;
 
 pub use quota::Modes;
 use quota::Quota;
+use slot::Slots;
 
 /// How long the sessions of a stopped worker get to keep their work and remove their sandboxes.
 const TEARDOWN: Duration = Duration::from_secs(120);
@@ -45,7 +47,7 @@ const DISK_EVERY: Duration = Duration::from_secs(1);
 pub struct Worker {
     rooms: Arc<Rooms>,
     queue: Arc<dyn Queue>,
-    slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
     running: Mutex<HashMap<SessionId, Running>>,
     /// A session is gone from among the running ones.
     gone: Notify,
@@ -78,6 +80,8 @@ pub struct Seen {
     pub since: Instant,
     /// Whether it was told to stop.
     pub stopping: bool,
+    /// Whether it waits for people, or for its next prompt.
+    pub waiting: bool,
 }
 
 impl std::fmt::Debug for Worker {
@@ -100,7 +104,7 @@ impl Worker {
             .map(|reason| (reason.result().as_str(), reason.as_str()));
         rooms.metrics.expect_sessions(Stage::ALL.map(Stage::as_str), reasons);
         let queue = Arc::new(counted::Counted::new(queue, rooms.metrics.clone()));
-        let slots = Arc::new(Semaphore::new(concurrency));
+        let slots = Slots::of(concurrency, rooms.config.most_waiting);
         Arc::new(Self {
             rooms,
             queue,
@@ -134,9 +138,8 @@ impl Worker {
             let slot = tokio::select! {
                 biased;
                 () = enough.cancelled() => break,
-                slot = self.slots.clone().acquire_owned() => slot,
+                slot = self.slots.take() => slot,
             };
-            let Ok(slot) = slot else { break };
             // What is not asked for stays with the broker, for this worker later or for another now.
             tokio::select! {
                 biased;
@@ -158,7 +161,7 @@ impl Worker {
             let Some(delivery) = delivery else { break };
             let (worker, in_hand) = (self.clone(), self.quota.took());
             sessions.spawn(async move {
-                worker.take(delivery).await;
+                worker.take_in(delivery, &slot).await;
                 drop((slot, in_hand));
             });
         }
@@ -222,6 +225,7 @@ impl Worker {
                 stage: one.steering.stage(),
                 since: one.since,
                 stopping: one.steering.cause().is_some(),
+                waiting: one.steering.is_waiting(),
             })
             .collect();
         seen.sort_by_key(|one| one.since);

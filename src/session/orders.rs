@@ -19,6 +19,7 @@ use super::failure::Failure;
 use super::projects::Projects;
 use super::prompts::{NotTaken, Prompts, Stopped};
 use super::publish::Work;
+use super::questions::Questions;
 use super::steering::{Cause, Order, OrderKind, Steering};
 use super::{Rooms, renew};
 use crate::gateway::Inside;
@@ -40,6 +41,8 @@ pub(super) struct Open {
     pub(super) known: Known,
     /// What projects wait to be told.
     pub(super) answers: Answers,
+    /// What the agent asks people.
+    pub(super) questions: Questions,
     /// What the agent is asked, and in which order.
     pub(super) prompts: Prompts,
     /// The session's authority and its projects, once they are known.
@@ -200,6 +203,10 @@ async fn obey_one(
             _ => Err(renew::no_connection(&name)),
         },
         OrderKind::Answer { project, publish } => answer(open, &project, publish),
+        OrderKind::Choose { question, option } => open
+            .questions
+            .answer(&question, &option)
+            .map_err(|message| Failure::new(Reason::Cancelled, message)),
     };
     let (applied, message) = match done {
         Ok(said) => (true, said),

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use tokio_util::sync::CancellationToken;
 
+use super::lending::{Lend, Waiting, Waits};
 use crate::message::control::PromptMode;
 use crate::message::event::Stage;
 use crate::message::task::{ConnectionRequest, ProjectRequest};
@@ -96,6 +97,13 @@ pub enum OrderKind {
         /// Whether its work is published.
         publish: bool,
     },
+    /// Answer a question of the agent.
+    Choose {
+        /// Its id.
+        question: String,
+        /// The option.
+        option: String,
+    },
 }
 
 /// The handle; clones share it.
@@ -111,6 +119,7 @@ pub struct Steering {
     noting: Noting,
     /// Which notes the broker has.
     kept: Arc<watch::Sender<u64>>,
+    waiting: Waiting,
 }
 
 /// Where a session notes what the next owner must know. Clones share it.
@@ -145,6 +154,7 @@ impl Steering {
             stage: Arc::default(),
             noting: Noting(Arc::new(watch::Sender::new((0, Notes::default())))),
             kept: Arc::new(watch::Sender::new(0)),
+            waiting: Waiting::default(),
         }
     }
 
@@ -185,6 +195,24 @@ impl Steering {
     #[must_use]
     pub fn ownership(&self) -> watch::Receiver<bool> {
         self.owned.clone()
+    }
+
+    /// The same, with a slot that others may have while the session waits for people.
+    #[must_use]
+    pub fn with_slot(mut self, slot: Arc<dyn Lend>) -> Self {
+        self.waiting = Waiting::of(slot);
+        self
+    }
+
+    /// The session waits for people, or for a prompt, for as long as the result lives.
+    pub(super) fn waits(&self) -> Waits {
+        self.waiting.begin()
+    }
+
+    /// Whether it waits for people at this moment.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.is_waiting()
     }
 
     /// Notes where the session is, for whoever looks.

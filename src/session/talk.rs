@@ -108,6 +108,7 @@ impl Session<'_> {
     async fn idle(&mut self, ready: &Ready<'_>, deadline: Instant) -> Result<(), Failure> {
         let Some(limit) = ready.idle else { return Ok(()) };
         self.leave(None);
+        let _waits = self.steering.waits();
         let alive = self.live.while_alive(async {
             tokio::select! {
                 () = self.open.prompts.came() => Ok(()),
@@ -300,7 +301,7 @@ impl Session<'_> {
 
     pub(super) fn out_of_time(&self) -> Failure {
         let message = format!(
-            "the session reached its limit of {} s: ask for less at a time, or for a higher limit",
+            "the session reached its limit of {} s: ask for less at a time, or for more time (limits.session_s, session.session_s)",
             admit::limits(self.rooms, self.task).session.as_secs()
         );
         Failure::new(Reason::SessionTimeout, message)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::noting::Noted;
-use crate::message::control::Control;
+use crate::message::control::{Answer, Control};
 use crate::message::task::ProjectRequest;
 use crate::message::{ControlKind, EventBody, Notes, ProjectKey};
 use crate::progress::Progress;
@@ -214,13 +214,16 @@ impl Controls {
                 self.order(id, OrderKind::Credential { connection, credential }).await
             }
             ControlKind::Disconnect { connection } => self.order(id, OrderKind::Disconnect { connection }).await,
-            ControlKind::Answer {
+            ControlKind::Answer(Answer::Project {
                 connection,
                 path,
                 publish,
-            } => {
+            }) => {
                 let project = ProjectKey { connection, path };
                 self.order(id, OrderKind::Answer { project, publish }).await
+            }
+            ControlKind::Answer(Answer::Question { question, option }) => {
+                self.order(id, OrderKind::Choose { question, option }).await
             }
             ControlKind::CancelTurn => self.order(id, OrderKind::CancelTurn).await,
             ControlKind::End { publish } => {

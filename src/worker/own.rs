@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::controls::{self, Controls};
 use super::noting::Noted;
+use super::slot::Slot;
 use super::{Running, TEARDOWN, Worker, settle, suspend};
 use crate::message::{EventBody, Notes, Reason, SessionId, SessionOutcome, Task};
 use crate::progress::Progress;
@@ -19,10 +20,10 @@ use crate::session::{self, Ended};
 
 impl Worker {
     /// A session that this worker owns.
-    pub(super) async fn own(&self, task: Task, mut delivery: Delivery, mut claim: Box<dyn Claim>) {
+    pub(super) async fn own(&self, task: Task, mut delivery: Delivery, mut claim: Box<dyn Claim>, slot: &Arc<Slot>) {
         let session = task.session;
         delivery.attempt = claim.attempt();
-        let steering = Steering::of(claim.holds());
+        let steering = Steering::of(claim.holds()).with_slot(slot.clone());
         if !self.enter(session, &steering, claim.attempt()).await {
             tracing::error!(%session, "the session's former run here does not end; its task goes back");
             drop(claim);

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::controls::{self, Controls};
 use super::own::{close, refused};
+use super::slot::Slot;
 use super::{Worker, settle};
 use crate::message::{Event, EventBody, Reason, SessionId, Task};
 use crate::queue::{Claim, Claimed, Delivery, Settle};
@@ -21,7 +22,7 @@ const TAKING_BACK: Duration = Duration::from_secs(10);
 
 impl Worker {
     /// One delivery, from its body to the end of its session.
-    pub async fn take(&self, mut delivery: Delivery) {
+    pub(super) async fn take_in(&self, mut delivery: Delivery, slot: &Arc<Slot>) {
         let task = match Task::parse(&delivery.body) {
             Ok(task) => task,
             Err(error) => {
@@ -51,7 +52,7 @@ impl Worker {
             }
             Ok(Claimed::Owner(claim)) => {
                 self.rooms.metrics.amqp_delivery("claimed");
-                self.own(task, delivery, claim).await;
+                self.own(task, delivery, claim, slot).await;
             }
             Ok(Claimed::Elsewhere) => {
                 tracing::info!(%session, "a duplicate of a task was dropped: its session runs already");

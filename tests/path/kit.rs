@@ -228,7 +228,10 @@ pub(crate) fn wait_for(events: &std::path::Path, words: &str) {
     until(patience(60), words, || {
         let told = std::fs::read_to_string(events).unwrap();
         let over = "\"event\":\"finished\"";
-        assert!(told.contains(words) || !told.contains(over), "it ended without {words}: {told}");
+        assert!(
+            told.contains(words) || !told.contains(over),
+            "it ended without {words}: {told}"
+        );
         told.contains(words).then_some(())
     });
 }

@@ -206,7 +206,15 @@ fn a_script_that_fails_tells_its_masked_end_and_a_slow_one_its_limit() {
         "timeout_s = 1\nscript = 'sleep 600'",
         &world.lab_task("!say hello"),
     );
-    assert!(failed(&ran).contains("longer than 1 s"));
+    assert_eq!(
+        (ran.exit, ran.reason()),
+        (4, "set_up_timeout"),
+        "{} {}",
+        ran.outcome(),
+        ran.stderr
+    );
+    assert!(ran.outcome()["message"].as_str().unwrap().contains("longer than 1 s"));
+    assert!(ran.all("turn_started").is_empty(), "the agent was started");
     world.assert_clean();
 }
 
@@ -308,7 +316,10 @@ fn a_set_up_may_last_longer_than_the_time_between_two_looks_for_what_is_left() {
     let world = World::new();
     let more = "[agents.scripted.set_up]\nscript = \"sleep 23 && echo prepared >prepared.txt\"\n";
     let daemon = Daemon::start(&world, more);
-    let ran = daemon.submit(&world, &world.lab_task("!shell cat prepared.txt >found.txt && rm prepared.txt"));
+    let ran = daemon.submit(
+        &world,
+        &world.lab_task("!shell cat prepared.txt >found.txt && rm prepared.txt"),
+    );
     assert_eq!(ran.reason(), "published", "{} {}", ran.outcome(), daemon.log());
     let page = world.ask("GET", &format!("/gitlab/{LAB}/-/merge_requests/1"), None);
     assert!(page.as_str().unwrap().contains("prepared"), "{page}");

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 
 use super::{Pace, Publishing, Work};
 use crate::forge::ForgeError;
-use crate::message::{EventBody, Reason};
+use crate::message::{Attention, EventBody, Otherwise, Reason};
 use crate::session::connections::Connected;
 use crate::session::failure::Failure;
 
@@ -32,8 +32,11 @@ pub(super) async fn attended<'a, T>(
             () = connection.closed() => return Err(connection.dropped()),
             done = act(connected.clone()) => done,
         };
-        let failure = match done {
-            Err(failure) if is_dead(failure.reason) => failure,
+        let (failure, reason) = match done {
+            Err(failure) => match Attention::to_credential(failure.reason) {
+                Some(reason) => (failure, reason),
+                None => return Err(failure),
+            },
             done => return done,
         };
         let mut wait = Duration::from_secs(publishing.rooms.config.credential_wait_s);
@@ -47,15 +50,18 @@ pub(super) async fn attended<'a, T>(
             "finished work waits for a fresh credential"
         );
         let body = EventBody::NeedsAttention {
-            project: work.admitted.grant.key.clone(),
-            reason: failure.reason,
+            project: Some(work.admitted.grant.key.clone()),
+            reason,
             message: format!(
                 "the token of the connection {} is refused ({}): send a fresh one as the control message `credential`; until then the work waits in staging",
                 work.admitted.grant.connection,
                 failure.reason.as_str()
             ),
             wait_s: wait.as_secs(),
+            default: Otherwise::Kept,
+            question: None,
         };
+        let _waits = publishing.steering.waits();
         publishing.progress.state(body).await;
         let stopped = async {
             if publishing.steering.token().is_cancelled() {
@@ -98,12 +104,4 @@ impl Publishing<'_> {
         let message = "another worker owns the session, or the broker that says so is away for too long";
         Err(Failure::new(Reason::WorkerStopped, message))
     }
-}
-
-/// Whether only another credential helps.
-fn is_dead(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::TokenInvalid | Reason::TokenExpired | Reason::TokenRevoked
-    )
 }

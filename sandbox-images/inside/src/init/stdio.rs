@@ -9,8 +9,8 @@ use std::time::Duration;
 use cofferdam_inside::{FrameHeader, HEADER_BYTES, Stream, WireError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::Mutex;
 
 use super::chunk::{CHUNK_BYTES, next_chunk};

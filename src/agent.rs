@@ -15,6 +15,7 @@ use crate::message::{AgentName, ConnectionName, EventBody, ProjectPath};
 use crate::progress::Progress;
 
 pub mod acp;
+pub mod ask;
 pub mod command;
 pub mod prompt;
 pub mod sections;
@@ -43,6 +44,9 @@ pub struct Config {
     /// The session mode to choose after the start, for agents that bring a sandbox of their own.
     #[serde(default)]
     pub session_mode: Option<String>,
+    /// Who answers it when it asks for leave to do something.
+    #[serde(default)]
+    pub permissions: ask::Permissions,
     /// Files put into its home directory before it starts, by relative path.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
@@ -85,7 +89,7 @@ impl std::fmt::Debug for Pipes {
     }
 }
 
-/// Time limits of one turn.
+/// Time limits of one turn. While people are asked for the agent, only the last one's time goes on.
 #[derive(Debug, Clone, Copy)]
 pub struct TurnLimits {
     /// The whole turn.
@@ -94,6 +98,10 @@ pub struct TurnLimits {
     pub idle: Duration,
     /// How long an agent that was asked to stop may take.
     pub grace: Duration,
+    /// How long before its end an agent that can be told is told to commit what it has; never when zero.
+    pub wind_down: Duration,
+    /// When the session ends, whatever the turn does.
+    pub session_end: tokio::time::Instant,
 }
 
 /// An agent that was started.
@@ -131,7 +139,7 @@ pub const LONGEST_ANSWER: usize = 64 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AgentError {
     /// It did not come up in its time.
-    #[error("the agent did not answer within {} s of its start: check its command and image", after.as_secs())]
+    #[error("the agent did not answer within {} s of its start (start_timeout_s): check its command and image", after.as_secs())]
     StartTimeout {
         /// The limit.
         after: Duration,
@@ -174,13 +182,13 @@ pub enum AgentError {
     #[error("the turn was cancelled")]
     Cancelled,
     /// The turn took too long.
-    #[error("the turn reached its limit of {} s", after.as_secs())]
+    #[error("the turn reached its limit of {} s: ask for less at a time, or for more time (limits.turn_s, session.turn_s)", after.as_secs())]
     TurnTimeout {
         /// The limit.
         after: Duration,
     },
     /// No sign of life.
-    #[error("the agent gave no sign of life for {} s", after.as_secs())]
+    #[error("the agent gave no sign of life for {} s: send the task again, or allow longer silence (limits.idle_s, session.idle_s)", after.as_secs())]
     Stalled {
         /// The limit.
         after: Duration,

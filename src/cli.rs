@@ -148,6 +148,15 @@ enum Command {
         #[command(flatten)]
         patience: control::Patience,
     },
+    /// Answer what a session waits for: a question of its agent, or whether the held work of a project is published.
+    Answer {
+        /// The session.
+        session: SessionId,
+        #[command(flatten)]
+        answer: control::Reply,
+        #[command(flatten)]
+        patience: control::Patience,
+    },
     /// End a session; what was committed is published.
     End {
         /// The session.
@@ -303,6 +312,7 @@ async fn dispatch(cli: Cli) -> Exit {
         | Command::Prompt { .. }
         | Command::AddProject { .. }
         | Command::Cancel { .. }
+        | Command::Answer { .. }
         | Command::End { .. }
         | Command::Watch { .. }
         | Command::Config { .. }
@@ -345,6 +355,11 @@ async fn dispatch(cli: Cli) -> Exit {
             control::add_project(&config, session, project, patience).await
         }
         Command::Cancel { session, patience } => control::cancel(&config, session, patience).await,
+        Command::Answer {
+            session,
+            answer,
+            patience,
+        } => control::reply(&config, session, &answer, patience).await,
         Command::End {
             session,
             discard,

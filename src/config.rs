@@ -212,6 +212,9 @@ impl Config {
             ("session.idle_s", self.session.idle_s, 1),
             ("session.grace_s", self.session.grace_s, 0),
             ("session.answer_wait_s", self.session.answer_wait_s, 1),
+            ("session.clone_s", self.session.clone_s, 1),
+            ("session.wind_down_s", self.session.wind_down_s, 0),
+            ("sandbox.pull_timeout_s", self.sandbox.pull_timeout_s, 1),
             ("session.secret_scan.timeout_s", self.session.secret_scan.timeout_s, 1),
             ("sandbox.call_timeout_s", self.sandbox.call_timeout_s, 1),
             ("repository.fetch_timeout_s", self.repository.fetch_timeout_s, 1),
@@ -227,6 +230,9 @@ impl Config {
         }
         if self.concurrency > MOST_SESSIONS {
             return wrong("concurrency", "must be at most 1000");
+        }
+        if self.session.most_waiting > MOST_SESSIONS {
+            return wrong("session.most_waiting", "must be at most 1000");
         }
         if !(self.sandbox.cpus > 0.0 && self.sandbox.cpus <= 1024.0) {
             return wrong("sandbox.cpus", "must be above 0 and at most 1024");
@@ -261,6 +267,12 @@ impl Config {
         for (name, agent) in &self.agents {
             if agent.command.is_empty() {
                 return wrong(&format!("agents.{name}.command"), "must not be empty");
+            }
+            if agent.protocol == agent::Protocol::Command && agent.permissions == agent::ask::Permissions::Ask {
+                return wrong(
+                    &format!("agents.{name}.permissions"),
+                    "must not be \"ask\" where protocol is \"command\": a plain command has no way to ask",
+                );
             }
             if session::identity::parse(&agent.co_author).is_none() {
                 return wrong(
@@ -447,6 +459,9 @@ mod tests {
         assert!(says(&agent.replace("[\"c\"]", "[]")).contains("agents.a.command"));
         assert!(says(&agent.replace("A <a@b.c>", "A")).contains("co_author"));
         assert!(says(&format!("{agent}model = \"m\"")).contains("agents.a.model"));
+        assert!(load(&format!("{agent}permissions = \"ask\""), &[]).is_ok());
+        let cannot_ask = format!("{agent}permissions = \"ask\"\nprotocol = \"command\"");
+        assert!(says(&cannot_ask).contains("agents.a.permissions"));
         assert!(says(&format!("{agent}files = {{ \"../x\" = \"\" }}")).contains("agents.a.files"));
         for (section, key, value) in [
             ("session", "turn_s", "9223372036854775807"),

@@ -2,6 +2,7 @@
 //!
 //! Nothing here does I/O, and nothing here imports another room. All that is parsed here is hostile until it parsed: bounded and typed.
 
+pub mod attention;
 pub mod capability;
 mod connection;
 pub mod control;
@@ -9,6 +10,7 @@ pub mod egress;
 pub mod event;
 pub mod host;
 pub mod id;
+pub mod notes;
 pub mod outcome;
 pub mod readable;
 pub mod redact;
@@ -16,6 +18,7 @@ pub mod resume;
 pub mod task;
 mod tree;
 
+pub use attention::{Attention, Choice, ChoiceKind, DecidedBy, Otherwise, Question};
 pub use capability::{Capabilities, Right};
 pub use control::{Control, ControlKind};
 pub use egress::{EgressLevel, EgressMethod, EgressRequest, EgressRule};
@@ -24,6 +27,7 @@ pub use host::{HostName, HostPattern};
 pub use id::{
     AgentName, BranchName, CommitId, ConnectionName, ProjectKey, ProjectPath, SandboxId, SessionId, TenantName,
 };
+pub use notes::Notes;
 pub use outcome::{ProjectOutcome, Reason, SessionOutcome};
 pub use resume::Resume;
 pub use task::{Credential, ForgeKind, Publish, Task, TaskError, Uncommitted, User};

@@ -44,14 +44,15 @@ pub struct Again {
     /// The attempt that the task goes on from; 0 for one that begins a session. Everything that came of one task has the same, and no two
     /// tasks of a session that are both right have.
     pub after: u32,
+    /// Whether it is kept where another worker has the session: it may be all that is left of it when that one dies.
+    pub rests: bool,
 }
 
 impl Delivery {
-    /// Counts attempts on from the one that the task goes on from.
+    /// Counts attempts on from the one that the task goes on from. Once.
     pub fn count_from(&mut self, after: u32) {
         if !self.numbered {
             self.attempt = self.attempt.saturating_add(after);
-            self.numbered = true;
         }
     }
 
@@ -64,6 +65,8 @@ impl Delivery {
             attempt: self.attempt,
             takeovers: self.takeovers,
             after,
+            // What a sender sent once is a duplicate where the session runs; he has it still, and is told.
+            rests: self.takeovers > 0 || (after > 0 && (self.numbered || self.redelivered)),
         }
     }
 }
@@ -91,18 +94,41 @@ pub trait SettleHandle: Send + Sync + std::fmt::Debug {
     async fn settle(self: Box<Self>, settle: Settle) -> Result<(), QueueError>;
 }
 
+/// A control message that a claim gave.
+#[derive(Debug, Clone)]
+pub struct Given {
+    /// Its body as it came.
+    pub body: Bytes,
+    /// What it is given back by; see [`Claim::taken`].
+    pub receipt: Receipt,
+}
+
+/// Stands for one message of one claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Receipt(pub u64);
+
 /// Ownership of a session: holds as long as this value lives and the broker is reachable.
 #[async_trait]
-pub trait Claim: Send + std::fmt::Debug {
+pub trait Claim: Send + Sync + std::fmt::Debug {
+    /// Which attempt at the session this is: higher than that of any claim of it before.
+    fn attempt(&self) -> u32;
+
+    /// What the owner before kept last for whoever goes on from where this claim's task would; see [`Claim::keep`].
+    fn kept(&self) -> Option<Bytes>;
+
+    /// Keeps something for the next owner, should this one die, instead of what was kept before. Confirmed; an error leaves one of the two.
+    async fn keep(&self, notes: Bytes) -> Result<(), QueueError>;
+
     /// How many control messages waited when the session was claimed: they come first.
     fn waiting(&self) -> u32;
 
-    /// The next control message's body; `None` when ownership is lost, or after [`Claim::shut`] when all were given. Safe to drop while
-    /// waiting. After a lost connection a message may come twice: know it by its id.
-    async fn next_control(&mut self) -> Option<Bytes>;
+    /// The next control message; `None` when ownership is lost, or after [`Claim::shut`] when all were given. Safe to drop while
+    /// waiting. After a lost connection a message may come twice: know it by its id. None come while very many are not [`Claim::taken`].
+    async fn next_control(&mut self) -> Option<Given>;
 
-    /// The last message that was given is in safe hands: the broker forgets it. One that this is not called for comes to the next owner.
-    fn taken(&mut self);
+    /// A message that was given is in safe hands: the broker forgets it. One that this is not called for comes to the next owner. Brokers
+    /// lose patience after half an hour.
+    fn taken(&mut self, receipt: Receipt);
 
     /// Lets no further control message in: from now on they come back to their senders. What came before is still given. Waits while the
     /// ownership is not certain.
@@ -113,10 +139,15 @@ pub trait Claim: Send + std::fmt::Debug {
 
     /// Ends the ownership after the final event was confirmed: the mailbox goes, late duplicates are recognised for a day.
     async fn close(self: Box<Self>) -> Result<(), QueueError>;
-    /// Ends the ownership of a session that is not over: nobody takes this attempt for abandoned. With `next`, which is queued first, another
-    /// worker goes on with it and finds the mailbox as it is. Without, the mailbox goes, so that the next prompt comes back to its sender: shut
-    /// it before, and answer what is left.
-    async fn suspend(self: Box<Self>, next: Option<Again>) -> Result<(), QueueError>;
+
+    /// Queues the task with which another worker goes on with the session. Once is enough; a second one is a duplicate. The other waits a
+    /// moment for the ownership.
+    async fn hand_on(&self, next: Again) -> Result<(), QueueError>;
+
+    /// Ends the ownership of a session that is not over: nobody takes this attempt for abandoned. Where another worker goes on with it, that one
+    /// finds the mailbox as it is, with what was not [`Claim::taken`]. Otherwise the mailbox goes, so that the next prompt comes back to its
+    /// sender: shut it before, and answer what is left. What somebody put into it since stays there for whoever goes on.
+    async fn suspend(self: Box<Self>, goes_on: bool) -> Result<(), QueueError>;
 }
 
 /// Where a message to a session or to the task queue went.

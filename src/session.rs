@@ -13,9 +13,11 @@ use crate::agent::{self, TurnReport};
 use crate::gateway::egress::Refusals;
 use crate::gateway::model::Meter;
 use crate::message::event::Stage;
+use crate::message::notes::Asked;
+use crate::message::outcome::Outcome;
 use crate::message::task::ConnectionRequest;
 use crate::message::{
-    AgentName, ConnectionName, EventBody, ProjectKey, ProjectOutcome, Reason, Resume, SessionOutcome, Task,
+    AgentName, ConnectionName, EventBody, Notes, ProjectKey, ProjectOutcome, Reason, Resume, SessionOutcome, Task,
 };
 use crate::progress::Progress;
 use crate::secret::Secret;
@@ -35,13 +37,16 @@ pub mod failure;
 mod guard;
 pub mod identity;
 mod keep;
+pub mod lending;
 mod live;
 mod minted;
 mod orders;
+mod phases;
 mod projects;
 mod prompts;
 mod publish;
 mod push_options;
+mod questions;
 mod reach;
 mod renew;
 pub mod rooms;
@@ -117,29 +122,52 @@ impl Suspension {
     }
 }
 
-/// Runs one session until it ends or is suspended. Everything it took is let go when this returns.
+/// How far the session came when this attempt at it begins: what its last owner noted, else what the task says.
+fn begun(task: &Task, notes: Option<Notes>) -> Notes {
+    notes.unwrap_or_else(|| {
+        let resume = task.resume.clone().unwrap_or_default();
+        Notes {
+            turns: resume.turns,
+            history: resume.history,
+            to_ask: vec![Asked {
+                ids: Vec::new(),
+                text: task.prompt.clone(),
+            }],
+            done: Vec::new(),
+        }
+    })
+}
+
+/// Runs one session until it ends or is suspended, from what a dead owner noted, where one did. Everything it took is let go when this returns.
 ///
 /// Not cancel-safe by dropping: stop it by its steering, so that work is kept and the sandbox removed.
 pub async fn run(
     rooms: &Rooms,
     task: &Task,
+    notes: Option<Notes>,
     secrets: BTreeMap<ConnectionName, Secret>,
     progress: &Arc<Progress>,
     steering: &Steering,
 ) -> Ended {
     let open = Open::default();
+    let from = begun(task, notes);
+    let memory = Resume {
+        turns: from.turns,
+        history: from.history.clone(),
+        ..Resume::default()
+    };
     // Before orders are obeyed: what comes early finds the first prompt waiting.
-    let turns = task.resume.as_ref().map_or(0, |resume| resume.turns);
-    open.prompts
-        .open(&task.prompt, turns, talk::idle_timeout(rooms, task).is_some());
+    let is_open_ended = talk::idle_timeout(rooms, task).is_some();
+    open.prompts.open(from, is_open_ended, steering.noting());
     let (_, never) = tokio::sync::mpsc::channel(1);
     let mut inbox = steering.inbox().unwrap_or(never);
     let ended = tokio::select! {
-        ended = path(rooms, task, secrets, &open, progress, steering) => ended,
+        ended = path(rooms, task, (secrets, memory), &open, progress, steering) => ended,
         never = orders::obey(rooms, task, &open, progress, steering, &mut inbox) => match never {},
     };
+    let goes_on = matches!(&ended, Ended::Suspended(suspension) if suspension.next.is_some());
     // A broker that is away must not hold the end up.
-    if tokio::time::timeout(TELLING, orders::decline(&open, progress, &mut inbox))
+    if tokio::time::timeout(TELLING, orders::decline(&open, progress, &mut inbox, goes_on))
         .await
         .is_err()
     {
@@ -152,7 +180,7 @@ pub async fn run(
 async fn path(
     rooms: &Rooms,
     task: &Task,
-    secrets: BTreeMap<ConnectionName, Secret>,
+    (secrets, memory): (BTreeMap<ConnectionName, Secret>, Resume),
     open: &Open,
     progress: &Arc<Progress>,
     steering: &Steering,
@@ -161,10 +189,12 @@ async fn path(
     for secret in secrets.values().chain(&rooms.own_keys) {
         open.known.add(secret);
     }
-    let memory = task.resume.clone().unwrap_or_default();
     let added = task.resume.as_ref().map_or(&[][..], |resume| &resume.added);
     open.projects.were_added(added);
+    let deadline = tokio::time::Instant::now() + admit::limits(rooms, task).session;
     let mut session = Session {
+        deadline,
+        cloning: phases::Budget::cloning(rooms.config.clone_s),
         rooms,
         task,
         progress,
@@ -177,12 +207,12 @@ async fn path(
         told: Told::of(&memory.history),
         memory,
     };
-    let deadline = tokio::time::Instant::now() + admit::limits(rooms, task).session;
-    let ready = tokio::time::timeout_at(deadline, session.begin(secrets)).await;
+    // Boxed: the states of all steps together would fill a thread's stack.
+    let ready = tokio::time::timeout_at(deadline, Box::pin(session.begin(secrets))).await;
     let close = match ready.unwrap_or_else(|_| Err(session.out_of_time())) {
         Ok(ready) => {
             open.adding.stands();
-            session.talk(&ready, deadline).await
+            Box::pin(session.talk(&ready, deadline)).await
         }
         Err(failure) => session.broke(failure).await,
     };
@@ -213,12 +243,16 @@ async fn path(
     match close {
         Close::Finished(reason, message, projects) => {
             ended(reason);
+            // Where nothing was left to ask, the last answer was given to a worker that died.
+            let is_before = open.prompts.begun_here() == 0 && reason.result() == Outcome::Success;
+            let before = session.memory.history.pop().filter(|_| is_before);
+            let answer = before.map_or(session.report.answer, |last| last.answer);
             Ended::Finished(SessionOutcome {
                 result: reason.result(),
                 reason,
                 message,
                 projects,
-                answer: bounded(session.report.answer, 16 * 1024),
+                answer: bounded(answer, 16 * 1024),
                 duration_ms,
             })
         }
@@ -259,6 +293,10 @@ struct Session<'a> {
     told: Told,
     /// The conversation so far.
     memory: Resume,
+    /// When it ends at the latest.
+    deadline: tokio::time::Instant,
+    /// What may still be spent on mirrors and clones.
+    cloning: phases::Budget,
 }
 
 impl<'a> Session<'a> {
@@ -273,7 +311,9 @@ impl<'a> Session<'a> {
 
         self.enter(Stage::Grant).await;
         let egress = admit::egress(rooms, task)?;
-        rooms.engine.require_image(&agent.image).await?;
+        // It may be pulled now, which takes its time.
+        self.early(async { Ok(rooms.engine.require_image(&agent.image).await?) })
+            .await?;
         if let Some(runtime) = runtime {
             rooms.engine.require_runtime(runtime).await?;
         }
@@ -292,7 +332,8 @@ impl<'a> Session<'a> {
         self.enter(Stage::Mirror).await;
         let plan = self.plan(&agent_name, &grant);
         if let Some(plan) = &plan {
-            rooms.engine.require_image(plan.image).await?;
+            self.early(async { Ok(rooms.engine.require_image(plan.image).await?) })
+                .await?;
             self.make_first()?;
         }
         let starting = match (&mut self.first, &plan) {
@@ -302,8 +343,10 @@ impl<'a> Session<'a> {
         // What is started belongs to the session from its first moment: this may be dropped at any await.
         let (started, staged) = tokio::join!(
             starting,
-            self.open
-                .undropped(stoppable(self.steering, stage_all(rooms, task, grant, admitted)))
+            self.open.undropped(stoppable(
+                self.steering,
+                self.cloning.spend(Box::pin(stage_all(rooms, task, grant, admitted)))
+            ))
         );
         let (grant, work) = staged?;
         self.open.projects.staged(grant.clone(), &work);
@@ -329,7 +372,7 @@ impl<'a> Session<'a> {
         let projects = self.open.projects.clone();
         self.live.watch_pushes(Box::new(move || projects.stagings()));
         let inside = self.live.inside()?;
-        self.early(self.live.while_alive(async {
+        self.early(self.live.while_alive(self.cloning.spend(Box::pin(async {
             workspace::prepare(&inside, &grant).await?;
             try_join_all(work.iter().map(|work| {
                 let exists = work.began_at.is_some();
@@ -345,7 +388,7 @@ impl<'a> Session<'a> {
                 }
             }))
             .await
-        }))
+        }))))
         .await?;
         for work in &work {
             let base = work.began_at.clone().unwrap_or_else(|| work.staging.base().clone());

@@ -61,6 +61,9 @@ pub struct SessionStatus {
     pub age_s: u64,
     /// Whether it was told to stop.
     pub stopping: bool,
+    /// Whether it waits for people, or for its next prompt.
+    #[serde(default)]
+    pub waiting: bool,
 }
 
 /// What an operator can have from a worker.

@@ -13,21 +13,25 @@ use agent_client_protocol::v1::schema::{
     PromptRequest, RequestPermissionRequest, SessionId, SetSessionModeRequest, TextContent,
 };
 use agent_client_protocol::{Agent as AgentRole, ByteStreams, Client, Error};
-use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::compat::{TokioAsyncReadCompatExt as _, TokioAsyncWriteCompatExt as _};
-use tokio_util::sync::CancellationToken;
 
-use super::{Agent, AgentError, Pipes, TurnLimits, TurnReport};
+use super::ask::Ask;
+use super::{AgentError, Pipes};
 use crate::progress::Progress;
 
+mod asking;
+mod clock;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod lines;
 mod permission;
 mod tally;
+mod turn;
 mod update;
+
+use asking::{Asked, Asking};
 
 /// What an agent needs to know at its start.
 #[derive(Debug, Clone)]
@@ -40,6 +44,8 @@ pub struct Start {
     pub session_mode: Option<String>,
     /// How long the start may take.
     pub timeout: Duration,
+    /// Who is asked when it wants leave; without anybody it is given at once.
+    pub ask: Option<Arc<dyn Ask>>,
 }
 
 /// A prompt on its way into the connection.
@@ -56,6 +62,7 @@ pub struct AcpAgent {
     /// What the agent said in the running turn, and when it last gave a sign of life.
     heard: watch::Receiver<Instant>,
     said: lines::Said,
+    asking: Asking,
     /// Whether the last prompt was answered.
     is_usable: bool,
     connection: tokio::task::JoinHandle<()>,
@@ -64,6 +71,7 @@ pub struct AcpAgent {
 
 impl Drop for AcpAgent {
     fn drop(&mut self) {
+        self.asking.end();
         self.connection.abort();
         self.reader.abort();
     }
@@ -96,12 +104,21 @@ pub async fn start(pipes: Pipes, start: Start, progress: Arc<Progress>) -> Resul
     let transport = ByteStreams::new(pipes.stdin.compat_write(), filtered_out.compat());
     let limit = start.timeout;
     let told = lines::Told { progress, tally };
-    let connection = tokio::spawn(converse(transport, start, told, prompts_rx, cancels_rx, ready_tx));
+    let asking = Asking::of(start.ask.clone());
+    let connection = tokio::spawn(converse(
+        transport,
+        start,
+        (told, asking.clone()),
+        prompts_rx,
+        cancels_rx,
+        ready_tx,
+    ));
     let agent = AcpAgent {
         prompts,
         cancels,
         heard,
         said,
+        asking,
         is_usable: true,
         connection,
         reader,
@@ -120,7 +137,7 @@ pub async fn start(pipes: Pipes, start: Start, progress: Arc<Progress>) -> Resul
 async fn converse(
     transport: ByteStreams<impl futures::AsyncWrite + Send + 'static, impl futures::AsyncRead + Send + 'static>,
     start: Start,
-    told: lines::Told,
+    (told, asking): (lines::Told, Asking),
     mut prompts: mpsc::Receiver<Prompt>,
     mut cancels: mpsc::Receiver<()>,
     ready: oneshot::Sender<Result<(), Error>>,
@@ -131,7 +148,22 @@ async fn converse(
         .name("cofferdam")
         .on_receive_request(
             async move |request: RequestPermissionRequest, responder, _connection| {
-                let (answer, event) = permission::decide(&request);
+                let (answer, event) = match asking.take(|| permission::asked(&request)) {
+                    Asked::ByPolicy => permission::decide(&request),
+                    Asked::Decided(decided) => permission::decided(&request, decided),
+                    // Not here, where nothing else would be read meanwhile. Few at a time, so the tasks are few.
+                    Asked::Waits(waiting) => {
+                        let permissions = permissions.clone();
+                        tokio::spawn(async move {
+                            let (answer, event) = permission::decided(&request, waiting.decided().await);
+                            // An agent that is gone waits for nothing.
+                            let _ = responder.respond(answer);
+                            // How each question that was told ended is told; there are few.
+                            permissions.progress.state(event).await;
+                        });
+                        return Ok(());
+                    }
+                };
                 if permissions.tally.permission() {
                     permissions.progress.state(event).await;
                 }
@@ -198,67 +230,6 @@ async fn open(connection: &ConnectionTo<AgentRole>, start: &Start) -> Result<Ses
         connection.send_request(request).block_task().await?;
     }
     Ok(opened.session_id)
-}
-
-#[async_trait]
-impl Agent for AcpAgent {
-    async fn turn(
-        &mut self,
-        prompt: &str,
-        limits: TurnLimits,
-        _progress: &Progress,
-        cancel: &CancellationToken,
-    ) -> Result<TurnReport, AgentError> {
-        self.said.clear();
-        self.is_usable = false;
-        let (answer_tx, mut answer) = oneshot::channel();
-        let gone = || AgentError::Ended { detail: String::new() };
-        self.prompts
-            .send(Prompt {
-                text: prompt.to_owned(),
-                answer: answer_tx,
-            })
-            .await
-            .map_err(|_| gone())?;
-        let began = Instant::now();
-        let stopped = loop {
-            // Any line of the agent counts as a sign of life.
-            let idle_at = (*self.heard.borrow()).max(began) + limits.idle;
-            tokio::select! {
-                outcome = &mut answer => {
-                    self.is_usable = outcome.is_ok();
-                    return match outcome {
-                        Ok(Ok(stop_reason)) => Ok(TurnReport { stop_reason, answer: self.said.take() }),
-                        Ok(Err(error)) => Err(described(&error)),
-                        Err(_) => Err(gone()),
-                    };
-                }
-                changed = self.heard.changed() => {
-                    if changed.is_err() {
-                        // Its output has ended. The answer may have been its last line.
-                        let last = tokio::time::timeout(Duration::from_secs(1), &mut answer).await;
-                        return match last {
-                            Ok(Ok(Ok(stop_reason))) => Ok(TurnReport { stop_reason, answer: self.said.take() }),
-                            Ok(Ok(Err(error))) if !error.message.is_empty() && i32::from(error.code) != -32603 => Err(described(&error)),
-                            Ok(_) | Err(_) => Err(gone()),
-                        };
-                    }
-                }
-                () = cancel.cancelled() => break AgentError::Cancelled,
-                () = tokio::time::sleep_until(began + limits.turn) => break AgentError::TurnTimeout { after: limits.turn },
-                () = tokio::time::sleep_until(idle_at) => break AgentError::Stalled { after: limits.idle },
-            }
-        };
-        // After our own cancel any answer means "cancelled": some agents answer with an error.
-        let _ = self.cancels.try_send(());
-        let answered = tokio::time::timeout(limits.grace, &mut answer).await;
-        self.is_usable = matches!(answered, Ok(Ok(_)));
-        Err(stopped)
-    }
-
-    fn is_usable(&self) -> bool {
-        self.is_usable
-    }
 }
 
 /// An agent's error in our words. Its own words are bounded; they are masked where they become an event.

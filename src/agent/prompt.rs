@@ -66,6 +66,16 @@ pub fn next(user_prompt: &str, added: &[ProjectBrief]) -> String {
     text
 }
 
+/// The last prompt of a turn whose time is nearly over, after its work was interrupted.
+#[must_use]
+pub fn wind_down(seconds: u64) -> String {
+    format!(
+        "You were interrupted because your time is nearly over: in {seconds} seconds you are stopped. Begin nothing new and start nothing that\n\
+         takes long. Commit what you have now on the branch that is checked out, also where it is not finished, and then end your answer with\n\
+         the sections ## Changes, ## Approach and ## Trade-offs (and ## Checked); say there what is missing.\n"
+    )
+}
+
 /// The conversation so far, marked line by line: nothing of it is to be done again.
 fn so_far(history: &[Exchange]) -> String {
     if history.is_empty() {
@@ -139,5 +149,6 @@ mod tests {
         assert!(text.len() < LONGEST_HISTORY + 4096);
         assert!(text.contains("turn 19 ") && !text.contains("turn 0 "));
         assert!(next(" More ", &[]).starts_with("More\n\n---\nYou are"));
+        assert!(wind_down(40).contains("in 40 seconds") && !wind_down(40).contains("\n!"));
     }
 }

@@ -1,4 +1,4 @@
-//! `cofferdam prompt`, `add-project`, `cancel` and `end`: each sends one control message to a session and waits for the event that answers it.
+//! `cofferdam prompt`, `add-project`, `cancel`, `answer` and `end`: each sends one control message to a session and waits for the event that answers it.
 //!
 //! Never repeats a message: whoever does not see the answer decides, and may send the same again only under the same id.
 
@@ -28,6 +28,40 @@ pub(super) struct Patience {
     /// Print the answering event as JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// What is answered.
+#[derive(Debug, Clone, clap::Args)]
+#[command(group = clap::ArgGroup::new("verdict").args(["publish", "keep"]))]
+pub(super) struct Reply {
+    /// The id of the agent's question, from the event `needs_attention`.
+    #[arg(required_unless_present = "project", conflicts_with = "project", requires = "option")]
+    question: Option<String>,
+    /// The id of one of its options, or the kind where only one has it, such as `allow_once`.
+    option: Option<String>,
+    /// In place of a question: the path of a project whose work is held.
+    #[arg(long, value_name = "PATH", requires = "connection", requires = "verdict")]
+    project: Option<String>,
+    /// The project's connection.
+    #[arg(long, value_name = "NAME", requires = "project")]
+    connection: Option<ConnectionName>,
+    /// Publish the project's work.
+    #[arg(long, requires = "project")]
+    publish: bool,
+    /// Keep it on the worker.
+    #[arg(long, requires = "project")]
+    keep: bool,
+}
+
+/// Answers what a session waits for.
+pub(super) async fn reply(config: &Config, session: SessionId, reply: &Reply, patience: Patience) -> Exit {
+    let fields = match &reply.project {
+        Some(path) => {
+            json!({"kind": "answer", "connection": reply.connection, "path": path, "publish": reply.publish})
+        }
+        None => json!({"kind": "answer", "question": reply.question, "option": reply.option}),
+    };
+    send(config, session, fields, patience).await
 }
 
 /// Sends another prompt.

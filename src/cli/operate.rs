@@ -96,6 +96,9 @@ fn row(session: &SessionStatus) -> String {
     if session.attempt > 1 {
         text.push_str(&format!(", attempt {}", session.attempt));
     }
+    if session.waiting {
+        text.push_str(", waits for somebody");
+    }
     if session.stopping {
         text.push_str(", stopping");
     }
@@ -129,11 +132,15 @@ mod tests {
             stage_s: 59,
             age_s: 3723,
             stopping: false,
+            waiting: false,
         };
         assert_eq!(
             row(&session),
             "0190c2f0-7c1e-7000-8000-000000000001  turn     for 59s, in all 1h02m"
         );
+        session.waiting = true;
+        assert!(row(&session).ends_with("in all 1h02m, waits for somebody"));
+        session.waiting = false;
         (session.attempt, session.stopping, session.stage_s) = (2, true, 61);
         assert!(row(&session).ends_with("for 1m01s, in all 1h02m, attempt 2, stopping"));
     }

@@ -170,6 +170,7 @@ impl Operated for Operator {
             stage_s: seen.stage.map_or(0, |(_, since)| since.elapsed().as_secs()),
             age_s: seen.since.elapsed().as_secs(),
             stopping: seen.stopping,
+            waiting: seen.waiting,
         });
         Status {
             worker: self.name.clone(),

@@ -6,7 +6,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use super::Exit;
 use crate::message::outcome::Outcome;
-use crate::message::{Event, EventBody};
+use crate::message::{Event, EventBody, ProjectKey, Question};
 
 /// The exit code of a session's result.
 pub(super) fn exit_of(result: Outcome) -> Exit {
@@ -151,7 +151,7 @@ fn told(body: &EventBody) -> Told {
             };
             Told::Line(format!("plan {done}/{}{now}", entries.len()))
         }
-        EventBody::AgentPermission { title, answer } => Told::Line(format!("permission {answer}: {title}")),
+        EventBody::AgentPermission { title, answer, .. } => Told::Line(format!("permission {answer}: {title}")),
         EventBody::AgentUsage {
             input_tokens,
             output_tokens,
@@ -196,8 +196,9 @@ fn told(body: &EventBody) -> Told {
             project,
             message,
             wait_s,
+            question,
             ..
-        } => Told::Line(format!("{project} needs attention ({wait_s} s left): {message}")),
+        } => Told::Line(attention(project.as_ref(), message, *wait_s, question.as_ref())),
         EventBody::Commented {
             project,
             on,
@@ -239,4 +240,26 @@ fn told(body: &EventBody) -> Told {
             Told::Line(text)
         }
     }
+}
+/// What somebody is asked for, with the answers that there are.
+fn attention(project: Option<&ProjectKey>, message: &str, wait_s: u64, question: Option<&Question>) -> String {
+    let whose = project.map_or_else(|| "the agent".to_owned(), ToString::to_string);
+    let mut told = format!("{whose} needs attention ({wait_s} s left): {message}");
+    if let Some(question) = question {
+        // One line each, whatever the agent puts into its words.
+        let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        if !question.detail.is_empty() {
+            told.push_str(&format!("\n  {}", flat(&question.detail)));
+        }
+        for option in &question.options {
+            let kind = option.kind.as_str();
+            told.push_str(&format!(
+                "\n  question {} option {} ({kind}): {}",
+                question.id,
+                option.id,
+                flat(&option.name)
+            ));
+        }
+    }
+    told
 }

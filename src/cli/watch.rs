@@ -36,6 +36,7 @@ pub(super) async fn watch(config: &Config, session: SessionId, json: bool) -> Ex
 /// Shows what comes until the session is over, or rests and nothing is queued that goes on with it.
 pub(super) async fn follow(mut following: Follow, json: bool) -> Exit {
     let mut show = Show::new(json);
+    let mut highest = 0;
     loop {
         let body = match following.next().await {
             Ok(body) => body,
@@ -49,6 +50,11 @@ pub(super) async fn follow(mut following: Follow, json: bool) -> Exit {
         let Ok(event) = serde_json::from_slice::<Event>(&body) else {
             continue;
         };
+        // An owner that does not know yet that it lost the session, or the answer to a task that came too late.
+        if event.data.attempt < highest {
+            continue;
+        }
+        highest = event.data.attempt;
         show.event(&event);
         if let Some(exit) = ended(&event.data.body) {
             show.end();

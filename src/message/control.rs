@@ -3,7 +3,8 @@
 //! Never applied here: parsing only.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::id::{BranchName, ConnectionName, ProjectPath};
 use super::task::{ConnectionRequest, Credential, LONGEST_PROMPT};
@@ -63,8 +64,29 @@ pub enum ControlKind {
         /// The connection.
         connection: ConnectionName,
     },
-    /// Answer what a project waits for (`needs_attention` with the reason `review_needed`): publish its work, or keep it.
-    Answer {
+    /// Answer what the session waits for (`needs_attention`).
+    Answer(Answer),
+    /// End the session: publish what was accepted, or discard it.
+    End {
+        /// Whether accepted work is published first.
+        #[serde(default = "yes")]
+        publish: bool,
+    },
+}
+
+/// What is answered: a question of the agent, or whether held work is published.
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
+#[schemars(untagged)]
+pub enum Answer {
+    /// A question of the agent (`permission_asked`).
+    Question {
+        /// The id of the question.
+        question: String,
+        /// The id of the option, or its kind where no other option has it.
+        option: String,
+    },
+    /// A project whose work is held (`review_needed`): publish it, or keep it.
+    Project {
         /// The project's connection.
         connection: ConnectionName,
         /// Its path.
@@ -72,12 +94,40 @@ pub enum ControlKind {
         /// Whether its work is published.
         publish: bool,
     },
-    /// End the session: publish what was accepted, or discard it.
-    End {
-        /// Whether accepted work is published first.
-        #[serde(default = "yes")]
-        publish: bool,
-    },
+}
+
+/// Read by hand: of a choice of forms serde only says that none fits.
+impl<'de> Deserialize<'de> for Answer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct OfQuestion {
+            question: String,
+            option: String,
+        }
+        #[derive(Deserialize)]
+        struct OfProject {
+            connection: ConnectionName,
+            path: ProjectPath,
+            publish: bool,
+        }
+        let fields = serde_json::Value::deserialize(deserializer)?;
+        let read = if fields.get("question").is_some() {
+            serde_json::from_value(fields).map(|OfQuestion { question, option }| Self::Question { question, option })
+        } else {
+            serde_json::from_value(fields).map(
+                |OfProject {
+                     connection,
+                     path,
+                     publish,
+                 }| Self::Project {
+                    connection,
+                    path,
+                    publish,
+                },
+            )
+        };
+        read.map_err(D::Error::custom)
+    }
 }
 
 /// What a prompt does to a turn that runs.
@@ -98,6 +148,7 @@ fn known(fields: &serde_json::Map<String, serde_json::Value>) -> &'static [&'sta
         Some("add_project") => &["version", "id", "kind", "connection", "path", "base", "new_connection"],
         Some("end") => &["version", "id", "kind", "publish"],
         Some("credential") => &["version", "id", "kind", "connection", "credential"],
+        Some("answer") if fields.contains_key("question") => &["version", "id", "kind", "question", "option"],
         Some("answer") => &["version", "id", "kind", "connection", "path", "publish"],
         Some("disconnect") => &["version", "id", "kind", "connection"],
         _ => &["version", "id", "kind"],
@@ -174,6 +225,13 @@ impl Control {
         {
             return Err(ControlError::Malformed(format!("new_connection.ca: {wrong}")));
         }
+        if let ControlKind::Answer(Answer::Question { question, option }) = &control.kind
+            && !(ID_LENGTHS.contains(&question.len()) && ID_LENGTHS.contains(&option.len()))
+        {
+            return Err(ControlError::Malformed(
+                "question and option must have 1 to 128 bytes".into(),
+            ));
+        }
         Ok(control)
     }
 }
@@ -204,7 +262,7 @@ impl ControlKind {
             Self::CancelTurn => "cancel_turn",
             Self::Credential { .. } => "credential",
             Self::Disconnect { .. } => "disconnect",
-            Self::Answer { .. } => "answer",
+            Self::Answer(_) => "answer",
             Self::End { .. } => "end",
         }
     }
@@ -267,10 +325,28 @@ mod tests {
         );
         let answer = br#"{"version":1,"id":"a","kind":"answer","connection":"lab","path":"a/b","publish":false}"#;
         assert!(
-            matches!(Control::parse(answer).unwrap().kind, ControlKind::Answer { path, publish: false, .. } if path.as_str() == "a/b")
+            matches!(Control::parse(answer).unwrap().kind, ControlKind::Answer(Answer::Project { path, publish: false, .. }) if path.as_str() == "a/b")
         );
-        // Nothing is published by default.
-        assert!(Control::parse(br#"{"version":1,"id":"a","kind":"answer","connection":"lab","path":"a/b"}"#).is_err());
+        let answer = br#"{"version":1,"id":"a","kind":"answer","question":"q-1","option":"2"}"#;
+        assert!(
+            matches!(Control::parse(answer).unwrap().kind, ControlKind::Answer(Answer::Question { question, option }) if question == "q-1" && option == "2")
+        );
+        // Nothing is published or allowed by default, and no answer is for both.
+        for (fields, words) in [
+            (r#""connection":"lab","path":"a/b""#, "missing field `publish`"),
+            (r#""question":"q-1""#, "missing field `option`"),
+            (r#""connection":"lab","path":"..","publish":true"#, "is not valid"),
+            (r#""question":"","option":"1""#, "1 to 128 bytes"),
+            (r#""question":"q-1","option":"1","publish":true"#, "publish"),
+            (
+                r#""connection":"lab","path":"a/b","publish":true,"option":"1""#,
+                "option",
+            ),
+        ] {
+            let body = format!(r#"{{"version":1,"id":"a","kind":"answer",{fields}}}"#);
+            let error = Control::parse(body.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
         let error = Control::parse(br#"{"version":1,"id":"a","kind":"dance"}"#).unwrap_err();
         assert!(error.to_string().contains("dance"), "{error}");
         assert!(Control::parse(br#"{"version":1,"id":"a","kind":"end","x":1}"#).is_err());

@@ -5,6 +5,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::attention::{Attention, DecidedBy, Otherwise, Question};
 use super::capability::Capabilities;
 use super::id::{BranchName, CommitId, ConnectionName, ProjectKey, SessionId};
 use super::outcome::{ChangeRequestRef, ProjectOutcome, Reason, SessionOutcome};
@@ -142,12 +143,18 @@ pub enum EventBody {
         /// Its entries in order.
         entries: Vec<PlanEntry>,
     },
-    /// The agent asked for leave and was answered by policy.
+    /// The agent asked for leave and was answered.
     AgentPermission {
         /// What for.
         title: String,
-        /// The kind of option chosen.
+        /// The kind of option chosen, or `cancelled`.
         answer: String,
+        /// Who decided.
+        #[serde(default)]
+        by: DecidedBy,
+        /// The question that people were asked, where they were.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        question: Option<String>,
     },
     /// Tokens that the agent says it used in this turn.
     AgentUsage {
@@ -233,16 +240,23 @@ pub enum EventBody {
         /// Which one.
         change_request: ChangeRequestRef,
     },
-    /// Work waits for somebody: a fresh credential is needed. The work is safe in staging meanwhile.
+    /// The session waits for somebody: for a fresh credential, a word on what a project's work changes, or an answer to a question of the agent.
     NeedsAttention {
-        /// Which project.
-        project: ProjectKey,
-        /// Why, in the stable word of outcomes.
-        reason: Reason,
+        /// Which project's work waits; none for a question of the agent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        project: Option<ProjectKey>,
+        /// Why.
+        reason: Attention,
         /// What happened and what to do.
         message: String,
         /// For how long the session waits, in seconds.
         wait_s: u64,
+        /// What follows when nobody answers by then.
+        #[serde(default)]
+        default: Otherwise,
+        /// The agent's question, with its answers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        question: Option<Question>,
     },
     /// The agent said something on the forge in the name of the token's user.
     Commented {

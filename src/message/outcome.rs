@@ -101,13 +101,17 @@ reasons! {
     RuntimeMissing, "runtime_missing", Failure, "The container engine does not have the runtime that is asked for; nothing weaker is used.";
     EgressRefused, "egress_refused", Failure, "The task asks for a way out that the operator does not allow.";
     MixedVisibility, "mixed_visibility", Failure, "The session would mix public and private projects, and nobody allowed that.";
-    SetUpFailed, "set_up_failed", Failure, "The set-up script failed, took too long, or left a secret in the workspace.";
+    SetUpFailed, "set_up_failed", Failure, "The set-up script failed, or left a secret in the workspace.";
     SandboxFailed, "sandbox_failed", Error, "The sandbox did not start, or ended by itself.";
     OutOfMemory, "out_of_memory", Failure, "The sandbox used more memory than its limit.";
     DiskFull, "disk_full", Failure, "The session filled the space that its workspace may take.";
     CloneFailed, "clone_failed", Error, "Cloning inside the sandbox failed.";
     AgentFailed, "agent_failed", Failure, "The agent ended or answered with an error.";
     AgentUnauthenticated, "agent_unauthenticated", Failure, "The agent says that it has no valid key for its model.";
+    PullTimeout, "pull_timeout", Timeout, "The image was not pulled within its time limit.";
+    CloneTimeout, "clone_timeout", Timeout, "Mirroring and cloning the projects reached their time limit.";
+    SetUpTimeout, "set_up_timeout", Timeout, "The set-up script reached its time limit.";
+    StartTimeout, "start_timeout", Timeout, "The agent did not answer within its time after its start.";
     AgentStalled, "agent_stalled", Timeout, "The agent gave no sign of life for the idle limit.";
     BudgetSpent, "budget_spent", Failure, "The session used the model tokens that it was allowed.";
     TurnTimeout, "turn_timeout", Timeout, "The turn reached its time limit.";

@@ -6,7 +6,9 @@ use std::str::FromStr;
 
 use crate::message::outcome::ChangeRequestRef;
 use crate::message::readable::readable;
-use crate::message::{BranchName, ConnectionName, EventBody, ProjectKey, ProjectOutcome, ProjectPath, SessionOutcome};
+use crate::message::{
+    BranchName, ConnectionName, EventBody, ProjectKey, ProjectOutcome, ProjectPath, Question, SessionOutcome,
+};
 use crate::secret::Mask;
 
 /// Longest text of an event, in bytes.
@@ -97,9 +99,15 @@ pub(super) fn body(body: &mut EventBody, mask: &Mask) {
                 text(&mut entry.status);
             }
         }
-        EventBody::AgentPermission { title, answer } => {
+        EventBody::AgentPermission {
+            title,
+            answer,
+            by: _,
+            question,
+        } => {
             text(title);
             text(answer);
+            question.iter_mut().for_each(text);
         }
         EventBody::AgentUsage {
             input_tokens: _,
@@ -143,9 +151,17 @@ pub(super) fn body(body: &mut EventBody, mask: &Mask) {
             reason: _,
             message,
             wait_s: _,
+            default: _,
+            question,
         } => {
-            key(project, mask);
+            project.iter_mut().for_each(|project| key(project, mask));
             text(message);
+            if let Some(Question { id, detail, options }) = question {
+                text(id);
+                text(detail);
+                options.truncate(LONGEST_LIST);
+                options.iter_mut().for_each(|option| text(&mut option.name));
+            }
         }
         EventBody::Commented {
             project,

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::{Again, Claim, Claimed, Delivery, Queue, QueueError, Routed, Settle, SettleHandle};
+use super::{Again, Claim, Claimed, Delivery, Given, Queue, QueueError, Receipt, Routed, Settle, SettleHandle};
 use crate::message::{Event, SessionId};
 
 /// Tasks that wait at most; a push beyond it waits.
@@ -194,6 +194,7 @@ impl Queue for MemoryQueue {
         Ok(Claimed::Owner(Box::new(MemoryClaim {
             session,
             after: again.after,
+            attempt: again.attempt,
             mailbox,
             shared: Arc::clone(&self.shared),
         })))
@@ -266,21 +267,36 @@ impl Drop for Settler {
 struct MemoryClaim {
     session: SessionId,
     after: u32,
+    attempt: u32,
     mailbox: mpsc::Receiver<Bytes>,
     shared: Arc<Shared>,
 }
 
 #[async_trait]
 impl Claim for MemoryClaim {
+    fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    fn kept(&self) -> Option<Bytes> {
+        None
+    }
+
+    /// Nobody outlives the owner here, so nobody would read it.
+    async fn keep(&self, _: Bytes) -> Result<(), QueueError> {
+        Ok(())
+    }
+
     fn waiting(&self) -> u32 {
         0
     }
 
-    async fn next_control(&mut self) -> Option<Bytes> {
-        self.mailbox.recv().await
+    async fn next_control(&mut self) -> Option<Given> {
+        let receipt = Receipt(0);
+        self.mailbox.recv().await.map(|body| Given { body, receipt })
     }
 
-    fn taken(&mut self) {}
+    fn taken(&mut self, _: Receipt) {}
 
     async fn shut(&mut self) -> Result<(), QueueError> {
         self.mailbox.close();
@@ -299,17 +315,20 @@ impl Claim for MemoryClaim {
         Ok(())
     }
 
-    async fn suspend(self: Box<Self>, next: Option<Again>) -> Result<(), QueueError> {
-        let mut state = self.shared.state();
-        state.mailboxes.remove(&self.session);
-        remember(&mut state.superseded, (self.session, self.after));
-        state.returned.extend(next.map(|next| Task {
+    async fn hand_on(&self, next: Again) -> Result<(), QueueError> {
+        self.shared.state().returned.push(Task {
             body: next.body,
             attempt: next.attempt,
             numbered: true,
-        }));
-        drop(state);
+        });
         self.shared.came_back.notify_one();
+        Ok(())
+    }
+
+    async fn suspend(self: Box<Self>, _: bool) -> Result<(), QueueError> {
+        let mut state = self.shared.state();
+        state.mailboxes.remove(&self.session);
+        remember(&mut state.superseded, (self.session, self.after));
         Ok(())
     }
 }
@@ -330,6 +349,7 @@ mod tests {
             attempt: 1,
             takeovers: 0,
             after: 0,
+            rests: false,
         }
     }
 
@@ -391,7 +411,7 @@ mod tests {
             handle.send_control(id, Bytes::from_static(b"x")).await,
             Routed::Delivered
         );
-        assert_eq!(claim.next_control().await.as_deref(), Some(&b"x"[..]));
+        assert_eq!(claim.next_control().await.unwrap().body, b"x"[..]);
         claim.close().await.unwrap();
         assert!(matches!(queue.claim(id, again()).await.unwrap(), Claimed::Over));
         assert_eq!(handle.send_control(id, Bytes::from_static(b"x")).await, Routed::NoRoute);

@@ -16,6 +16,7 @@
 //! | `cofferdam.ticket-checks` | quorum queue, every worker consumes it | tickets to be looked at: is the owner alive? |
 //! | `cofferdam.session.in` | direct exchange | control messages, routing key `<session id>`, publish with `mandatory` |
 //! | `cofferdam.session.<id>.in` | classic queue, one exclusive consumer, expires unused after a day | the mailbox: whoever consumes it owns the session; a submitter declares it before it sends the task |
+//! | `cofferdam.session.<id>.notes` | classic queue, the newest message counts, goes with the session | what the owner keeps for the next one, should it die: how far it came |
 //! | `cofferdam.session.<id>.rest.<n>` | classic queue, always empty, expires after a day | the session went on since from the task that goes on from attempt n |
 //! | `cofferdam.session.<id>.closed` | classic queue, always empty, expires after a day | the tombstone: the session is over |
 //! | `cofferdam.events` | topic exchange | events, routing key `session.<id>.<kind>` |
@@ -29,6 +30,11 @@
 //! duplicates, the ticket, what a take-over queued. A suspension marks its own number; a task that goes on marks the ones before its own when it
 //! is claimed, should the suspended owner have died before it could. What is marked is dropped wherever it is met, so a second ticket or a second
 //! task is harmless. The tombstone wins over everything.
+//!
+//! A ticket has the task as it was sent; how far the session came since is in its notes, which its owner replaces as it goes and only an owner
+//! reads. Each claim writes its attempt there before anything is told under that number, and takes one that is higher than what it found: so
+//! attempts increase, however many tickets lead to a session, and an owner that comes back finds that there was another. Notes of attempts up to
+//! the one that a task goes on from are older than the task, and not heeded.
 //!
 //! # Connections
 //!
@@ -200,7 +206,7 @@ impl Queue for RabbitMq {
     async fn next_task(&self) -> Option<Delivery> {
         consume::next_task(
             &self.settings,
-            &self.consuming,
+            (&self.consuming, &self.publishing),
             &self.publisher,
             self.stopped.subscribe(),
         )

@@ -36,6 +36,8 @@ pub struct Config {
     pub uid: u32,
     /// Whether an image that is missing may be pulled.
     pub pull: bool,
+    /// How long pulling an image may take, in seconds.
+    pub pull_timeout_s: u64,
     /// Time limit of one call to the engine, in seconds.
     pub call_timeout_s: u64,
 }
@@ -55,6 +57,7 @@ impl Default for Config {
             workspace_bytes: 2 * 1024 * 1024 * 1024,
             uid: 1000,
             pull: false,
+            pull_timeout_s: 15 * 60,
             call_timeout_s: 15,
         }
     }

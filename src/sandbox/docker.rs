@@ -26,8 +26,8 @@ mod seccomp;
 mod spec;
 mod survey;
 
-/// A pull may take long; everything else may not.
-const PULL_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// How long the engine's library waits for an answer at most; each call has its own limit below that, but for a pull that may take longer.
+const LONGEST_ANSWER: Duration = Duration::from_secs(15 * 60);
 /// How long the engine may take to say that it is there.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -69,6 +69,10 @@ impl DockerEngine {
         Duration::from_secs(self.config.call_timeout_s)
     }
 
+    fn pull_timeout(&self) -> Duration {
+        Duration::from_secs(self.config.pull_timeout_s)
+    }
+
     /// The connected client; the API version is agreed on once per connection.
     async fn client(&self) -> Result<Docker, SandboxError> {
         // Around the lock too: those who wait for one stalled attempt must not each wait for one of their own.
@@ -83,12 +87,13 @@ impl DockerEngine {
         if let Some(client) = slot.as_ref() {
             return Ok(client.clone());
         }
+        let longest = LONGEST_ANSWER.max(self.pull_timeout());
         let connect = |error: Error| SandboxError::Connect {
             detail: sentence(&error),
         };
         let fresh = match &self.config.docker_socket {
-            Some(path) => Docker::connect_with_unix(path, PULL_TIMEOUT.as_secs(), bollard::API_DEFAULT_VERSION),
-            None => Docker::connect_with_local_defaults().map(|client| client.with_timeout(PULL_TIMEOUT)),
+            Some(path) => Docker::connect_with_unix(path, longest.as_secs(), bollard::API_DEFAULT_VERSION),
+            None => Docker::connect_with_local_defaults().map(|client| client.with_timeout(longest)),
         }
         .map_err(connect)?;
         let agreed = fresh.negotiate_version().await.map_err(connect)?;
@@ -103,6 +108,7 @@ impl DockerEngine {
             rules: &self.config.images,
             pull: self.config.pull,
             timeout: self.timeout(),
+            pull_timeout: self.pull_timeout(),
         };
         let found = images.require(image).await;
         if matches!(found, Err(SandboxError::Connect { .. })) {

@@ -41,6 +41,16 @@ pub enum SandboxError {
         /// The engine's words.
         detail: String,
     },
+    /// An image was not pulled in its time.
+    #[error(
+        "the image {image:?} was not pulled within {limit_s} s (sandbox.pull_timeout_s): pull it on this machine before, or let the operator raise the limit"
+    )]
+    PullTimeout {
+        /// Which image.
+        image: String,
+        /// The limit, in seconds.
+        limit_s: u64,
+    },
     /// A sandbox could not be created.
     #[error("a sandbox could not be created: {detail}")]
     Create {
@@ -83,7 +93,8 @@ impl SandboxError {
             | Self::Start { .. }
             | Self::Wait { .. }
             | Self::Remove { .. }
-            | Self::PullImage { .. } => true,
+            | Self::PullImage { .. }
+            | Self::PullTimeout { .. } => true,
             Self::ImageMissing { .. }
             | Self::ImageRefused { .. }
             | Self::RuntimeMissing { .. }

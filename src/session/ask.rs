@@ -1,12 +1,15 @@
 //! One prompt and the agent's answer to it, and the words that are told of it. Starts the agent when it does not run.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::failure::Failure;
 use super::prompts::Begun;
 use super::publish::Words;
+use super::questions::AskPeople;
 use super::turn::Started;
 use super::{Ready, Session, turn, usage};
+use crate::agent::ask::{Ask, Permissions};
 use crate::agent::{self, AgentError, ProjectBrief, TurnLimits, TurnReport, prompt};
 use crate::grant::{Grant, ProjectGrant};
 use crate::message::{EventBody, ProjectKey};
@@ -41,9 +44,13 @@ impl Session<'_> {
             None => {
                 let directories: Vec<String> = grant.projects.iter().map(|project| project.directory.clone()).collect();
                 let directory = turn::directory(&directories);
-                let starting =
-                    self.live
-                        .while_alive(turn::start(&inside, ready.config, self.task, &directory, self.progress));
+                let start = turn::Start {
+                    config: ready.config,
+                    task: self.task,
+                    directory: &directory,
+                    ask: self.asks(ready.config),
+                };
+                let starting = self.live.while_alive(turn::start(&inside, start, self.progress));
                 let started = tokio::select! {
                     biased;
                     () = stop.cancelled() => return Err(AgentError::Cancelled.into()),
@@ -56,6 +63,8 @@ impl Session<'_> {
             turn: grant.limits.turn,
             idle: grant.limits.idle,
             grace: Duration::from_secs(self.rooms.config.grace_s),
+            wind_down: Duration::from_secs(self.rooms.config.wind_down_s),
+            session_end: self.deadline,
         };
         let turn = begun.number;
         self.progress.state(EventBody::TurnStarted { turn }).await;
@@ -83,6 +92,19 @@ impl Session<'_> {
         };
         self.progress.state(EventBody::TurnEnded { turn, stop_reason }).await;
         turned
+    }
+
+    /// Who answers an agent that asks for leave, where people do.
+    fn asks(&self, config: &agent::Config) -> Option<Arc<dyn Ask>> {
+        match config.permissions {
+            Permissions::Allow => None,
+            Permissions::Ask => Some(Arc::new(AskPeople {
+                questions: self.open.questions.clone(),
+                progress: self.progress.clone(),
+                steering: self.steering.clone(),
+                wait: Duration::from_secs(self.rooms.config.answer_wait_s),
+            })),
+        }
     }
 
     pub(super) fn words<'w>(&'w self, ready: &'w Ready<'_>, is_whole: bool) -> Words<'w> {

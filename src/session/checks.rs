@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::publish::{Publishing, Work};
 use crate::agent::sections::Sections;
 use crate::forge::ChangeRequestText;
-use crate::message::{CommitId, EventBody, Reason};
+use crate::message::{Attention, CommitId, EventBody, Otherwise, Reason};
 use crate::repository::scan::{Finding, Mode, Rules, Wanted};
 use crate::secret::{Secret, Traces};
 use crate::tools::Wish;
@@ -166,13 +166,16 @@ impl Publishing<'_> {
         }
         let question = self.open.answers.ask(&grant.key);
         let body = EventBody::NeedsAttention {
-            project: grant.key.clone(),
-            reason: Reason::ReviewNeeded,
+            project: Some(grant.key.clone()),
+            reason: Attention::ReviewNeeded,
             message: format!(
                 "{sentence}: send the control message `answer` for this project with `publish` true or false; without one its work is kept and not published"
             ),
             wait_s: wait.as_secs(),
+            default: Otherwise::Kept,
+            question: None,
         };
+        let _waits = self.steering.waits();
         self.progress.state(body).await;
         let stopped = async {
             if self.steering.token().is_cancelled() {

@@ -63,6 +63,7 @@ impl From<SandboxError> for Failure {
         let reason = match &error {
             SandboxError::Connect { .. } => Reason::SandboxUnavailable,
             SandboxError::ImageMissing { .. } | SandboxError::PullImage { .. } => Reason::ImageMissing,
+            SandboxError::PullTimeout { .. } => Reason::PullTimeout,
             SandboxError::ImageRefused { .. } => Reason::ImageRefused,
             SandboxError::RuntimeMissing { .. } => Reason::RuntimeMissing,
             SandboxError::Create { .. }
@@ -92,8 +93,8 @@ impl From<AgentError> for Failure {
     fn from(error: AgentError) -> Self {
         let reason = match &error {
             AgentError::Unauthenticated { .. } => Reason::AgentUnauthenticated,
-            AgentError::StartTimeout { .. }
-            | AgentError::PromptTooLong { .. }
+            AgentError::StartTimeout { .. } => Reason::StartTimeout,
+            AgentError::PromptTooLong { .. }
             | AgentError::Answered { .. }
             | AgentError::Ended { .. }
             | AgentError::Protocol { .. } => Reason::AgentFailed,

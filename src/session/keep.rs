@@ -61,8 +61,9 @@ impl Session<'_> {
         Ok(refused)
     }
 
-    /// After a failure: what the sandbox still has committed is taken, and everything in staging is kept as a bundle.
-    pub(super) async fn keep_work(&self, failure: &Failure) -> Vec<ProjectOutcome> {
+    /// After a failure: what the sandbox still has committed is taken, and everything in staging is kept as a bundle. The projects end with it,
+    /// unless another worker goes on with them.
+    pub(super) async fn keep_work(&self, failure: &Failure, goes_on: bool) -> Vec<ProjectOutcome> {
         match self.steering.cause() {
             Some(Cause::Discard) => return self.open.work().iter().filter_map(|work| work.published()).collect(),
             Some(Cause::OwnershipLost) => return Vec::new(),
@@ -102,7 +103,7 @@ impl Session<'_> {
             // Under `busy`, so nobody else has set it.
             let _ = work.ended.set(outcome.clone());
             outcomes.push(outcome.clone());
-            if work.is_untold() {
+            if !goes_on && work.is_untold() {
                 tell(self.progress, EventBody::ProjectFinished { outcome }).await;
             }
         }

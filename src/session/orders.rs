@@ -17,8 +17,9 @@ use super::checks::{Answers, Known};
 use super::connections::{Connection, Connections};
 use super::failure::Failure;
 use super::projects::Projects;
-use super::prompts::{Prompts, Stopped};
+use super::prompts::{NotTaken, Prompts, Stopped};
 use super::publish::Work;
+use super::questions::Questions;
 use super::steering::{Cause, Order, OrderKind, Steering};
 use super::{Rooms, renew};
 use crate::gateway::Inside;
@@ -40,6 +41,8 @@ pub(super) struct Open {
     pub(super) known: Known,
     /// What projects wait to be told.
     pub(super) answers: Answers,
+    /// What the agent asks people.
+    pub(super) questions: Questions,
     /// What the agent is asked, and in which order.
     pub(super) prompts: Prompts,
     /// The session's authority and its projects, once they are known.
@@ -52,6 +55,8 @@ pub(super) struct Open {
     renewing: Arc<tokio::sync::Mutex<()>>,
     /// The orders that are being done.
     unanswered: Arc<Mutex<Vec<String>>>,
+    /// Prompts that came too late for this worker.
+    late: Arc<Mutex<Vec<String>>>,
 }
 
 impl Open {
@@ -151,6 +156,18 @@ async fn obey_one(
     (Order { id, kind }, early): (Order, Early),
 ) {
     let done = match kind {
+        OrderKind::Prompt { text, mode } if matches!(steering.cause(), None | Some(Cause::Drain)) => {
+            match open.prompts.add(&id, &text, mode) {
+                Ok(said) => Ok(said),
+                Err(NotTaken::Refused(message)) => Err(Failure::new(Reason::Cancelled, message)),
+                // Whether another worker goes on, which then gets it, shows when the session ends.
+                Err(NotTaken::Late) => {
+                    open.unanswered().retain(|one| *one != id);
+                    open.late.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+                    return;
+                }
+            }
+        }
         OrderKind::AddProject {
             project,
             new_connection,
@@ -172,10 +189,6 @@ async fn obey_one(
                 ))
             }
         }
-        OrderKind::Prompt { text, mode } if matches!(steering.cause(), None | Some(Cause::Drain)) => open
-            .prompts
-            .add(&text, mode)
-            .map_err(|message| Failure::new(Reason::Cancelled, message)),
         OrderKind::Prompt { .. } => Err(Failure::new(
             Reason::Cancelled,
             "the session is ending: send it in a task that resumes the session",
@@ -194,6 +207,10 @@ async fn obey_one(
             }
         }
         OrderKind::Answer { project, publish } => answer(open, &project, publish),
+        OrderKind::Choose { question, option } => open
+            .questions
+            .answer(&question, &option)
+            .map_err(|message| Failure::new(Reason::Cancelled, message)),
     };
     let (applied, message) = match done {
         Ok(said) => (true, said),
@@ -209,14 +226,24 @@ async fn obey_one(
         })
         .await;
     drop(early);
+    steering.done();
 }
 
-/// Answers what the end of the session left unanswered.
-pub(super) async fn decline(open: &Open, progress: &Progress, inbox: &mut mpsc::Receiver<Order>) {
+/// Answers what the end of the session left unanswered, but for prompts that another worker gets.
+pub(super) async fn decline(open: &Open, progress: &Progress, inbox: &mut mpsc::Receiver<Order>, goes_on: bool) {
     inbox.close();
     let mut left: Vec<String> = std::mem::take(&mut *open.unanswered());
+    let mut late = std::mem::take(&mut *open.late.lock().unwrap_or_else(PoisonError::into_inner));
     while let Ok(order) = inbox.try_recv() {
-        left.push(order.id);
+        let kind = if matches!(order.kind, OrderKind::Prompt { .. }) {
+            &mut late
+        } else {
+            &mut left
+        };
+        kind.push(order.id);
+    }
+    if !goes_on {
+        left.append(&mut late);
     }
     for in_reply_to in left {
         progress

@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::orders::Open;
 use super::steering::Steering;
 use crate::agent::sections::Sections;
-use crate::forge::{ChangeRequest, ChangeRequestText, ForgeError, Opened};
+use crate::forge::{ChangeRequest, ChangeRequestText, Opened};
 use crate::gateway::egress::Counted;
 use crate::message::outcome::{ChangeRequestRef, Outcome};
 use crate::message::{CommitId, EventBody, ProjectOutcome, Publish, Reason, Right, SessionId};
@@ -28,18 +28,17 @@ mod attended;
 mod link;
 mod open;
 mod push;
+mod retry;
 mod unopened;
 
 use attended::attended;
-use unopened::unopened;
+use retry::{Pace, retry};
+use unopened::Earlier;
 
 /// How often a passing failure of the forge is tried again.
 pub(super) const TRIES: u32 = 4;
 /// The first wait between tries; each next one is twice as long.
 pub(super) const FIRST_WAIT: Duration = Duration::from_millis(500);
-
-/// The longest wait that a forge may ask for; a longer one is a failure that names it.
-const LONGEST_WAIT: Duration = Duration::from_secs(120);
 
 /// One project whose session branch may have something to publish.
 pub(super) struct Work {
@@ -162,8 +161,10 @@ impl Publishing<'_> {
         };
         let staged = head.filter(|head| head != work.staging.base() && Some(head) != work.expected().as_ref());
         let head = match staged {
-            None if left.refused.is_none() => match unopened(self, work).await {
-                Ok(head) => head,
+            None if left.refused.is_none() => match unopened::earlier(self, work).await {
+                Ok(Earlier::Nothing) => None,
+                Ok(Earlier::Unopened(head)) => Some(head),
+                Ok(Earlier::Published(head, request)) => return self.adopt(work, head, request).await,
                 Err(failure) => return Published::ended(work.outcome(failure.reason, failure.message)),
             },
             staged => staged,
@@ -249,7 +250,7 @@ impl Publishing<'_> {
                     (Vec::new(), false)
                 };
                 work.pushing.store(true, Ordering::Release);
-                let said = push::push(self.rooms, work, &connected, head, &options).await?;
+                let said = push::push(self, work, &connected, head, &options).await?;
                 Ok((exists, said))
             })
         })
@@ -277,7 +278,7 @@ impl Publishing<'_> {
                 if by_push {
                     open::by_push(self.rooms, work, &connected, (head, text), exists, said).await
                 } else {
-                    open::by_api(work, &connected, text).await
+                    open::by_api(self, work, &connected, text).await
                 }
             })
         })
@@ -478,26 +479,4 @@ fn reference(work: &Work, request: &ChangeRequest) -> ChangeRequestRef {
         url: request.url.clone(),
         draft: request.draft,
     }
-}
-
-/// Tries again what failed in passing. Only for calls that may be repeated.
-async fn retry<T, Call: Future<Output = Result<T, ForgeError>>>(
-    mut call: impl FnMut() -> Call,
-) -> Result<T, ForgeError> {
-    let mut wait = FIRST_WAIT;
-    for _ in 1..TRIES {
-        match call().await {
-            // Asking sooner than it says makes it longer.
-            Err(ForgeError::RateLimited { wait: asked, .. }) if asked <= LONGEST_WAIT => {
-                tokio::time::sleep(asked).await
-            }
-            Err(error @ ForgeError::RateLimited { .. }) => return Err(error),
-            Err(error) if error.is_transient() => {
-                tokio::time::sleep(wait).await;
-                wait *= 2;
-            }
-            other => return other,
-        }
-    }
-    call().await
 }

@@ -34,6 +34,10 @@ pub struct Config {
     pub turn_s: u64,
     /// Time without a sign of life from the agent, in seconds.
     pub idle_s: u64,
+    /// How long mirrors and clones of one session may take together, in seconds.
+    pub clone_s: u64,
+    /// How long before its end an agent is told to commit what it has, in seconds, in turns at least four times as long; 0: never.
+    pub wind_down_s: u64,
     /// How long a session that stays open may wait for another prompt at most, in seconds; a task asks for less or for nothing. 0: never.
     pub idle_timeout_s: u64,
     /// Time that an agent gets to stop when it is asked to, in seconds.
@@ -42,7 +46,11 @@ pub struct Config {
     pub credential_wait_s: u64,
     /// How often a session whose worker died is begun again before its task is dead-lettered.
     pub most_takeovers: u32,
-    /// How long work that needs somebody's word waits for the control message `answer`, in seconds; then it is kept and not published.
+    /// Sessions that may wait for people, or for their next prompt, beside those that work: each keeps its sandbox, and another session gets its
+    /// slot.
+    pub most_waiting: usize,
+    /// How long what needs somebody's word waits for the control message `answer`, in seconds. Then work is kept and not published, and an agent
+    /// that asked for leave is refused.
     pub answer_wait_s: u64,
     /// What follows when the work changes files that run on their own: CI files, hooks of common tools.
     pub ci_files: CiFiles,
@@ -59,10 +67,13 @@ impl Default for Config {
             session_s: 4 * 3600,
             turn_s: 2 * 3600,
             idle_s: 20 * 60,
+            clone_s: 3600,
+            wind_down_s: 120,
             idle_timeout_s: 30 * 60,
             grace_s: 10,
             credential_wait_s: 15 * 60,
             most_takeovers: 2,
+            most_waiting: 2,
             answer_wait_s: 15 * 60,
             ci_files: CiFiles::Flag,
             mixed_visibility: MixedVisibility::Ask,

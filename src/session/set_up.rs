@@ -73,10 +73,10 @@ impl<'a> Session<'a> {
         self.enter(Stage::Clone).await;
         let inside = self.first()?.inside()?;
         let all = self.open.work();
-        self.early(self.first()?.while_alive(async {
+        self.early(self.first()?.while_alive(self.cloning.spend(Box::pin(async {
             workspace::prepare(&inside, grant).await?;
             try_join_all(all.iter().map(|work| self.clone_default(&inside, grant, work))).await
-        }))
+        }))))
         .await?;
         self.enter(Stage::SetUp).await;
         for work in &all {
@@ -144,10 +144,13 @@ impl<'a> Session<'a> {
             let message = ran.output;
             self.progress.state(EventBody::Warning { code, message }).await;
         }
-        Err(Failure::new(
-            Reason::SetUpFailed,
-            format!("the set-up script of {} {problem}", project.key),
-        ))
+        let reason = if ran.is_late {
+            Reason::SetUpTimeout
+        } else {
+            Reason::SetUpFailed
+        };
+        let message = format!("the set-up script of {} {problem}", project.key);
+        Err(Failure::new(reason, message))
     }
 
     /// Removes the set-up's sandbox, with all that it had in memory. In a task of its own: a session that is cut here still removes it.

@@ -8,10 +8,11 @@ use tokio::sync::{mpsc, watch};
 
 use tokio_util::sync::CancellationToken;
 
+use super::lending::{Lend, Waiting, Waits};
 use crate::message::control::PromptMode;
 use crate::message::event::Stage;
 use crate::message::task::{ConnectionRequest, ProjectRequest};
-use crate::message::{ConnectionName, Credential, ProjectKey};
+use crate::message::{ConnectionName, Credential, Notes, ProjectKey};
 
 /// Why a session shall stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,10 @@ impl Cause {
 
 /// How long finished work waits for the broker before it is kept instead of published.
 const LONGEST_DOUBT: Duration = Duration::from_secs(15 * 60);
+/// The same where the session is to end: the worker does not wait for it for ever, and the work must be kept before it goes.
+const DOUBT_AT_THE_END: Duration = Duration::from_secs(20);
+/// How long a session waits at most before it asks for more, until the broker has what the next owner must know.
+const NOTING: Duration = Duration::from_secs(20);
 
 /// Orders that wait for a session at most.
 const WAITING_ORDERS: usize = 64;
@@ -92,6 +97,13 @@ pub enum OrderKind {
         /// Whether its work is published.
         publish: bool,
     },
+    /// Answer a question of the agent.
+    Choose {
+        /// Its id.
+        question: String,
+        /// The option.
+        option: String,
+    },
 }
 
 /// The handle; clones share it.
@@ -104,6 +116,20 @@ pub struct Steering {
     inbox: Arc<Mutex<Option<mpsc::Receiver<Order>>>>,
     owned: watch::Receiver<bool>,
     stage: Arc<Mutex<Option<(Stage, Instant)>>>,
+    noting: Noting,
+    /// Which notes the broker has.
+    kept: Arc<watch::Sender<u64>>,
+    waiting: Waiting,
+}
+
+/// Where a session notes what the next owner must know. Clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct Noting(Arc<watch::Sender<(u64, Notes)>>);
+
+impl Noting {
+    pub(super) fn note(&self, notes: Notes) {
+        self.0.send_modify(|noted| *noted = (noted.0 + 1, notes));
+    }
 }
 
 impl Default for Steering {
@@ -126,7 +152,67 @@ impl Steering {
             inbox: Arc::new(Mutex::new(Some(inbox))),
             owned,
             stage: Arc::default(),
+            noting: Noting(Arc::new(watch::Sender::new((0, Notes::default())))),
+            kept: Arc::new(watch::Sender::new(0)),
+            waiting: Waiting::default(),
         }
+    }
+
+    /// Where the session notes what the next owner must know.
+    pub(super) fn noting(&self) -> Noting {
+        self.noting.clone()
+    }
+
+    /// What the next owner must know, and how often that changed; 0 while it is no more than the task says. Also wakes when an order was done.
+    #[must_use]
+    pub fn notes(&self) -> watch::Receiver<(u64, Notes)> {
+        self.noting.0.subscribe()
+    }
+
+    /// The broker has the notes of this number.
+    pub fn kept(&self, number: u64) {
+        self.kept.send_replace(number);
+    }
+
+    /// Waits until the broker has what is noted now, for a while.
+    pub(super) async fn noted(&self) {
+        let number = self.noting.0.borrow().0;
+        let mut kept = self.kept.subscribe();
+        if tokio::time::timeout(NOTING, kept.wait_for(|kept| *kept >= number))
+            .await
+            .is_err()
+        {
+            tracing::warn!("the session goes on before the broker has how far it came");
+        }
+    }
+
+    /// Wakes whoever waits for notes: an order was done.
+    pub(super) fn done(&self) {
+        self.noting.0.send_modify(|_| ());
+    }
+
+    /// Whether the session is this worker's at this moment, and later.
+    #[must_use]
+    pub fn ownership(&self) -> watch::Receiver<bool> {
+        self.owned.clone()
+    }
+
+    /// The same, with a slot that others may have while the session waits for people.
+    #[must_use]
+    pub fn with_slot(mut self, slot: Arc<dyn Lend>) -> Self {
+        self.waiting = Waiting::of(slot);
+        self
+    }
+
+    /// The session waits for people, or for a prompt, for as long as the result lives.
+    pub(super) fn waits(&self) -> Waits {
+        self.waiting.begin()
+    }
+
+    /// Whether it waits for people at this moment.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.is_waiting()
     }
 
     /// Notes where the session is, for whoever looks.
@@ -149,9 +235,23 @@ impl Steering {
     /// Waits until the session is certainly this worker's; says whether it is. For whatever leaves a trace on a forge: a worker that lost the
     /// broker must not act while another may have taken over.
     pub(super) async fn owned(&self) -> bool {
+        self.owned_within(LONGEST_DOUBT, DOUBT_AT_THE_END).await
+    }
+
+    /// The same within these times: the second begins when the session is told to stop.
+    async fn owned_within(&self, longest: Duration, at_the_end: Duration) -> bool {
         let mut owned = self.owned.clone();
-        let certain = tokio::time::timeout(LONGEST_DOUBT, owned.wait_for(|owned| *owned)).await;
-        matches!(certain, Ok(Ok(_))) && self.cause() != Some(Cause::OwnershipLost)
+        let ending = async {
+            self.token.cancelled().await;
+            tokio::time::sleep(at_the_end).await;
+        };
+        let certain = tokio::select! {
+            biased;
+            certain = owned.wait_for(|owned| *owned) => certain.is_ok(),
+            () = ending => false,
+            () = tokio::time::sleep(longest) => false,
+        };
+        certain && self.cause() != Some(Cause::OwnershipLost)
     }
 
     /// Hands the session an order; says whether it will see it.
@@ -228,6 +328,23 @@ mod tests {
         assert!(steering.token().is_cancelled());
         assert!(steering.stop(Cause::OwnershipLost));
         assert!(!steering.is_owned());
+    }
+
+    #[tokio::test]
+    async fn who_must_end_does_not_wait_for_the_broker_as_long_as_who_works() {
+        let (moment, long) = (Duration::from_millis(1), Duration::from_secs(3600));
+        let (holds, owned) = watch::channel(false);
+        let steering = Steering::of(owned);
+        assert!(!steering.owned_within(moment, long).await);
+        assert!(
+            tokio::time::timeout(moment * 50, steering.owned_within(long, moment))
+                .await
+                .is_err()
+        );
+        steering.stop(Cause::Drain);
+        assert!(!steering.owned_within(long, moment).await);
+        holds.send_replace(true);
+        assert!(steering.owned_within(long, moment).await);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::verdict::{bounded, fold};
 use super::{Ready, Refused, Rooms, Session, admit, stopped, workspace};
 use crate::agent::sections;
 use crate::message::event::Stage;
+use crate::message::outcome::Outcome;
 use crate::message::resume::LONGEST_MEMORY;
 use crate::message::{EventBody, ProjectOutcome, Reason, Task};
 
@@ -56,7 +57,11 @@ impl Session<'_> {
                     Err(failure) => return self.broke(failure).await,
                 };
                 interrupted = worked.interrupted;
-                projects = Some(self.publish(ready, worked.refused).await);
+                let published = self.publish(ready, worked.refused).await;
+                if interrupted.is_none() {
+                    self.turn_is_done(&published).await;
+                }
+                projects = Some(published);
             }
             let mut closing = self.steering.cause().is_some();
             if !closing && !self.open.prompts.is_waiting() {
@@ -79,6 +84,17 @@ impl Session<'_> {
         }
     }
 
+    /// Whoever goes on, should this worker die, does not ask it again. What could not reach a forge for now would be lost by that.
+    async fn turn_is_done(&self, projects: &[ProjectOutcome]) {
+        let is_settled = |project: &ProjectOutcome| {
+            project.reason == Reason::Disconnected
+                || matches!(project.reason.result(), Outcome::Success | Outcome::Failure)
+        };
+        let is_published = projects.iter().all(is_settled);
+        self.open.prompts.done(&self.memory.history, is_published);
+        self.steering.noted().await;
+    }
+
     /// A project that was sent before a prompt is there when that is given.
     async fn settle(&self, deadline: Instant) {
         tokio::select! {
@@ -92,6 +108,7 @@ impl Session<'_> {
     async fn idle(&mut self, ready: &Ready<'_>, deadline: Instant) -> Result<(), Failure> {
         let Some(limit) = ready.idle else { return Ok(()) };
         self.leave(None);
+        let _waits = self.steering.waits();
         let alive = self.live.while_alive(async {
             tokio::select! {
                 () = self.open.prompts.came() => Ok(()),
@@ -152,20 +169,19 @@ impl Session<'_> {
     /// After a failure: the work is kept, and what a stopping worker could not begin is handed on.
     pub(super) async fn broke(&mut self, failure: Failure) -> Close {
         self.open.adding.end().await;
-        let projects = self.keep_work(&failure).await;
-        if self.steering.cause() == Some(Cause::Drain)
-            && failure.reason == Reason::WorkerStopped
-            && let Some(next) = self.open.prompts.close(None)
-        {
-            return Close::Suspended {
+        let left = self.open.prompts.is_one_left();
+        let next = self.open.prompts.close(None);
+        let next =
+            next.filter(|_| self.steering.cause() == Some(Cause::Drain) && failure.reason == Reason::WorkerStopped);
+        let projects = self.keep_work(&failure, next.is_some()).await;
+        match next {
+            Some(next) => Close::Suspended {
                 message: with_kept("the worker stops; another goes on with the session", &projects),
                 projects,
                 next: Some(next),
-            };
+            },
+            None => Close::Finished(failure.reason, without(failure.message, left), projects),
         }
-        let left = self.open.prompts.is_one_left();
-        self.open.prompts.close(None);
-        Close::Finished(failure.reason, without(failure.message, left), projects)
     }
 
     async fn outcomes(&mut self, ready: &Ready<'_>, projects: Option<Vec<ProjectOutcome>>) -> Vec<ProjectOutcome> {
@@ -285,7 +301,7 @@ impl Session<'_> {
 
     pub(super) fn out_of_time(&self) -> Failure {
         let message = format!(
-            "the session reached its limit of {} s: ask for less at a time, or for a higher limit",
+            "the session reached its limit of {} s: ask for less at a time, or for more time (limits.session_s, session.session_s)",
             admit::limits(self.rooms, self.task).session.as_secs()
         );
         Failure::new(Reason::SessionTimeout, message)

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::failure::Failure;
 use super::workspace;
+use crate::agent::ask::Ask;
 use crate::agent::{self, Agent, AgentError, Pipes, Protocol, acp, command};
 use crate::gateway::inside::Command;
 use crate::gateway::{GatewayError, HTTP_PORT, Inside, Process};
@@ -41,14 +42,27 @@ impl Started {
     }
 }
 
+/// What is started, for whom, and where.
+pub(super) struct Start<'a> {
+    pub(super) config: &'a agent::Config,
+    pub(super) task: &'a Task,
+    pub(super) directory: &'a str,
+    /// Who answers it when it asks for leave, where people do.
+    pub(super) ask: Option<Arc<dyn Ask>>,
+}
+
 /// Seeds the agent's files and starts it.
 pub(super) async fn start(
     inside: &Arc<Inside>,
-    config: &agent::Config,
-    task: &Task,
-    directory: &str,
+    start: Start<'_>,
     progress: &Arc<Progress>,
 ) -> Result<Started, Failure> {
+    let Start {
+        config,
+        task,
+        directory,
+        ask,
+    } = start;
     for (path, content) in &config.files {
         inside.write_file(&format!("{HOME}/{path}"), 0o600, content).await?;
     }
@@ -85,6 +99,7 @@ pub(super) async fn start(
                 mcp_url: format!("http://127.0.0.1:{HTTP_PORT}/mcp"),
                 session_mode: config.session_mode.clone(),
                 timeout: std::time::Duration::from_secs(config.start_timeout_s),
+                ask,
             };
             match acp::start(pipes, start, progress.clone()).await {
                 Ok(agent) => Ok(Started {

@@ -1,17 +1,18 @@
 //! Control messages of one session: each is acknowledged by an event, applied or handed to the session, answered, and known by its id.
 //!
 //! Never tells the broker that a message was taken before it is in the session's hands. An `end` stays with the broker until the claim is
-//! closed, so that it outlives the death of this worker.
+//! closed, and a prompt until the broker has it among the session's notes, so that they outlive the death of this worker.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::message::control::Control;
+use super::noting::Noted;
+use crate::message::control::{Answer, Control};
 use crate::message::task::ProjectRequest;
-use crate::message::{ControlKind, EventBody, ProjectKey};
+use crate::message::{ControlKind, EventBody, Notes, ProjectKey};
 use crate::progress::Progress;
-use crate::queue::Claim;
+use crate::queue::{Claim, Given, Receipt};
 use crate::session::steering::{Order, OrderKind, Steering};
 
 /// Ids of one session that are remembered, the last ones.
@@ -33,6 +34,8 @@ enum Kept {
     ByUs,
     /// The broker keeps it for the next owner, should there be one.
     ByTheBroker,
+    /// The same until it is noted, or refused.
+    UntilNoted,
 }
 
 /// The control messages of one session.
@@ -42,15 +45,35 @@ pub(super) struct Controls {
     seen: Seen,
     /// The messages that ended the session: few, because what ends it once more must outdo what did before.
     endings: Vec<String>,
+    /// Prompts that the broker keeps until it has them among the notes, or until they are refused.
+    held: Vec<(String, Receipt)>,
+    /// What a dead owner had noted.
+    inherited: HashSet<String>,
 }
 
 impl Controls {
-    pub(super) fn new(steering: Steering, progress: Arc<Progress>) -> Self {
+    /// Those of a session, with what its last owner noted: prompts that are in it come again where the broker was not told.
+    pub(super) fn new(steering: Steering, progress: Arc<Progress>, notes: Option<&Notes>) -> Self {
+        let inherited: HashSet<String> = notes.into_iter().flat_map(Notes::ids).cloned().collect();
+        let mut seen = Seen::default();
+        for id in &inherited {
+            seen.is_new(id);
+        }
         Self {
             steering,
             progress,
-            seen: Seen::default(),
+            seen,
             endings: Vec::new(),
+            held: Vec::new(),
+            inherited,
+        }
+    }
+
+    /// Answers the prompts that a dead owner had taken and that are asked now: whether it came to its own answers, nobody knows.
+    pub(super) async fn inherit(&self, notes: &Notes) {
+        for id in notes.to_ask.iter().flat_map(|asked| &asked.ids) {
+            let said = "a worker that died had taken it: this one asks it";
+            self.answer(id.clone(), true, said.to_owned()).await;
         }
     }
 
@@ -59,8 +82,10 @@ impl Controls {
         let waiting = claim.waiting();
         let taking = async {
             for _ in 0..waiting {
-                let Some(body) = claim.next_control().await else { return };
-                self.take(claim, &body).await;
+                let Some(given) = claim.next_control().await else {
+                    return;
+                };
+                self.take(claim, given).await;
             }
         };
         if tokio::time::timeout(EARLY, taking).await.is_err() {
@@ -72,23 +97,57 @@ impl Controls {
     }
 
     /// Takes one message that the claim gave.
-    pub(super) async fn take(&mut self, claim: &mut dyn Claim, body: &[u8]) {
-        match self.apply(body).await {
-            Kept::ByUs => claim.taken(),
+    pub(super) async fn take(&mut self, claim: &mut dyn Claim, Given { body, receipt }: Given) {
+        let (id, kept) = self.apply(&body).await;
+        match kept {
+            Kept::ByUs => claim.taken(receipt),
             Kept::ByTheBroker => {}
+            Kept::UntilNoted => {
+                // A lost connection made the receipt of the same message worthless.
+                self.held.retain(|(held, _)| *held != id);
+                self.held.push((id, receipt));
+            }
         }
+    }
+
+    /// Lets the broker forget the prompts that are noted, and those that were refused.
+    pub(super) fn release(&mut self, claim: &mut dyn Claim, noted: &Noted) {
+        self.held.retain(|(id, receipt)| {
+            let is_held = self.progress.answered(id) != Some(false) && !noted.knows(id);
+            if !is_held {
+                claim.taken(*receipt);
+            }
+            is_held
+        });
+    }
+
+    /// Lets the broker forget the prompts that were taken: what goes on has them. Those that were not are for whoever goes on.
+    pub(super) fn release_asked(&mut self, claim: &mut dyn Claim) {
+        self.held.retain(|(id, receipt)| {
+            let is_answered = self.progress.answered(id).is_some();
+            if is_answered {
+                claim.taken(*receipt);
+            }
+            !is_answered
+        });
     }
 
     /// Lets nothing more in and answers what was not read: nothing vanishes with the mailbox.
     pub(super) async fn refuse_the_rest(&mut self, claim: &mut dyn Claim, why: &str) {
         let refusing = async {
+            for (id, receipt) in std::mem::take(&mut self.held) {
+                if self.progress.answered(&id).is_none() {
+                    self.answer(id, false, why.to_owned()).await;
+                }
+                claim.taken(receipt);
+            }
             if let Err(error) = claim.shut().await {
                 tracing::warn!(%error, "the mailbox could not be shut; what comes now is not answered");
                 return;
             }
-            while let Some(body) = claim.next_control().await {
+            while let Some(Given { body, receipt }) = claim.next_control().await {
                 self.refuse(&body, why).await;
-                claim.taken();
+                claim.taken(receipt);
             }
         };
         if tokio::time::timeout(REFUSING, refusing).await.is_err() {
@@ -110,15 +169,22 @@ impl Controls {
         }
     }
 
-    async fn apply(&mut self, body: &[u8]) -> Kept {
-        let Control { id, kind, .. } = match Control::parse(body) {
-            Ok(control) => control,
+    /// Applies one message; its id, and who keeps it.
+    async fn apply(&mut self, body: &[u8]) -> (String, Kept) {
+        match Control::parse(body) {
+            Ok(Control { id, kind, .. }) => {
+                let kept = self.apply_one(id.clone(), kind).await;
+                (id, kept)
+            }
             Err(error) => {
                 let id = Control::id_of(body).unwrap_or_default();
-                self.answer(id, false, error.to_string()).await;
-                return Kept::ByUs;
+                self.answer(id.clone(), false, error.to_string()).await;
+                (id, Kept::ByUs)
             }
-        };
+        }
+    }
+
+    async fn apply_one(&mut self, id: String, kind: ControlKind) -> Kept {
         if !self.seen.is_new(&id) {
             let kept = self.kept(&id);
             self.again(id).await;
@@ -127,7 +193,10 @@ impl Controls {
         self.received(&id, &kind).await;
         // An order is answered by the session, when it is done.
         match kind {
-            ControlKind::Prompt { text, mode } => self.order(id, OrderKind::Prompt { text, mode }).await,
+            ControlKind::Prompt { text, mode } => {
+                self.order(id, OrderKind::Prompt { text, mode }).await;
+                Kept::UntilNoted
+            }
             ControlKind::AddProject {
                 connection,
                 path,
@@ -145,13 +214,16 @@ impl Controls {
                 self.order(id, OrderKind::Credential { connection, credential }).await
             }
             ControlKind::Disconnect { connection } => self.order(id, OrderKind::Disconnect { connection }).await,
-            ControlKind::Answer {
+            ControlKind::Answer(Answer::Project {
                 connection,
                 path,
                 publish,
-            } => {
+            }) => {
                 let project = ProjectKey { connection, path };
                 self.order(id, OrderKind::Answer { project, publish }).await
+            }
+            ControlKind::Answer(Answer::Question { question, option }) => {
+                self.order(id, OrderKind::Choose { question, option }).await
             }
             ControlKind::CancelTurn => self.order(id, OrderKind::CancelTurn).await,
             ControlKind::End { publish } => {
@@ -169,6 +241,8 @@ impl Controls {
     fn kept(&self, id: &str) -> Kept {
         if self.endings.iter().any(|ending| ending == id) {
             Kept::ByTheBroker
+        } else if self.held.iter().any(|(held, _)| held == id) {
+            Kept::UntilNoted
         } else {
             Kept::ByUs
         }
@@ -185,8 +259,9 @@ impl Controls {
 
     /// A message that came before, from its sender or from a broker that was not told that it was taken.
     async fn again(&self, id: String) {
-        // One that is not answered yet will be.
-        if let Some(applied) = self.progress.answered(&id) {
+        // One that is not answered yet will be, but for what was done before.
+        let answered = self.progress.answered(&id);
+        if let Some(applied) = answered.or_else(|| self.inherited.contains(&id).then_some(true)) {
             self.answer(id, applied, "already handled: this copy changed nothing".to_owned())
                 .await;
         }

@@ -176,7 +176,7 @@ impl Desk {
         let shared = ["tasks", "tickets", "ticket-checks", "dead"]
             .map(str::to_owned)
             .into_iter();
-        let of = |session: &String| [format!("session.{session}.in"), format!("session.{session}.closed")];
+        let of = |session: &String| ["in", "closed", "notes"].map(|what| format!("session.{session}.{what}"));
         let queues = shared.chain(sessions.iter().flat_map(of));
         self.runtime.block_on(async {
             for name in queues {

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 use crate::harness::{LAB, Process, World, signal, until};
 use crate::kit::{Amqp, Daemon, outcome, wait_for};
 
+mod handover;
+mod takeover;
+
 /// A session and whoever talks to it.
 struct Talk<'a> {
     world: &'a World,

@@ -1,12 +1,13 @@
 //! How a worker ends: by command, in a hurry, after what it was started for; and what an operator sees of it meanwhile.
 
 use std::process::Command;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::harness::{LAB, Process, Ran, World, signal, until};
-use crate::kit::{Amqp, Daemon, outcome, wait_for};
+use crate::kit::{Amqp, Daemon, Proxy, outcome, wait_for};
 
 fn operate(world: &World, daemon: &Daemon, arguments: &[&str]) -> Ran {
     let mut command = world.command(&daemon.config);
@@ -99,6 +100,41 @@ fn a_second_word_ends_the_sessions_with_their_work_kept() {
         assert!(world.state_dir().join("kept").join(kept).exists());
         world.assert_clean();
     }
+}
+
+#[test]
+fn a_worker_that_drains_without_a_broker_keeps_its_work_before_it_goes() {
+    let world = World::new();
+    let proxy = Proxy::new(true);
+    let prefix = format!("t{}", uuid::Uuid::new_v4().simple());
+    let world = world.variable("COFFERDAM__DRAIN_S", "0");
+    let mut daemon = Daemon::begin(&world, &proxy.url(), &prefix, "[progress]\nfinal_event_limit_s = 5");
+    until(Duration::from_secs(30), "readiness", || {
+        (daemon.status("/readyz") == 200).then_some(())
+    });
+    let task = world.lab_task("!write a.txt b\n!commit . One\n!sleep 4000");
+    let amqp = Amqp::open();
+    assert!(amqp.publish("", &format!("{prefix}.tasks"), task.to_string().as_bytes()));
+    until(Duration::from_secs(60), "the turn", || {
+        daemon.page("/metrics").contains("stage=\"turn\"} 1").then_some(())
+    });
+    proxy.hole.store(true, Ordering::Relaxed);
+    until(Duration::from_secs(60), "work to publish", || {
+        daemon.page("/metrics").contains("stage=\"publish\"} 1").then_some(())
+    });
+    signal(&daemon.process.0, "TERM");
+    assert_eq!(daemon.wait(), 0, "{}", daemon.log());
+    assert!(!daemon.log().contains("did not end in their time"), "{}", daemon.log());
+    let kept = std::fs::read_dir(world.state_dir().join("kept")).unwrap();
+    let bundles = kept.filter(|entry| entry.as_ref().unwrap().path().extension().unwrap() == "bundle");
+    assert_eq!(bundles.count(), 1, "{}", daemon.log());
+    assert!(
+        !world
+            .ask("GET", "/_test/requests", None)
+            .to_string()
+            .contains("receive-pack")
+    );
+    world.assert_clean();
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{LAB, Process, Ran, World, until};
+use crate::harness::{HUB, LAB, Process, Ran, World, until};
 
 /// Starts a task and waits until its events hold a word; then whatever `act` does to the world or the process.
 fn interrupted(world: &World, task: &Value, word: &str, act: impl FnOnce()) -> Ran {
@@ -110,6 +110,35 @@ fn a_session_that_is_run_again_goes_on_from_the_forge_and_adopts_its_merge_reque
     let branch = second.of_project(LAB)["branch"].as_str().unwrap();
     let commits = world.commits("/gitlab/platform/tools/greeter.git", "test-gitlab-api", branch);
     assert_eq!(commits.len(), 2, "{commits:?}");
+}
+
+#[test]
+fn an_attempt_that_brings_nothing_new_takes_what_earlier_ones_left_as_published() {
+    let world = World::new();
+    let mut task =
+        world.task("!write greeter/one.txt 1\n!commit greeter One\n!write website/one.txt 1\n!commit website One");
+    let first = world.exec(&task);
+    assert_eq!(first.reason(), "published", "{}", first.stderr);
+    task["prompt"] = json!("!say nothing new");
+    let second = world.exec(&task);
+    assert_eq!(second.reason(), "published", "{}", second.stderr);
+    for path in [LAB, HUB] {
+        for same in ["branch", "head", "change_request"] {
+            assert_eq!(
+                second.of_project(path)[same],
+                first.of_project(path)[same],
+                "{same} of {path}"
+            );
+        }
+        assert_eq!(second.of_project(path)["reason"], "published");
+        assert_eq!(world.project(path)["change_requests"].as_array().unwrap().len(), 1);
+    }
+    // What the task asks for is there already.
+    task["publish"] = json!("branch");
+    let third = world.exec(&task);
+    assert_eq!(third.reason(), "published", "{}", third.stderr);
+    assert_eq!(third.of_project(LAB)["head"], first.of_project(LAB)["head"]);
+    assert!(third.of_project(LAB)["change_request"].is_null());
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn in_danger_the_session_that_fills_the_disk_goes_and_not_the_one_that_is_seen_t
         (daemon.status("/readyz") == 200).then_some(())
     });
     let innocent = world.lab_task(
-        "!shell head -c 40000000 /dev/urandom >/workspace/seen\n!write a.txt b\n!commit . One\n!sleep 30000\n!say done",
+        "!shell head -c 20000000 /dev/urandom >/workspace/seen\n!write a.txt b\n!commit . One\n!sleep 30000\n!say done",
     );
     let (_one, seen) = daemon.submit_aside(&world, &innocent);
     wait_for(&seen, "turn_started");

@@ -299,6 +299,46 @@ fn a_worker_in_a_black_hole_pushes_nothing_once_another_took_over_and_stops_when
 }
 
 #[test]
+fn a_push_that_failed_is_not_tried_again_by_a_worker_that_lost_sight_of_the_broker() {
+    let world = World::new();
+    let proxy = Proxy::new(true);
+    let one = Daemon::start_at(&world, &proxy.url(), "");
+    let amqp = Amqp::open();
+    let mut events = amqp.listen(&format!("{}.events", one.prefix));
+    // Answered after the worker knows that it hears nothing (3 s with the tests' intervals), and tried again before anybody takes over (6.5 s).
+    let fault = json!({"match": {"method": "POST", "path_contains": "git-receive-pack"}, "status": 502, "delay_ms": 4000, "times": 1});
+    world.ask("POST", "/_test/faults", Some(&fault));
+    let task = world.lab_task("!write a.txt b\n!commit . One");
+    assert!(amqp.publish("", &format!("{}.tasks", one.prefix), task.to_string().as_bytes()));
+    until(Duration::from_secs(60), "the first push", || {
+        (world.ask("GET", "/_test/faults", None) == json!([])).then_some(())
+    });
+    proxy.hole.store(true, Ordering::Relaxed);
+    let _two = one.beside(&world, "two");
+    let claimed = until_event(&amqp, &mut events, "claimed");
+    assert_eq!(claimed.last().unwrap()["attempt"], 1, "{claimed:?}");
+    let claimed = until_event(&amqp, &mut events, "claimed");
+    assert_eq!(claimed.last().unwrap()["attempt"], 2, "{claimed:?}");
+    let asked = world.ask("GET", "/_test/requests", None);
+    let pushes = asked.as_array().unwrap().iter().filter(|one| {
+        one["method"] == "POST"
+            && one["path"]
+                .as_str()
+                .is_some_and(|path| path.contains("git-receive-pack"))
+    });
+    assert_eq!(pushes.count(), 1, "{asked}");
+    proxy.hole.store(false, Ordering::Relaxed);
+    let came = until_event(&amqp, &mut events, "finished");
+    let last = came.last().unwrap();
+    assert_eq!(
+        (&last["attempt"], &last["outcome"]["reason"]),
+        (&json!(2), &json!("published")),
+        "{came:?}"
+    );
+    assert_eq!(world.project(LAB)["change_requests"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn the_end_of_a_session_that_another_worker_has_is_not_told_by_the_one_that_lost_it() {
     let world = World::new();
     let proxy = Proxy::new(true);

@@ -6,6 +6,7 @@
 mod add_project;
 mod agents;
 mod architecture;
+mod attention;
 mod bad_input;
 mod broker;
 mod commands;
@@ -30,6 +31,7 @@ mod model_route;
 mod opencode;
 mod operator;
 mod outcomes;
+mod phases;
 mod publish_checks;
 mod reconcile;
 mod scopes;

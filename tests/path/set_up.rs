@@ -206,7 +206,15 @@ fn a_script_that_fails_tells_its_masked_end_and_a_slow_one_its_limit() {
         "timeout_s = 1\nscript = 'sleep 600'",
         &world.lab_task("!say hello"),
     );
-    assert!(failed(&ran).contains("longer than 1 s"));
+    assert_eq!(
+        (ran.exit, ran.reason()),
+        (4, "set_up_timeout"),
+        "{} {}",
+        ran.outcome(),
+        ran.stderr
+    );
+    assert!(ran.outcome()["message"].as_str().unwrap().contains("longer than 1 s"));
+    assert!(ran.all("turn_started").is_empty(), "the agent was started");
     world.assert_clean();
 }
 

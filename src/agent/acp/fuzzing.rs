@@ -27,6 +27,8 @@ pub async fn output(bytes: &[u8]) -> (Vec<String>, Vec<EventBody>) {
         let asked = message.get("params").cloned().unwrap_or_default();
         if let Ok(request) = serde_json::from_value::<RequestPermissionRequest>(asked) {
             events.push(permission::decide(&request).1);
+            let asked = permission::asked(&request);
+            assert!(asked.is_none_or(|asked| (1..=16).contains(&asked.options.len())));
         }
     }
     (said, events)

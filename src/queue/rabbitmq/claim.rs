@@ -3,20 +3,19 @@
 //!
 //! Never leaves the mailbox of a session that is over behind: a late prompt must come back to its sender, not vanish.
 
-use std::convert::Infallible;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt as _;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Acker, Channel, Consumer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use super::super::{Again, Claim, Claimed, QueueError};
+use super::super::{Again, Claim, Claimed, Given, QueueError, Receipt};
 use super::address::Settings;
 use super::connection::{Failure, Link, Live, limited};
 use super::publish::Publisher;
@@ -25,11 +24,15 @@ use super::topology::{self, Marked};
 use crate::message::SessionId;
 
 mod ending;
+mod keeper;
+mod notes;
 
 use ending::{Ending, Last, repeat};
+use keeper::Keeper;
 
-/// Control messages that are on their way to the session at once.
-const PREFETCH: u16 = 16;
+/// Control messages that are on their way to the session at once, or read and not yet in safe hands: more than the prompts that may wait and
+/// what ends a session together, so that no `end` waits behind them.
+const PREFETCH: u16 = 64;
 /// Pause between attempts to take a mailbox back.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How many calls' time the end of a session may take, reconnecting included.
@@ -78,7 +81,6 @@ pub(super) async fn claim(
         .await
         .map_err(|_| failed(Failure::Silent(limit).to_string()))?
         .map_err(|failure| failed(failure.to_string()))?;
-    let ticket = Ticket::new(session, again.clone());
     let Owned {
         channel,
         consumer,
@@ -86,18 +88,30 @@ pub(super) async fn claim(
     } = match taken {
         Taken::Owner(owned) => owned,
         Taken::Elsewhere => {
-            // What a worker queued, or what goes on, may be what keeps the session alive when that owner is gone: it rests instead of being
-            // dropped. Where it is a mere duplicate, its ticket is one more, and as harmless.
-            if again.after > 0 || again.takeovers > 0 {
-                ticket.issue(settings, publisher).await?;
+            // What a worker queued may be what keeps the session alive when that owner is gone: it rests instead of being dropped. Where it is a
+            // mere duplicate, its ticket is one more, and as harmless.
+            if again.rests {
+                Ticket::new(session, again).issue(settings, publisher).await?;
             }
             return Ok(Claimed::Elsewhere);
         }
         Taken::Marked(claimed) => return Ok(claimed),
     };
+    let found = notes::read(settings, &live, session, again.after)
+        .await
+        .map_err(|failure| failed(failure.to_string()))?;
+    // Several tickets may lead to a session, each with its own count: what was taken says which number is free.
+    let attempt = again.attempt.max(found.highest.saturating_add(1));
+    let again = Again { attempt, ..again };
     // Owner first, then the ticket: a ticket without an owner would have the session begun a second time. The task is acknowledged only after
     // both, so a worker that dies in between costs nothing.
-    ticket.issue(settings, publisher).await?;
+    Ticket::new(session, again.clone()).issue(settings, publisher).await?;
+    // Before anything is told under this number.
+    let kept = found.body.clone();
+    notes::write(settings, link, publisher, (session, attempt), &kept).await?;
+    if let Err(failure) = found.replaced(settings).await {
+        tracing::debug!(%session, %failure, "what an owner before kept stays beside what is kept now");
+    }
     if again.after > 0 {
         // Whoever let go may have died before it left the mark.
         let mark = Ending::Superseded(ending::before(again.after));
@@ -113,6 +127,7 @@ pub(super) async fn claim(
         link: Arc::clone(link),
         session,
         after: again.after,
+        attempt,
         controls: sender,
         holding,
     };
@@ -129,9 +144,12 @@ pub(super) async fn claim(
         publisher: Arc::clone(publisher),
         session,
         again,
+        kept: (!kept.is_empty()).then_some(kept),
         waiting,
         controls,
-        given: None,
+        given: BTreeMap::new(),
+        count: 0,
+        acks: Vec::new(),
         last: None,
         holds,
         keeper,
@@ -142,9 +160,11 @@ pub(super) async fn claim(
 /// Takes the mailbox. Every step that may be refused is on a channel of its own, because a refusal closes the channel.
 async fn take(settings: &Settings, live: &Live, session: SessionId, after: u32) -> Result<Taken, Failure> {
     if let Some(marked) = looked(settings, live, session, after).await? {
-        if matches!(marked, Claimed::Over) {
-            // A submitter may have made one for a task that comes too late.
-            ending::remove_unused(settings, live, session).await?;
+        // A submitter may have made one for a task that comes too late. What is in it is nobody's, unless the session may go on.
+        match marked {
+            Claimed::Over => drop(ending::remove_unused(settings, live, session).await?),
+            Claimed::Superseded => ending::remove_empty(settings, live, session, 1).await?,
+            Claimed::Owner(_) | Claimed::Elsewhere => {}
         }
         return Ok(Taken::Marked(marked));
     }
@@ -162,8 +182,10 @@ async fn take(settings: &Settings, live: &Live, session: SessionId, after: u32) 
     };
     // The last owner may have left its mark and the mailbox between the look and now.
     if let Some(marked) = looked(settings, live, session, after).await? {
-        drop(owned);
-        Ending::Remove.act(live, settings, session).await?;
+        let Owned { channel, consumer, .. } = owned;
+        drop(consumer);
+        limited(settings.call_timeout, channel.close(200, "marked".into())).await?;
+        ending::remove_empty(settings, live, session, 1).await?;
         return Ok(Taken::Marked(marked));
     }
     Ok(Taken::Owner(owned))
@@ -211,99 +233,11 @@ fn is_taken(failure: &Failure) -> bool {
 }
 
 /// A message of the mailbox, as it came.
-struct Given {
+struct Came {
     body: Bytes,
     /// The id of a last message (see [`ending::shut`]), where it is one.
     last: Option<String>,
     acker: Acker,
-}
-
-/// Passes control messages on and takes the mailbox back after a lost connection.
-struct Keeper {
-    settings: Arc<Settings>,
-    link: Arc<Link>,
-    session: SessionId,
-    after: u32,
-    controls: mpsc::Sender<Given>,
-    /// Whether the consumer is there, as far as can be known: until the broker is silent or lost, and from when it is back.
-    holding: watch::Sender<bool>,
-}
-
-impl Keeper {
-    /// Ends when the ownership is lost.
-    async fn keep(self, live: Arc<Live>, channel: Channel, consumer: Box<Consumer>) {
-        let (mut live, mut channel, mut consumer) = (live, channel, consumer);
-        loop {
-            tokio::select! {
-                () = self.forward(&mut consumer) => {}
-                () = self.link.lost(live.generation) => {}
-                never = self.doubt(&live) => match never {},
-            }
-            self.holding.send_replace(false);
-            drop((consumer, channel));
-            match self.take_back().await {
-                Some(back) => {
-                    (live, channel, consumer) = back;
-                }
-                None => return,
-            }
-        }
-    }
-
-    /// Holds effects back while the broker does not answer: it may have given the session to somebody else.
-    async fn doubt(&self, live: &Live) -> Infallible {
-        let mut silent = live.silent();
-        loop {
-            let certain = !*silent.borrow_and_update();
-            self.holding
-                .send_if_modified(|holding| std::mem::replace(holding, certain) != certain);
-            if silent.changed().await.is_err() {
-                return std::future::pending().await;
-            }
-        }
-    }
-
-    async fn forward(&self, consumer: &mut Consumer) {
-        while let Some(Ok(message)) = consumer.next().await {
-            let given = Given {
-                body: message.data.into(),
-                last: ending::last(&message.properties),
-                acker: message.acker,
-            };
-            if self.controls.send(given).await.is_err() {
-                // The claim is gone; its drop ends this task as well.
-                return;
-            }
-        }
-    }
-
-    /// After a reset the broker may hold our own old consumer until it has missed its heartbeats, which takes two to three intervals: only a
-    /// refusal that outlives them is another owner.
-    async fn take_back(&self) -> Option<(Arc<Live>, Channel, Box<Consumer>)> {
-        let ours_is_gone = self.settings.heartbeat * 3 + self.settings.call_timeout;
-        let mut refused_since = None;
-        loop {
-            let live = self.link.connected().await;
-            match take(&self.settings, &live, self.session, self.after).await {
-                Ok(Taken::Owner(owned)) => {
-                    tracing::info!(session = %self.session, "took the session's mailbox back");
-                    return Some((live, owned.channel, owned.consumer));
-                }
-                Ok(Taken::Marked(_)) => {
-                    tracing::warn!(session = %self.session, "the session was ended by another worker, or went on with one");
-                    return None;
-                }
-                Ok(Taken::Elsewhere) => {
-                    if refused_since.get_or_insert_with(Instant::now).elapsed() > ours_is_gone {
-                        tracing::warn!(session = %self.session, "another worker owns the session now");
-                        return None;
-                    }
-                }
-                Err(failure) => tracing::warn!(session = %self.session, %failure, "the mailbox is not back yet"),
-            }
-            sleep(PAUSE).await;
-        }
-    }
 }
 
 /// An owned session.
@@ -313,11 +247,17 @@ struct Mailbox {
     publisher: Arc<Publisher>,
     session: SessionId,
     again: Again,
+    /// What the owner before kept.
+    kept: Option<Bytes>,
     /// Messages that waited when it was claimed.
     waiting: u32,
-    controls: mpsc::Receiver<Given>,
-    /// The last message that was handed out and is not acknowledged.
-    given: Option<Acker>,
+    controls: mpsc::Receiver<Came>,
+    /// The messages that were handed out and are not acknowledged.
+    given: BTreeMap<Receipt, Acker>,
+    /// Messages that were handed out.
+    count: u64,
+    /// Acknowledgements that are on their way.
+    acks: Vec<tokio::task::JoinHandle<()>>,
     /// What no message comes after, where the mailbox is shut.
     last: Option<Last>,
     holds: watch::Receiver<bool>,
@@ -339,31 +279,64 @@ impl std::fmt::Debug for Mailbox {
 
 #[async_trait]
 impl Claim for Mailbox {
+    fn attempt(&self) -> u32 {
+        self.again.attempt
+    }
+
+    fn kept(&self) -> Option<Bytes> {
+        self.kept.clone()
+    }
+
+    async fn keep(&self, body: Bytes) -> Result<(), QueueError> {
+        // One that lost the session must not speak for it.
+        if !*self.holds.borrow() {
+            let (session, detail) = (self.session, "it is not certain who owns it".to_owned());
+            return Err(QueueError::Claim { session, detail });
+        }
+        let of = (self.session, self.again.attempt);
+        notes::write(&self.settings, &self.link, &self.publisher, of, &body).await
+    }
+
     fn waiting(&self) -> u32 {
         self.waiting
     }
 
-    async fn next_control(&mut self) -> Option<Bytes> {
+    async fn next_control(&mut self) -> Option<Given> {
         loop {
-            if self.last.as_ref().is_some_and(Last::has_come) {
-                return None;
+            if let Some(last) = &mut self.last {
+                if last.has_come() {
+                    return None;
+                }
+                last.place(&self.settings, &self.publisher, self.session).await;
             }
-            let given = self.controls.recv().await?;
-            self.given = Some(given.acker);
-            let Some(id) = given.last else { return Some(given.body) };
+            let came = self.controls.recv().await?;
+            self.count += 1;
+            let receipt = Receipt(self.count);
+            self.given.insert(receipt, came.acker);
+            let Some(id) = came.last else {
+                return Some(Given {
+                    body: came.body,
+                    receipt,
+                });
+            };
             // Ours, or one that an owner left which died after it.
-            self.taken();
+            self.taken(receipt);
             if let Some(last) = &mut self.last {
                 last.note(&id);
             }
         }
     }
 
-    fn taken(&mut self) {
-        let Some(acker) = self.given.take() else { return };
+    fn taken(&mut self, receipt: Receipt) {
+        let Some(acker) = self.given.remove(&receipt) else {
+            return;
+        };
         let limit = self.settings.call_timeout;
-        // Not waited for: unacknowledged, it comes again, and is known by its id.
-        tokio::spawn(async move { limited(limit, acker.ack(BasicAckOptions::default())).await.is_ok() });
+        self.acks.retain(|ack| !ack.is_finished());
+        // Not waited for before the end: unacknowledged, it comes again, and is known by its id.
+        self.acks.push(tokio::spawn(async move {
+            let _ = limited(limit, acker.ack(BasicAckOptions::default())).await;
+        }));
     }
 
     async fn shut(&mut self) -> Result<(), QueueError> {
@@ -382,29 +355,31 @@ impl Claim for Mailbox {
     }
 
     async fn close(self: Box<Self>) -> Result<(), QueueError> {
-        self.end(Ending::Over, true).await
+        self.end(Ending::Over, Some(Ending::Remove)).await
     }
 
-    async fn suspend(self: Box<Self>, next: Option<Again>) -> Result<(), QueueError> {
-        let goes_on = next.is_some();
-        if let Some(next) = next {
-            Ticket::new(self.session, next)
-                .queue(&self.settings, &self.publisher)
-                .await?;
-        }
+    async fn hand_on(&self, next: Again) -> Result<(), QueueError> {
+        Ticket::new(self.session, next)
+            .queue(&self.settings, &self.publisher)
+            .await
+    }
+
+    async fn suspend(self: Box<Self>, goes_on: bool) -> Result<(), QueueError> {
         let marks = ending::within(self.again.after, self.again.attempt);
-        self.end(Ending::Superseded(marks), !goes_on).await
+        let removal = (!goes_on).then_some(Ending::RemoveEmpty);
+        self.end(Ending::Superseded(marks), removal).await
     }
 }
 
 impl Mailbox {
-    /// Leaves the mark and lets the mailbox go; removes it where nobody goes on with it.
-    async fn end(self, mark: Ending, remove: bool) -> Result<(), QueueError> {
+    /// Leaves the mark and lets the mailbox go; removes it where nobody goes on with it, and what was kept for a next owner.
+    async fn end(self, mark: Ending, removal: Option<Ending>) -> Result<(), QueueError> {
         let Self {
             settings,
             link,
             session,
             controls,
+            acks,
             mut holds,
             keeper,
             release,
@@ -419,11 +394,17 @@ impl Mailbox {
             }
             // First the mark, then the mailbox: in between a duplicate sees at least one of the two.
             repeat(&settings, &link, session, &mark).await;
+            // While nobody else can own it and keep something there.
+            repeat(&settings, &link, session, &Ending::Forget).await;
+            // What is in safe hands must not come to whoever goes on: its channel ends with the ownership.
+            for ack in acks {
+                let _ = ack.await;
+            }
             drop((release, controls));
             // Where the connection was lost just now, our own mark looks like another owner's.
             let ours = keeper.await.unwrap_or(false);
-            if remove {
-                let removal = if ours { Ending::Remove } else { Ending::RemoveUnused };
+            if let Some(removal) = removal {
+                let removal = if ours { removal } else { Ending::RemoveEmpty };
                 repeat(&settings, &link, session, &removal).await;
             }
             Ok(())

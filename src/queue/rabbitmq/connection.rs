@@ -118,6 +118,12 @@ impl Live {
         let _ = blocked.wait_for(|blocked| !blocked).await;
     }
 
+    /// Waits until the broker takes no messages.
+    pub(super) async fn blocks(&self) {
+        let mut blocked = self.blocked.subscribe();
+        let _ = blocked.wait_for(|blocked| *blocked).await;
+    }
+
     /// Whether the broker has stopped taking messages.
     pub(super) fn is_blocked(&self) -> bool {
         *self.blocked.borrow()

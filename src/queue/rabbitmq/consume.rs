@@ -1,6 +1,7 @@
 //! Taking tasks: one at a time, only while somebody waits, each on a channel of its own.
 //!
-//! Never prefetches for a worker without a free slot, never acknowledges what came on a connection that is gone.
+//! Never prefetches for a worker without a free slot, never acknowledges what came on a connection that is gone, and takes nothing while nothing
+//! can be published: what is taken then could neither be claimed nor told of.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,16 +33,23 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) async fn next_task(
     settings: &Arc<Settings>,
-    link: &Arc<Link>,
+    (link, publishing): (&Arc<Link>, &Arc<Link>),
     publisher: &Arc<Publisher>,
     mut stopped: watch::Receiver<bool>,
 ) -> Option<Delivery> {
     let taking = async {
         loop {
+            let out = publishing.connected().await;
+            tokio::select! {
+                () = out.unblocked() => {}
+                () = publishing.lost(out.generation) => continue,
+            }
             let live = link.connected().await;
             let taken = tokio::select! {
                 taken = take(settings, &live) => taken,
                 () = link.lost(live.generation) => continue,
+                () = publishing.lost(out.generation) => continue,
+                () = out.blocks() => continue,
             };
             match taken {
                 Ok(taken) => return taken.into_delivery(settings, link, publisher, live),

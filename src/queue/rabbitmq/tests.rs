@@ -10,12 +10,13 @@ use lapin::options::{BasicGetOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 use tokio::time::timeout;
 
-use super::super::{Claim, Routed, Settle};
+use super::super::{Claim, Given, Routed, Settle};
 use super::*;
 use crate::message::EventBody;
 
 mod faults;
 mod mailbox;
+mod notes;
 mod proxy;
 mod rest;
 mod takeover;
@@ -53,6 +54,7 @@ fn again() -> Again {
         attempt: 1,
         takeovers: 0,
         after: 0,
+        rests: false,
     }
 }
 
@@ -271,7 +273,7 @@ async fn a_session_has_one_owner_gets_its_control_and_is_over_once() {
 
     assert_eq!(send_control(&config, id, b"cancel").await.unwrap(), Routed::Delivered);
     let control = within("the control message", claim.next_control()).await;
-    assert_eq!(control, Some(Bytes::from_static(b"cancel")));
+    assert_eq!(control.unwrap().body, b"cancel"[..]);
 
     within("closing", claim.close()).await.unwrap();
     assert!(matches!(one.claim(id, again()).await.unwrap(), Claimed::Over));
@@ -296,10 +298,7 @@ async fn a_claim_that_is_dropped_can_be_taken_by_another_worker() {
     })
     .await;
     send_control(&config, id, b"x").await.unwrap();
-    assert_eq!(
-        within("control", claim.next_control()).await.as_deref(),
-        Some(&b"x"[..])
-    );
+    assert_eq!(within("control", claim.next_control()).await.unwrap().body, b"x"[..]);
     claim.close().await.unwrap();
     Operator::of(&config).await.clean().await;
 }

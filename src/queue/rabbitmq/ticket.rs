@@ -136,6 +136,7 @@ impl Ticket {
                 attempt: number(properties, ATTEMPT)?,
                 takeovers: number(properties, TAKEOVERS)?,
                 after: number(properties, AFTER)?,
+                rests: true,
             },
             misses: number(properties, MISSED)?,
         })

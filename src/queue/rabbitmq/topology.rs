@@ -18,6 +18,10 @@ pub(super) const MAILBOX_EXPIRES_MS: i32 = 86_400_000;
 const MARK_EXPIRES_MS: i32 = 86_400_000;
 /// Control messages that wait in one mailbox at most.
 pub(super) const MAILBOX_LENGTH: i32 = 1000;
+/// How long what an owner keeps is there without being read: longer than any session.
+const NOTES_EXPIRE_MS: i32 = 604_800_000;
+/// What is kept at once at most, the newest: one that comes late from an owner that lost the session must not take the place of all.
+pub(super) const MOST_NOTES: i32 = 4;
 /// What becomes of a message to a full one: its sender is told.
 pub(super) const MAILBOX_OVERFLOW: &str = "reject-publish";
 
@@ -54,6 +58,11 @@ impl Names {
 
     pub(super) fn mailbox(&self, session: SessionId) -> String {
         format!("{}.session.{session}.in", self.prefix)
+    }
+
+    /// What the owner keeps for the next one.
+    pub(super) fn notes(&self, session: SessionId) -> String {
+        format!("{}.session.{session}.notes", self.prefix)
     }
 
     pub(super) fn follower(&self, id: uuid::Uuid) -> String {
@@ -105,13 +114,7 @@ pub(super) async fn ensure(live: &Live, settings: &Settings) -> Result<(), Queue
 /// arguments.
 pub(super) async fn declare_mailbox(channel: &Channel, names: &Names, session: SessionId) -> lapin::Result<u32> {
     let mailbox = names.mailbox(session);
-    let mut arguments = FieldTable::default();
-    put(&mut arguments, "x-expires", AMQPValue::LongInt(MAILBOX_EXPIRES_MS));
-    put(&mut arguments, "x-max-length", AMQPValue::LongInt(MAILBOX_LENGTH));
-    put(&mut arguments, "x-overflow", text(MAILBOX_OVERFLOW));
-    let declared = channel
-        .queue_declare(mailbox.as_str().into(), QueueDeclareOptions::durable(), arguments)
-        .await?;
+    let waiting = declare_mailbox_alone(channel, names, session).await?;
     let key = session.to_string();
     let options = lapin::options::QueueBindOptions::default();
     channel
@@ -123,7 +126,31 @@ pub(super) async fn declare_mailbox(channel: &Channel, names: &Names, session: S
             FieldTable::default(),
         )
         .await?;
+    Ok(waiting)
+}
+
+/// Declares it without binding it; says how many messages wait in it.
+pub(super) async fn declare_mailbox_alone(channel: &Channel, names: &Names, session: SessionId) -> lapin::Result<u32> {
+    let mailbox = names.mailbox(session);
+    let mut arguments = FieldTable::default();
+    put(&mut arguments, "x-expires", AMQPValue::LongInt(MAILBOX_EXPIRES_MS));
+    put(&mut arguments, "x-max-length", AMQPValue::LongInt(MAILBOX_LENGTH));
+    put(&mut arguments, "x-overflow", text(MAILBOX_OVERFLOW));
+    let options = QueueDeclareOptions::durable();
+    let declared = channel.queue_declare(mailbox.into(), options, arguments).await?;
     Ok(declared.message_count())
+}
+
+/// Declares the place where a session's owner keeps what the next one must know.
+pub(super) async fn declare_notes(channel: &Channel, names: &Names, session: SessionId) -> lapin::Result<()> {
+    let mut arguments = FieldTable::default();
+    put(&mut arguments, "x-expires", AMQPValue::LongInt(NOTES_EXPIRE_MS));
+    put(&mut arguments, "x-max-length", AMQPValue::LongInt(MOST_NOTES));
+    let name = names.notes(session);
+    channel
+        .queue_declare(name.into(), QueueDeclareOptions::durable(), arguments)
+        .await
+        .map(drop)
 }
 
 /// Lets no further message into a session's mailbox: from now on they have no route.
@@ -182,8 +209,14 @@ pub(super) async fn queue_exists(live: &Live, settings: &Settings, name: &str) -
     Ok(consumers(live, settings, name).await?.is_some())
 }
 
-/// How many consumers a queue has; `None` when there is no such queue. On a channel of its own: a miss closes it.
+/// How many consumers a queue has; `None` when there is no such queue.
 pub(super) async fn consumers(live: &Live, settings: &Settings, name: &str) -> Result<Option<u32>, Failure> {
+    Ok(counts(live, settings, name).await?.map(|(consumers, _)| consumers))
+}
+
+/// How many consumers a queue has and how many messages wait in it; `None` when there is no such queue. On a channel of its own: a miss
+/// closes it.
+pub(super) async fn counts(live: &Live, settings: &Settings, name: &str) -> Result<Option<(u32, u32)>, Failure> {
     let channel = live.channel(settings).await?;
     let options = QueueDeclareOptions::durable().passive();
     let declared = limited(
@@ -194,7 +227,7 @@ pub(super) async fn consumers(live: &Live, settings: &Settings, name: &str) -> R
         Ok(queue) => {
             // Its answer is not waited for by anybody; a channel left open would last as long as the connection.
             limited(settings.call_timeout, channel.close(200, "looked".into())).await?;
-            Ok(Some(queue.consumer_count()))
+            Ok(Some((queue.consumer_count(), queue.message_count())))
         }
         Err(failure) if failure.reply_code() == Some(404) => Ok(None),
         Err(failure) => Err(failure),

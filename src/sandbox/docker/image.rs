@@ -9,7 +9,7 @@ use bollard::errors::Error;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures::TryStreamExt as _;
 
-use super::{PULL_TIMEOUT, sentence, within};
+use super::{sentence, within};
 use crate::sandbox::SandboxError;
 use crate::sandbox::images::{self, Found};
 
@@ -28,6 +28,7 @@ pub(super) struct Images<'a> {
     pub(super) rules: &'a [String],
     pub(super) pull: bool,
     pub(super) timeout: Duration,
+    pub(super) pull_timeout: Duration,
 }
 
 impl Images<'_> {
@@ -106,11 +107,16 @@ impl Images<'_> {
             .client
             .create_image(Some(options), None, None)
             .try_for_each(|_| async { Ok(()) });
-        within(PULL_TIMEOUT, pulled)
-            .await
-            .map_err(|error| SandboxError::PullImage {
-                image: image.to_owned(),
+        let image = image.to_owned();
+        match tokio::time::timeout(self.pull_timeout, pulled).await {
+            Ok(pulled) => pulled.map_err(|error| SandboxError::PullImage {
+                image,
                 detail: sentence(&error),
-            })
+            }),
+            Err(_) => Err(SandboxError::PullTimeout {
+                image,
+                limit_s: self.pull_timeout.as_secs(),
+            }),
+        }
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::{Publishing, Work};
-use crate::message::{EventBody, Reason};
+use super::{Pace, Publishing, Work};
+use crate::forge::ForgeError;
+use crate::message::{Attention, EventBody, Otherwise, Reason};
 use crate::session::connections::Connected;
 use crate::session::failure::Failure;
 
@@ -31,8 +32,11 @@ pub(super) async fn attended<'a, T>(
             () = connection.closed() => return Err(connection.dropped()),
             done = act(connected.clone()) => done,
         };
-        let failure = match done {
-            Err(failure) if is_dead(failure.reason) => failure,
+        let (failure, reason) = match done {
+            Err(failure) => match Attention::to_credential(failure.reason) {
+                Some(reason) => (failure, reason),
+                None => return Err(failure),
+            },
             done => return done,
         };
         let mut wait = Duration::from_secs(publishing.rooms.config.credential_wait_s);
@@ -46,15 +50,18 @@ pub(super) async fn attended<'a, T>(
             "finished work waits for a fresh credential"
         );
         let body = EventBody::NeedsAttention {
-            project: work.admitted.grant.key.clone(),
-            reason: failure.reason,
+            project: Some(work.admitted.grant.key.clone()),
+            reason,
             message: format!(
                 "the token of the connection {} is refused ({}): send a fresh one as the control message `credential`; until then the work waits in staging",
                 work.admitted.grant.connection,
                 failure.reason.as_str()
             ),
             wait_s: wait.as_secs(),
+            default: Otherwise::Kept,
+            question: None,
         };
+        let _waits = publishing.steering.waits();
         publishing.progress.state(body).await;
         let stopped = async {
             if publishing.steering.token().is_cancelled() {
@@ -71,20 +78,30 @@ pub(super) async fn attended<'a, T>(
 }
 
 impl Publishing<'_> {
+    /// Does what leaves a trace, again where it failed in passing: each time only while the session is certainly this worker's.
+    pub(super) async fn retry_owned<T, Call: Future<Output = Result<T, ForgeError>>>(
+        &self,
+        mut call: impl FnMut() -> Call,
+    ) -> Result<T, Failure> {
+        let mut pace = Pace::default();
+        loop {
+            self.owned().await?;
+            match call().await {
+                Err(error) => match pace.next(&error) {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => return Err(error.into()),
+                },
+                Ok(done) => return Ok(done),
+            }
+        }
+    }
+
     /// Waits until the session is certainly this worker's.
-    async fn owned(&self) -> Result<(), Failure> {
+    pub(super) async fn owned(&self) -> Result<(), Failure> {
         if self.steering.owned().await {
             return Ok(());
         }
         let message = "another worker owns the session, or the broker that says so is away for too long";
         Err(Failure::new(Reason::WorkerStopped, message))
     }
-}
-
-/// Whether only another credential helps.
-fn is_dead(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::TokenInvalid | Reason::TokenExpired | Reason::TokenRevoked
-    )
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use futures::future::join_all;
 
-use super::{Described, Published, Publishing, Work, describe, reference, retry};
+use super::{Described, Published, Publishing, Work, describe, reference};
 use crate::forge::ChangeRequest;
 use crate::message::{EventBody, Reason, SessionId};
 use crate::session::change_text::Sister;
@@ -109,7 +109,7 @@ impl Publishing<'_> {
 
     async fn look(&self, work: &Work, number: u64, description: Option<&str>) -> Result<ChangeRequest, Failure> {
         let connected = work.admitted.connection.current()?;
-        let read = retry(|| {
+        let read = self.retry_owned(|| {
             connected
                 .forge
                 .change_request(&work.admitted.facts, number, description)

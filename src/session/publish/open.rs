@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Work, retry};
+use super::{Publishing, Work};
 use crate::forge::{ChangeRequest, ChangeRequestText, Opened};
 use crate::message::{CommitId, Reason};
 use crate::session::Rooms;
@@ -17,14 +17,19 @@ use crate::session::push_options;
 const LOOKS: u32 = 6;
 
 /// By the forge's API.
-pub(super) async fn by_api(work: &Work, connected: &Connected, text: &ChangeRequestText) -> Result<Opened, Failure> {
+pub(super) async fn by_api(
+    publishing: &Publishing<'_>,
+    work: &Work,
+    connected: &Connected,
+    text: &ChangeRequestText,
+) -> Result<Opened, Failure> {
     let (grant, facts) = (&work.admitted.grant, &work.admitted.facts);
     let open = || {
         connected
             .forge
             .open_change_request(facts, &grant.branch, &grant.base, text)
     };
-    Ok(retry(open).await?)
+    publishing.retry_owned(open).await
 }
 
 /// The options that make the push open the merge request, and whether there is one already.
@@ -117,6 +122,16 @@ async fn find(
         None => numbers(rooms, work, connected, head).await?,
     };
     Ok(found.first().copied())
+}
+
+/// The newest merge request whose head is that commit.
+pub(super) async fn newest(
+    rooms: &Rooms,
+    work: &Work,
+    connected: &Connected,
+    head: &CommitId,
+) -> Result<Option<u64>, Failure> {
+    find(rooms, work, connected, head, None).await
 }
 
 /// The numbers of the merge requests whose head is that commit.

@@ -1,11 +1,11 @@
 //! The push of one project's branch, and the look whether the forge has it.
 //!
-//! A push whose answer was lost is looked up before it is tried again. Never says that a branch is there without having seen it.
+//! A push whose answer was lost is looked up before it is tried again, and tried only while the session is certainly this worker's. Never says that a branch is there without having seen it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{FIRST_WAIT, TRIES, Work, retry};
+use super::{FIRST_WAIT, Publishing, TRIES, Work, retry};
 use crate::forge::refusal;
 use crate::message::{CommitId, Reason};
 use crate::repository::{PublishRequest, RepositoryError};
@@ -15,13 +15,13 @@ use crate::session::failure::Failure;
 
 /// Pushes and reads the branch back. The forge's own words about the push, where its answer arrived.
 pub(super) async fn push(
-    rooms: &Rooms,
+    publishing: &Publishing<'_>,
     work: &Work,
     connected: &Connected,
     head: &CommitId,
     options: &[String],
 ) -> Result<Vec<String>, Failure> {
-    let grant = &work.admitted.grant;
+    let (rooms, grant) = (publishing.rooms, &work.admitted.grant);
     let mut wait = FIRST_WAIT;
     let mut said = Vec::new();
     let expected = work.expected();
@@ -31,6 +31,8 @@ pub(super) async fn push(
             expected: expected.as_ref(),
             options,
         };
+        // A try may have taken long, and another worker may have the session since.
+        publishing.owned().await?;
         match work.staging.publish(grant, &connected.access, &request).await {
             Ok(published) => {
                 said = published.remote;

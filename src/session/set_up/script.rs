@@ -35,6 +35,8 @@ pub(super) struct Run<'a> {
 pub(super) struct Ran {
     /// What went wrong, to follow the script's name.
     pub(super) problem: Option<String>,
+    /// Whether that is its time limit.
+    pub(super) is_late: bool,
     /// The end of its output, masked.
     pub(super) output: String,
     /// Bytes of output before that.
@@ -90,6 +92,7 @@ impl Run<'_> {
             }
         };
         let exit = tokio::time::timeout(self.limit, running).await;
+        let is_late = exit.is_err();
         let problem = match exit {
             Ok(exit) if exit.is_success() => None,
             Ok(exit) => Some(format!(
@@ -106,6 +109,7 @@ impl Run<'_> {
         };
         Ok(Ran {
             problem,
+            is_late,
             output: end.finish(),
             dropped: end.dropped,
         })

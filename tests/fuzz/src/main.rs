@@ -29,6 +29,7 @@ type Target = fn(&[u8]);
 const TARGETS: &[(&str, Target)] = &[
     ("task", message::task),
     ("control", message::control),
+    ("notes", message::notes),
     ("names", message::names),
     ("branch", message::branch),
     ("address", address::pasted),

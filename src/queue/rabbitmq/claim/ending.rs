@@ -21,6 +21,9 @@ use crate::message::SessionId;
 const MOST_MARKS: u32 = 16;
 /// How many calls' time it may take to shut a mailbox.
 const SHUT_CALLS: u32 = 2;
+/// Looks at a mailbox that is to be empty, and the pause between them.
+const LOOKS: u32 = 10;
+const BETWEEN_LOOKS: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// The things that end a session, or a worker's part in it, on the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,10 +32,12 @@ pub(super) enum Ending {
     Over,
     /// Tasks that go on from these attempts are marked as superseded.
     Superseded(Vec<u32>),
-    /// The mailbox is deleted.
+    /// The mailbox is deleted, with what is in it.
     Remove,
-    /// The mailbox is deleted unless somebody consumes it.
-    RemoveUnused,
+    /// The mailbox is deleted unless somebody consumes it or something waits in it: that is for whoever goes on with the session.
+    RemoveEmpty,
+    /// What was kept for a next owner is deleted.
+    Forget,
 }
 
 /// What a suspension supersedes: the task that runs, and what goes on from any attempt before the one that is suspended.
@@ -50,8 +55,8 @@ pub(super) fn before(after: u32) -> Vec<u32> {
 impl Ending {
     pub(super) async fn act(&self, live: &Live, settings: &Settings, session: SessionId) -> Result<(), Failure> {
         let names = &settings.names;
-        if *self == Self::RemoveUnused {
-            return remove_unused(settings, live, session).await.map(drop);
+        if *self == Self::RemoveEmpty {
+            return remove_empty(settings, live, session, LOOKS).await;
         }
         let channel = live.channel(settings).await?;
         let acted = async {
@@ -63,10 +68,15 @@ impl Ending {
                     }
                     Ok(())
                 }
-                Self::Remove | Self::RemoveUnused => {
+                Self::Remove | Self::RemoveEmpty => {
                     let mailbox = names.mailbox(session);
                     let options = QueueDeleteOptions::default();
                     channel.queue_delete(mailbox.into(), options).await.map(drop)
+                }
+                Self::Forget => {
+                    let notes = names.notes(session);
+                    let options = QueueDeleteOptions::default();
+                    channel.queue_delete(notes.into(), options).await.map(drop)
                 }
             }
         };
@@ -100,6 +110,50 @@ pub(super) async fn remove_unused(settings: &Settings, live: &Live, session: Ses
     limited(settings.call_timeout, deleting).await.map(|_| true)
 }
 
+/// Deletes a mailbox that nobody consumes and nothing waits in. The last look is the broker's own, so nothing that comes meanwhile is lost.
+pub(super) async fn remove_empty(
+    settings: &Settings,
+    live: &Live,
+    session: SessionId,
+    looks: u32,
+) -> Result<(), Failure> {
+    let mailbox = settings.names.mailbox(session);
+    for look in 0..looks {
+        match topology::counts(live, settings, &mailbox).await? {
+            None => return Ok(()),
+            Some((_, 1..)) => return Ok(()),
+            // Our own consumer may still be on its way out.
+            Some((1.., 0)) if look + 1 == looks => return Ok(()),
+            Some((1.., 0)) => {}
+            Some((0, 0)) => {
+                let channel = live.channel(settings).await?;
+                // For a queue of another kind these conditions are an error that closes the connection; one that is declared like this is none.
+                let declared = topology::declare_mailbox_alone(&channel, &settings.names, session);
+                match limited(settings.call_timeout, declared).await {
+                    Ok(_) => {}
+                    Err(failure) if failure.reply_code() == Some(406) => {
+                        return remove_unused(settings, live, session).await.map(drop);
+                    }
+                    Err(failure) => return Err(failure),
+                }
+                let options = QueueDeleteOptions {
+                    if_unused: true,
+                    if_empty: true,
+                    ..QueueDeleteOptions::default()
+                };
+                let deleting = channel.queue_delete(mailbox.as_str().into(), options);
+                match limited(settings.call_timeout, deleting).await {
+                    Ok(_) => return Ok(()),
+                    Err(failure) if failure.reply_code() == Some(406) => {}
+                    Err(failure) => return Err(failure),
+                }
+            }
+        }
+        sleep(BETWEEN_LOOKS).await;
+    }
+    Ok(())
+}
+
 /// The type of a message of our own that nothing comes after.
 const LAST: &str = "dev.cofferdam.last";
 
@@ -107,10 +161,34 @@ const LAST: &str = "dev.cofferdam.last";
 #[derive(Debug)]
 pub(super) struct Last {
     id: String,
+    /// Whether the broker took it. A mailbox that is full takes it when some of what is in it was read.
+    placed: bool,
     come: bool,
 }
 
 impl Last {
+    fn new() -> Self {
+        Self {
+            id: Uuid::new_v4().to_string(),
+            placed: false,
+            come: false,
+        }
+    }
+
+    /// Puts it behind what is in the mailbox, unless it is there already.
+    pub(super) async fn place(&mut self, settings: &Settings, publisher: &Publisher, session: SessionId) {
+        if self.placed {
+            return;
+        }
+        let properties = properties(false)
+            .with_type(short(LAST))
+            .with_message_id(short(&self.id));
+        match publisher.put(&settings.names.mailbox(session), b"", properties).await {
+            Ok(()) => self.placed = true,
+            Err(detail) => tracing::debug!(%session, detail, "the mailbox takes no last message yet"),
+        }
+    }
+
     /// One with this id came.
     pub(super) fn note(&mut self, id: &str) {
         self.come |= id == self.id;
@@ -152,13 +230,9 @@ pub(super) async fn shut(
         .await
         .map_err(|_| failed(Failure::Silent(limit).to_string()))?
         .map_err(|failure| failed(failure.to_string()))?;
-    let id = Uuid::new_v4().to_string();
-    let properties = properties(false).with_type(short(LAST)).with_message_id(short(&id));
-    publisher
-        .put(&settings.names.mailbox(session), b"", properties)
-        .await
-        .map_err(failed)?;
-    Ok(Last { id, come: false })
+    let mut last = Last::new();
+    last.place(settings, publisher, session).await;
+    Ok(last)
 }
 
 #[cfg(test)]
@@ -187,7 +261,7 @@ mod tests {
     fn the_last_message_is_known_by_its_id_alone() {
         let mut last = Last {
             id: "x".into(),
-            come: false,
+            ..Last::new()
         };
         last.note("y");
         assert!(!last.has_come());

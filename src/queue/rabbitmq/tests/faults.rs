@@ -6,7 +6,7 @@ use super::proxy::{Mode, Proxy};
 use super::*;
 
 /// The configuration of a worker behind a proxy; the plain one goes straight to the broker.
-async fn behind_proxy(config: &Config, first: Mode) -> (Config, Proxy) {
+pub(super) async fn behind_proxy(config: &Config, first: Mode) -> (Config, Proxy) {
     let mut url = url::Url::parse(&config.url).unwrap();
     let broker = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5672));
     let proxy = Proxy::to(broker, first).await;
@@ -126,7 +126,7 @@ async fn a_reset_does_not_cost_a_session_its_owner() {
         assert_eq!(send_control(&direct, id, body).await.unwrap(), Routed::Delivered);
         // What was read just before a reset may come twice; nothing may be missing.
         within("control", async {
-            while claim.next_control().await.unwrap() != body {}
+            while claim.next_control().await.unwrap().body != body {}
         })
         .await;
         assert!(matches!(other.claim(id, again()).await.unwrap(), Claimed::Elsewhere));

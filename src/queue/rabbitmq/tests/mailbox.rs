@@ -3,8 +3,16 @@
 use super::takeover::{claimed, quick};
 use super::*;
 
-async fn next(claim: &mut Box<dyn Claim>) -> Option<Bytes> {
+/// The next message, which stays with the broker.
+async fn read(claim: &mut Box<dyn Claim>) -> Option<Given> {
     within("a control message", claim.next_control()).await
+}
+
+/// The next message, taken.
+async fn next(claim: &mut Box<dyn Claim>) -> Option<Bytes> {
+    let given = read(claim).await?;
+    claim.taken(given.receipt);
+    Some(given.body)
 }
 
 /// Becomes the owner as soon as nobody else is.
@@ -36,7 +44,6 @@ async fn what_is_sent_before_the_claim_waits_and_comes_first() {
     send_control(&config, id, b"three").await.unwrap();
     for body in [&b"one"[..], b"two", b"three"] {
         assert_eq!(next(&mut claim).await.as_deref(), Some(body));
-        claim.taken();
     }
     claim.close().await.unwrap();
     // Sent once more it opens no mailbox: there will be nobody to read it.
@@ -110,19 +117,20 @@ async fn what_was_not_taken_comes_to_the_next_owner_and_what_was_does_not() {
     let (one, two) = (started(&config).await, started(&config).await);
     let id = session();
     let mut claim = owner(&one, id).await;
+    // In whatever order they are taken.
+    let mut given = Vec::new();
     for body in [&b"taken"[..], b"kept", b"taken too"] {
         send_control(&config, id, body).await.unwrap();
-        assert_eq!(next(&mut claim).await.as_deref(), Some(body));
-        if body != b"kept" {
-            claim.taken();
-        }
+        given.push(read(&mut claim).await.unwrap());
+        assert_eq!(given.last().unwrap().body, body);
     }
+    claim.taken(given[2].receipt);
+    claim.taken(given[0].receipt);
     // Acks are on their way; the answer to a declaration on the same connection comes after them.
     let operator = Operator::of(&config).await;
     drop(claim);
     let mut claim = owner_at_last(&two, id).await;
     assert_eq!(next(&mut claim).await.as_deref(), Some(&b"kept"[..]));
-    claim.taken();
     within("shutting", claim.shut()).await.unwrap();
     assert_eq!(next(&mut claim).await, None);
     claim.close().await.unwrap();
@@ -143,7 +151,6 @@ async fn a_shut_mailbox_gives_all_that_came_before_and_lets_nothing_in() {
     assert_eq!(send_control(&config, id, b"late").await.unwrap(), Routed::NoRoute);
     for number in 0..40_u32 {
         assert_eq!(next(&mut claim).await.as_deref(), Some(number.to_string().as_bytes()));
-        claim.taken();
     }
     assert_eq!(next(&mut claim).await, None);
     assert_eq!(next(&mut claim).await, None);
@@ -168,4 +175,99 @@ async fn an_owner_that_dies_while_it_shuts_leaves_a_mailbox_that_works() {
     assert_eq!(next(&mut claim).await.as_deref(), Some(&b"x"[..]));
     claim.close().await.unwrap();
     Operator::of(&config).await.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_mailbox_is_shut_too_and_gives_all_that_is_in_it() {
+    let Some(config) = broker() else { return };
+    let queue = started(&config).await;
+    let operator = Operator::of(&config).await;
+    let id = session();
+    let mut claim = owner(&queue, id).await;
+    let mailbox = operator.settings.names.mailbox(id);
+    let channel = operator.live.channel(&operator.settings).await.unwrap();
+    let confirming = lapin::options::ConfirmSelectOptions::default();
+    channel.confirm_select(confirming).await.unwrap();
+    // Until the broker takes no more.
+    let mut sent = 0_u32;
+    within("filling", async {
+        loop {
+            let options = lapin::options::BasicPublishOptions::default();
+            let body = sent.to_string();
+            let properties = lapin::BasicProperties::default();
+            let confirm =
+                channel.basic_publish("".into(), mailbox.as_str().into(), options, body.as_bytes(), properties);
+            match confirm.await.unwrap().await.unwrap() {
+                lapin::Confirmation::Ack(_) => sent += 1,
+                _ => return,
+            }
+        }
+    })
+    .await;
+    assert!(sent >= 1000, "{sent}");
+    within("shutting", claim.shut()).await.unwrap();
+    for number in 0..sent {
+        assert_eq!(next(&mut claim).await.unwrap(), number.to_string().as_bytes());
+    }
+    assert_eq!(next(&mut claim).await, None);
+    claim.close().await.unwrap();
+    operator.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_in_while_a_session_is_suspended_is_there_for_whoever_goes_on() {
+    let Some(config) = broker() else { return };
+    let queue = started(&config).await;
+    let operator = Operator::of(&config).await;
+    for comes in [true, false] {
+        let id = session();
+        let mut claim = owner(&queue, id).await;
+        within("shutting", claim.shut()).await.unwrap();
+        assert_eq!(next(&mut claim).await, None);
+        if comes {
+            // As the event `suspended` says to do it, and quick.
+            let settings = &operator.settings;
+            let channel = operator.live.channel(settings).await.unwrap();
+            topology::declare_mailbox(&channel, &settings.names, id).await.unwrap();
+            assert_eq!(send_control(&config, id, b"early").await.unwrap(), Routed::Delivered);
+        }
+        within("suspending", claim.suspend(false)).await.unwrap();
+        let mailbox = operator.settings.names.mailbox(id);
+        let there = topology::queue_exists(&operator.live, &operator.settings, &mailbox).await;
+        assert_eq!(there.unwrap(), comes);
+        let resumed = Again {
+            attempt: 2,
+            after: 1,
+            ..again()
+        };
+        let Claimed::Owner(mut claim) = queue.claim(id, resumed).await.unwrap() else {
+            panic!("it may go on");
+        };
+        if comes {
+            assert_eq!(next(&mut claim).await.as_deref(), Some(&b"early"[..]));
+        }
+        claim.close().await.unwrap();
+    }
+    operator.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_task_of_a_session_that_rests_leaves_no_mailbox_that_nobody_reads() {
+    let Some(config) = broker() else { return };
+    let queue = started(&config).await;
+    let operator = Operator::of(&config).await;
+    let id = session();
+    within("suspending", owner(&queue, id).await.suspend(false))
+        .await
+        .unwrap();
+    // Sent once more by mistake, without a `resume`.
+    super::super::submit(&config, id, b"task").await.unwrap();
+    assert!(matches!(queue.claim(id, again()).await.unwrap(), Claimed::Superseded));
+    assert_eq!(send_control(&config, id, b"prompt").await.unwrap(), Routed::NoRoute);
+    // What somebody put into it is for whoever goes on.
+    super::super::submit(&config, id, b"task").await.unwrap();
+    assert_eq!(send_control(&config, id, b"prompt").await.unwrap(), Routed::Delivered);
+    assert!(matches!(queue.claim(id, again()).await.unwrap(), Claimed::Superseded));
+    assert_eq!(operator.waiting(&operator.settings.names.mailbox(id)).await, 1);
+    operator.clean().await;
 }

@@ -10,6 +10,7 @@ fn from(after: u32) -> Again {
         body: Bytes::from_static(b"resume"),
         attempt: after + 1,
         after,
+        rests: true,
         ..again()
     }
 }
@@ -46,7 +47,7 @@ async fn a_suspended_session_is_not_begun_again_and_goes_on_by_a_task_that_says_
     let operator = Operator::of(&config).await;
     let id = session();
     let claim = claimed(&queue, &config, id).await;
-    within("suspending", claim.suspend(None)).await.unwrap();
+    within("suspending", claim.suspend(false)).await.unwrap();
     assert_eq!(send_control(&config, id, b"prompt").await.unwrap(), Routed::NoRoute);
     no_tickets(&operator).await;
     assert_eq!(operator.waiting(&operator.settings.names.lanes[0]).await, 0);
@@ -77,7 +78,8 @@ async fn what_goes_on_elsewhere_is_queued_and_finds_the_mailbox_as_it_was() {
         ..from(1)
     };
     send_control(&config, id, b"unread").await.unwrap();
-    within("suspending", claim.suspend(Some(next))).await.unwrap();
+    within("queueing", claim.hand_on(next)).await.unwrap();
+    within("suspending", claim.suspend(true)).await.unwrap();
     assert_eq!(
         send_control(&config, id, b"in between").await.unwrap(),
         Routed::Delivered
@@ -89,8 +91,9 @@ async fn what_goes_on_elsewhere_is_queued_and_finds_the_mailbox_as_it_was() {
     delivery.handle.settle(Settle::Ack).await.unwrap();
     assert_eq!(claim.waiting(), 2);
     for body in [&b"unread"[..], b"in between"] {
-        assert_eq!(within("control", claim.next_control()).await.as_deref(), Some(body));
-        claim.taken();
+        let given = within("control", claim.next_control()).await.unwrap();
+        assert_eq!(given.body, body);
+        claim.taken(given.receipt);
     }
     claim.close().await.unwrap();
     let operator = Operator::of(&config).await;
@@ -109,7 +112,7 @@ async fn a_task_that_goes_on_waits_for_the_owner_to_let_go() {
     // The task was queued first, and another worker is quick: it has no answer as long as the owner is there.
     let mut next = Box::pin(owner_of(&two, id, from(1)));
     assert!(timeout(Duration::from_secs(1), &mut next).await.is_err());
-    claim.suspend(None).await.unwrap();
+    claim.suspend(false).await.unwrap();
     let next = next.await;
     within("closing", next.close()).await.unwrap();
     Operator::of(&config).await.clean().await;
@@ -187,7 +190,7 @@ async fn where_the_old_task_is_quicker_it_runs_and_its_suspension_ends_the_other
     };
     let claim = owner_of(&queue, id, old).await;
     assert!(matches!(claim_of(&queue, id, from(1)).await, Claimed::Elsewhere));
-    within("suspending", claim.suspend(None)).await.unwrap();
+    within("suspending", claim.suspend(false)).await.unwrap();
     assert!(matches!(claim_of(&queue, id, from(1)).await, Claimed::Superseded));
     let operator = Operator::of(&config).await;
     no_tickets(&operator).await;

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use cofferdam::grant::branch::branch_name;
+use cofferdam::message::notes::MOST_TO_ASK;
 use cofferdam::message::task::{LONGEST_PROMPT, MOST_PROJECTS};
 use cofferdam::message::{
-    AgentName, BranchName, CommitId, ConnectionName, Control, Credential, ProjectPath, SessionId, Task,
+    AgentName, BranchName, CommitId, ConnectionName, Control, Credential, Notes, ProjectPath, SessionId, Task,
 };
 
 use crate::judge::{assert_visible, parts};
@@ -62,6 +63,16 @@ pub fn control(data: &[u8]) {
         }
         Err(error) => assert!(error.to_string().len() <= LONGEST_SENTENCE),
     }
+}
+
+/// What one worker noted for the next one, read and written again.
+pub fn notes(data: &[u8]) {
+    let Some(notes) = Notes::parse(data) else { return };
+    let text: usize = notes.to_ask.iter().map(|asked| asked.text.len()).sum();
+    assert!(text <= LONGEST_PROMPT && notes.to_ask.len() <= MOST_TO_ASK);
+    let body = notes.body().expect("it was read, so it can be written");
+    let again = Notes::parse(&body).expect("it was written, so it can be read");
+    assert_eq!((&again.to_ask, &again.done, again.turns), (&notes.to_ask, &notes.done, notes.turns));
 }
 
 /// A token in clear is not in what `{:?}` prints.

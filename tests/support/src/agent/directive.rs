@@ -21,6 +21,12 @@ pub enum Directive {
     Permission(String),
     /// `!double-permission`: ask twice for one call.
     DoublePermission,
+    /// `!permitted TITLE`: ask the client once; where it does not allow it, nothing after this line is done.
+    Permitted(String),
+    /// `!permissions N`: ask the client for so many at the same time, say how often each answer came.
+    Permissions(u64),
+    /// `!next LINE`: do that when a later prompt of the same session says nothing to do.
+    Next(Box<Directive>),
     /// `!say TEXT`: a piece of the agent's message.
     Say(String),
     /// `!think TEXT`: a piece of the agent's thoughts.
@@ -101,6 +107,9 @@ fn directive(line: &str) -> Result<Directive, &'static str> {
         "tools" => nothing(rest, Directive::Tools),
         "permission" => some(rest).map(|title| Directive::Permission(title.to_owned())),
         "double-permission" => nothing(rest, Directive::DoublePermission),
+        "permitted" => some(rest).map(|title| Directive::Permitted(title.to_owned())),
+        "permissions" => number(rest).map(Directive::Permissions),
+        "next" => directive(some(rest)?).map(|later| Directive::Next(Box::new(later))),
         "say" => Ok(Directive::Say(unescape(rest))),
         "think" => Ok(Directive::Think(unescape(rest))),
         "plan" => {
@@ -223,8 +232,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_for_a_later_prompt_is_a_directive_itself() {
+        let later = Directive::Next(Box::new(Directive::Say("later".into())));
+        assert_eq!(parse("!next say later"), Ok(vec![later]));
+        assert_eq!(
+            parse("!permitted rm -r x"),
+            Ok(vec![Directive::Permitted("rm -r x".into())])
+        );
+    }
+
+    #[test]
     fn a_typing_error_is_not_silence() {
         for line in [
+            "!next",
+            "!next nonsense",
+            "!permissions many",
             "!wirte a b",
             "!",
             "!sleep soon",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::Value;
 
-use super::directive;
+use super::directive::{self, Directive};
 use super::mcp::Server;
 use super::report::Report;
 use super::turn::{Ending, Turn};
@@ -69,6 +69,12 @@ impl Report for Terminal {
     fn permission(&self, _call: &str, _title: &str) -> String {
         "nobody to ask".to_owned()
     }
+
+    fn permissions(&self, _call: &str, _count: u64) -> Vec<String> {
+        vec!["nobody to ask".to_owned()]
+    }
+
+    fn later(&self, _directive: &Directive) {}
 
     fn client_write(&self, _path: &str, _text: &str) -> String {
         "nobody to ask".to_owned()

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::directive::Directive;
 use super::mcp::Server;
 
 /// Where a turn's news go, and what it may ask for.
@@ -20,6 +21,10 @@ pub(super) trait Report {
     fn tool_ended(&self, call: &str, succeeded: bool, output: &str);
     /// Asks for leave to do something; the words say what came back.
     fn permission(&self, call: &str, title: &str) -> String;
+    /// Asks for leave so many times at once; the words say what came back each time.
+    fn permissions(&self, call: &str, count: u64) -> Vec<String>;
+    /// Keeps something to do for a later prompt that says nothing to do.
+    fn later(&self, directive: &Directive);
     /// Asks the client to write a file; the words say what came back.
     fn client_write(&self, path: &str, text: &str) -> String;
     /// A session update in the protocol's own words, known or not.

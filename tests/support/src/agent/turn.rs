@@ -1,6 +1,7 @@
 //! Carries out the directives of one prompt, in order. A directive that fails is told to the client, and the turn goes on, as real
 //! agents do; it never ends the process unless the prompt says so.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -86,6 +87,22 @@ impl Turn<'_> {
                     self.report.say(&format!("permission, {time} time: {answer}"));
                 }
             }
+            Directive::Permitted(title) => {
+                let answer = self.report.permission(call, title);
+                self.report.say(&format!("permission {title}: {answer}"));
+                if !answer.starts_with("selected allow") {
+                    return Some(Ending::Stopped("end_turn".into()));
+                }
+            }
+            Directive::Permissions(count) => {
+                let mut answers = BTreeMap::<String, u64>::new();
+                for answer in self.report.permissions(call, *count) {
+                    *answers.entry(answer).or_default() += 1;
+                }
+                let words: Vec<_> = answers.iter().map(|(answer, count)| format!("{count} {answer}")).collect();
+                self.report.say(&format!("permissions: {}", words.join(", ")));
+            }
+            Directive::Next(later) => self.report.later(later),
             Directive::Say(text) => self.report.say(text),
             Directive::Think(text) => self.report.think(text),
             Directive::Plan(steps) => self.report.plan(steps),

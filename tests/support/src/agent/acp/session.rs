@@ -14,6 +14,9 @@ use crate::agent::mcp::Server;
 use crate::agent::report::Report;
 use crate::agent::turn::{Ending, Turn};
 
+/// How long an answer that was asked for may come after a cancel: the client owes one.
+const OWED: Duration = Duration::from_secs(1);
+
 /// How often a wait for the client's answer looks whether the turn was cancelled.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -41,6 +44,7 @@ pub(super) struct Session {
     turns: AtomicU64,
     running: Mutex<Running>,
     changed: Condvar,
+    later: Mutex<Vec<Directive>>,
 }
 
 impl Session {
@@ -52,7 +56,7 @@ impl Session {
         connection: Arc<Connection>,
         outlives_its_client: Arc<AtomicBool>,
     ) -> Self {
-        let (turns, running, changed) = Default::default();
+        let (turns, running, changed, later) = Default::default();
         Self {
             id,
             directory,
@@ -62,6 +66,7 @@ impl Session {
             turns,
             running,
             changed,
+            later,
         }
     }
 
@@ -79,6 +84,11 @@ impl Session {
                 is_cancelled: false,
             };
         }
+        let directives = if directives.is_empty() {
+            std::mem::take(&mut *lock(&self.later))
+        } else {
+            directives
+        };
         let id = id.clone();
         std::thread::spawn(move || {
             let number = self.turns.fetch_add(1, Ordering::Relaxed) + 1;
@@ -132,9 +142,35 @@ impl Session {
             match answer.recv_timeout(POLL) {
                 Ok(result) => return Some(result),
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) if self.cancelled_within(Duration::ZERO) => return None,
+                Err(RecvTimeoutError::Timeout) if self.cancelled_within(Duration::ZERO) => {
+                    return answer.recv_timeout(OWED).ok();
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
+        }
+    }
+}
+
+impl Session {
+    fn ask_permission(&self, call: &str, title: &str) -> Receiver<Result<Value, RpcError>> {
+        let options: Vec<Value> = OPTIONS
+            .iter()
+            .map(|(id, kind)| json!({"optionId": id, "name": format!("Option {id}"), "kind": kind}))
+            .collect();
+        let question = json!({
+            "sessionId": self.id, "options": options,
+            "toolCall": {
+                "toolCallId": call, "title": title, "kind": "execute", "status": "pending", "rawInput": {"command": title},
+            },
+        });
+        self.connection.ask("session/request_permission", question)
+    }
+
+    fn permitted(&self, answer: &Receiver<Result<Value, RpcError>>) -> String {
+        match self.wait(answer) {
+            Some(Ok(result)) => outcome(&result),
+            Some(Err(error)) => format!("error {} {}", error.code, error.message),
+            None => "no answer".to_owned(),
         }
     }
 }
@@ -168,20 +204,18 @@ impl Report for Session {
     }
 
     fn permission(&self, call: &str, title: &str) -> String {
-        let options: Vec<Value> = OPTIONS
-            .iter()
-            .map(|(id, kind)| json!({"optionId": id, "name": format!("Option {id}"), "kind": kind}))
+        self.permitted(&self.ask_permission(call, title))
+    }
+
+    fn permissions(&self, call: &str, count: u64) -> Vec<String> {
+        let asked: Vec<_> = (1..=count)
+            .map(|number| self.ask_permission(call, &format!("number {number}")))
             .collect();
-        let question = json!({
-            "sessionId": self.id, "options": options,
-            "toolCall": {"toolCallId": call, "title": title, "kind": "execute", "status": "pending"},
-        });
-        let answer = self.connection.ask("session/request_permission", question);
-        match self.wait(&answer) {
-            Some(Ok(result)) => outcome(&result),
-            Some(Err(error)) => format!("error {} {}", error.code, error.message),
-            None => "no answer".to_owned(),
-        }
+        asked.iter().map(|answer| self.permitted(answer)).collect()
+    }
+
+    fn later(&self, directive: &Directive) {
+        lock(&self.later).push(directive.clone());
     }
 
     fn client_write(&self, path: &str, text: &str) -> String {

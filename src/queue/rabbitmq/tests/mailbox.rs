@@ -199,7 +199,7 @@ async fn a_full_mailbox_is_shut_too_and_gives_all_that_is_in_it() {
                 channel.basic_publish("".into(), mailbox.as_str().into(), options, body.as_bytes(), properties);
             match confirm.await.unwrap().await.unwrap() {
                 lapin::Confirmation::Ack(_) => sent += 1,
-                _ => return,
+                lapin::Confirmation::Nack(_) | lapin::Confirmation::NotRequested => return,
             }
         }
     })

@@ -72,7 +72,10 @@ pub fn notes(data: &[u8]) {
     assert!(text <= LONGEST_PROMPT && notes.to_ask.len() <= MOST_TO_ASK);
     let body = notes.body().expect("it was read, so it can be written");
     let again = Notes::parse(&body).expect("it was written, so it can be read");
-    assert_eq!((&again.to_ask, &again.done, again.turns), (&notes.to_ask, &notes.done, notes.turns));
+    assert_eq!(
+        (&again.to_ask, &again.done, again.turns),
+        (&notes.to_ask, &notes.done, notes.turns)
+    );
 }
 
 /// A token in clear is not in what `{:?}` prints.

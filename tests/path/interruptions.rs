@@ -115,11 +115,13 @@ fn a_session_that_is_run_again_goes_on_from_the_forge_and_adopts_its_merge_reque
 #[test]
 fn an_attempt_that_brings_nothing_new_takes_what_earlier_ones_left_as_published() {
     let world = World::new();
-    let mut task =
-        world.task("!write greeter/one.txt 1\n!commit greeter One\n!write website/one.txt 1\n!commit website One");
+    // The branch is called by the first line.
+    let mut task = world.task(
+        "Count up.\n!write greeter/one.txt 1\n!commit greeter One\n!write website/one.txt 1\n!commit website One",
+    );
     let first = world.exec(&task);
     assert_eq!(first.reason(), "published", "{}", first.stderr);
-    task["prompt"] = json!("!say nothing new");
+    task["prompt"] = json!("Count up.\n!say nothing new");
     let second = world.exec(&task);
     assert_eq!(second.reason(), "published", "{}", second.stderr);
     for path in [LAB, HUB] {

@@ -368,11 +368,7 @@ fn a_flood_of_output_is_bounded_on_its_way_out() {
     let bound = [("COFFERDAM__PROGRESS__MOST_BYTES", "4000000")];
     let ran = session(&world, "flood mib=32", &bound);
     println!("flood: {} bytes of events, {}", ran.stdout.len(), ran.reason());
-    assert!(
-        ran.stdout.len() < 6_000_000,
-        "{} bytes of events",
-        ran.stdout.len()
-    );
+    assert!(ran.stdout.len() < 6_000_000, "{} bytes of events", ran.stdout.len());
     assert!(ran.stderr.len() < 4 * 1024 * 1024, "{} bytes of log", ran.stderr.len());
     assert_eq!(ran.of_project(LAB)["project"]["path"], LAB);
     world.assert_clean();

@@ -37,6 +37,9 @@ export CARGO=${CARGO:-cargo} CI=true INSTA_UPDATE=no CARGO_TERM_COLOR=${CARGO_TE
 # Settings of a real worker are not the tests'.
 unset "${!COFFERDAM__@}" COFFERDAM_CONFIG
 
+# A test waits for containers and clocks half of its time: one more than there are processors keeps those busy.
+at_once=$(($(nproc) + 1))
+
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/cofferdam-tests.XXXXXX")
 own_broker=false
 results=()
@@ -209,7 +212,7 @@ run_tests() {
     mapfile -t targets < <("$CARGO" metadata --locked --no-deps --format-version 1 |
         jq -r '.packages[].targets[] | select(.kind == ["test"] and .name != "chaos") | "--test", .name')
     [ ${#targets[@]} -gt 0 ] || return 1
-    "$CARGO" test --locked --workspace --no-fail-fast --lib --bins "${targets[@]}" || code=1
+    "$CARGO" test --locked --workspace --no-fail-fast --lib --bins "${targets[@]}" -- --test-threads="$at_once" || code=1
     "$CARGO" test --locked --workspace --doc || code=1
     return "$code"
 }
@@ -241,7 +244,7 @@ run_on_runsc() {
     if $full; then
         selection=(--skip a_child_that_is_killed_for_memory --skip a_turn_that_fails_later --skip nothing_in_a_sandbox_can_look_into_its_pid_1)
     fi
-    COFFERDAM_TEST_RUNTIME=runsc "$CARGO" test --locked --workspace --test path --no-fail-fast -- "${selection[@]}"
+    COFFERDAM_TEST_RUNTIME=runsc "$CARGO" test --locked --workspace --test path --no-fail-fast -- --test-threads="$at_once" "${selection[@]}"
 }
 
 check_examples() {

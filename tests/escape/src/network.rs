@@ -185,7 +185,7 @@ fn through_the_gateway(report: &mut Report, port: &str, canary: &str) {
         "[::1]:80",
         "metadata.google.internal:80",
     ] {
-        let connect = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
+        let connect = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n");
         let absolute = format!("GET http://{target}/ HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n");
         let origin = format!("GET / HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n");
         for (form, request) in [("CONNECT", connect), ("absolute form", absolute), ("Host", origin)] {
@@ -208,16 +208,23 @@ fn through_the_gateway(report: &mut Report, port: &str, canary: &str) {
 fn fetch(address: &str, request: &str) -> Result<String, String> {
     let mut got = Vec::new();
     let target: SocketAddr = address.parse().map_err(|error| format!("{error}"))?;
-    let talk = || -> std::io::Result<Vec<u8>> {
+    let mut talk = || -> std::io::Result<()> {
         let mut stream = TcpStream::connect_timeout(&target, LIMIT)?;
         stream.set_read_timeout(Some(LIMIT))?;
         stream.write_all(request.as_bytes())?;
+        // An answer comes in as many pieces as its sender likes; what broke off is judged by what came.
         let mut piece = [0_u8; 4096];
-        let count = stream.read(&mut piece)?;
-        got.extend_from_slice(&piece[..count]);
-        Ok(got)
+        loop {
+            match stream.read(&mut piece) {
+                Ok(0) => break,
+                Ok(count) if got.len() < 65_536 => got.extend_from_slice(&piece[..count]),
+                Ok(_) => break,
+                Err(_) if !got.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     };
-    talk()
-        .map(|got| String::from_utf8_lossy(&got).into_owned())
-        .map_err(|error| error.to_string())
+    talk().map_err(|error| error.to_string())?;
+    Ok(String::from_utf8_lossy(&got).into_owned())
 }

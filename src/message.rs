@@ -2,6 +2,7 @@
 //!
 //! Nothing here does I/O, and nothing here imports another room. All that is parsed here is hostile until it parsed: bounded and typed.
 
+pub mod amendment;
 pub mod attention;
 pub mod capability;
 mod connection;
@@ -18,6 +19,7 @@ pub mod resume;
 pub mod task;
 mod tree;
 
+pub use amendment::Amendment;
 pub use attention::{Attention, Choice, ChoiceKind, DecidedBy, Otherwise, Question};
 pub use capability::{Capabilities, Right};
 pub use control::{Control, ControlKind};

@@ -45,6 +45,7 @@ pub struct Metrics {
     model_bytes: IntCounterVec,
     model_retries: IntCounterVec,
     concurrency_limit: IntGauge,
+    sessions_waiting: IntGauge,
     draining: IntGauge,
     disk_free: IntGauge,
     admission_paused: IntGauge,
@@ -173,6 +174,11 @@ impl Metrics {
                 &["model"],
             )?,
             concurrency_limit: gauge(all, "cofferdam_concurrency_limit", "Sessions that may run at once.")?,
+            sessions_waiting: gauge(
+                all,
+                "cofferdam_sessions_waiting",
+                "Sessions that wait for people or for a prompt and do not work, with or without a slot.",
+            )?,
             draining: gauge(all, "cofferdam_draining", "1 while no new sessions are taken.")?,
             disk_free: gauge(
                 all,
@@ -324,6 +330,11 @@ impl Metrics {
     /// How many sessions may run at once.
     pub fn concurrency_limit(&self, limit: usize) {
         self.concurrency_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
+    }
+
+    /// A session begins to wait for people or for a prompt, or waits no more.
+    pub fn session_waits(&self, waits: bool) {
+        self.sessions_waiting.add(if waits { 1 } else { -1 });
     }
 
     /// Whether new sessions are taken.

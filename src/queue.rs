@@ -168,8 +168,19 @@ pub enum Claimed {
     Elsewhere,
     /// The session went on since from where this task would: drop the duplicate.
     Superseded,
-    /// The session has ended: drop the duplicate.
-    Over,
+    /// The session has ended: drop the duplicate, and answer who wrote to it since.
+    Over(Leftover),
+}
+
+/// Control messages to a session that is over, as they came.
+#[derive(Default)]
+pub struct Leftover(pub Vec<Bytes>);
+
+impl std::fmt::Debug for Leftover {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // They may hold what must not be logged.
+        formatter.debug_tuple("Leftover").field(&self.0.len()).finish()
+    }
 }
 
 /// The broker.

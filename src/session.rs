@@ -3,7 +3,7 @@
 //! A failing session is not a failing worker: every error of a room becomes a reason in the outcome. Two scopes: the path obeys the
 //! session's deadline and cancellation; keeping work, teardown and the outcome do not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,9 @@ use crate::gateway::model::Meter;
 use crate::message::event::Stage;
 use crate::message::notes::Asked;
 use crate::message::outcome::Outcome;
-use crate::message::task::ConnectionRequest;
 use crate::message::{
-    AgentName, ConnectionName, EventBody, Notes, ProjectKey, ProjectOutcome, Reason, Resume, SessionOutcome, Task,
+    AgentName, Amendment, ConnectionName, EventBody, Notes, ProjectKey, ProjectOutcome, Reason, Resume, SessionOutcome,
+    Task,
 };
 use crate::progress::Progress;
 use crate::secret::Secret;
@@ -96,10 +96,8 @@ pub struct Suspension {
     pub projects: Vec<ProjectOutcome>,
     /// The conversation so far, masked; its attempt is whoever's who runs it.
     pub resume: Resume,
-    /// The connections that the task does not have, or not with the credential that they have now.
-    pub connections: BTreeMap<ConnectionName, ConnectionRequest>,
-    /// The connections that were dropped: they do not come back, and neither do their projects.
-    pub dropped: BTreeSet<ConnectionName>,
+    /// What control messages made of the task.
+    pub amendment: Amendment,
     /// What another worker is to be asked at once; otherwise the next prompt is waited for.
     pub next: Option<String>,
     /// How long it ran, in milliseconds.
@@ -133,7 +131,7 @@ fn begun(task: &Task, notes: Option<Notes>) -> Notes {
                 ids: Vec::new(),
                 text: task.prompt.clone(),
             }],
-            done: Vec::new(),
+            ..Notes::default()
         }
     })
 }
@@ -156,6 +154,7 @@ pub async fn run(
         history: from.history.clone(),
         ..Resume::default()
     };
+    open.amended(from.amendment.clone());
     // Before orders are obeyed: what comes early finds the first prompt waiting.
     let is_open_ended = talk::idle_timeout(rooms, task).is_some();
     open.prompts.open(from, is_open_ended, steering.noting());
@@ -176,6 +175,17 @@ pub async fn run(
     ended
 }
 
+/// Answers the orders to a session that ends before it runs.
+pub async fn decline(progress: &Progress, steering: &Steering) {
+    let Some(mut inbox) = steering.inbox() else { return };
+    let nothing = Open::default();
+    let declining = orders::decline(&nothing, progress, &mut inbox, false);
+    // A broker that is away must not hold the end up.
+    if tokio::time::timeout(TELLING, declining).await.is_err() {
+        tracing::warn!("orders were left unanswered: the broker takes no events");
+    }
+}
+
 /// The path itself.
 async fn path(
     rooms: &Rooms,
@@ -189,8 +199,7 @@ async fn path(
     for secret in secrets.values().chain(&rooms.own_keys) {
         open.known.add(secret);
     }
-    let added = task.resume.as_ref().map_or(&[][..], |resume| &resume.added);
-    open.projects.were_added(added);
+    open.projects.were_added(&task.added);
     let deadline = tokio::time::Instant::now() + admit::limits(rooms, task).session;
     let mut session = Session {
         deadline,
@@ -263,13 +272,13 @@ async fn path(
         } => {
             ended(Reason::Suspended);
             session.memory.turns = open.prompts.begun();
-            session.memory.added = open.projects.added();
+            let amendment = open.amendment(task);
+            session.memory.added = amendment.added.clone();
             Ended::Suspended(Suspension {
                 message,
                 projects,
                 resume: session.memory,
-                connections: open.connections.beyond(task),
-                dropped: open.connections.dropped(),
+                amendment,
                 next,
                 duration_ms,
             })

@@ -104,7 +104,7 @@ impl Worker {
             .map(|reason| (reason.result().as_str(), reason.as_str()));
         rooms.metrics.expect_sessions(Stage::ALL.map(Stage::as_str), reasons);
         let queue = Arc::new(counted::Counted::new(queue, rooms.metrics.clone()));
-        let slots = Slots::of(concurrency, rooms.config.most_waiting);
+        let slots = Slots::of(concurrency, rooms.config.most_waiting, rooms.metrics.clone());
         Arc::new(Self {
             rooms,
             queue,

@@ -1,5 +1,5 @@
-//! What the owner of a session would tell the next one, should it die: how far the conversation came, and what is still to be asked. It travels
-//! on the broker, from worker to worker, and is no part of the contract.
+//! What the owner of a session would tell the next one, should it die: how far the conversation came, what is still to be asked, and
+//! which projects and connections it has that its task has not. It travels on the broker, from worker to worker, and is no part of the contract.
 //!
 //! Pure. Bounded where it is made and where it is read. The history in it is masked; the prompts are as they were sent, because they are to be
 //! asked.
@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::Amendment;
 use super::resume::{Exchange, Resume};
 use super::task::LONGEST_PROMPT;
 
@@ -20,7 +21,7 @@ pub const MOST_DONE: usize = 200;
 const LONGEST_ID: usize = 128;
 
 /// How far a session came.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Notes {
     /// Turns that are over, and whose work is published as far as it can be.
     pub turns: u32,
@@ -28,8 +29,11 @@ pub struct Notes {
     pub history: Vec<Exchange>,
     /// What is to be asked next, in this order; the first may have been begun.
     pub to_ask: Vec<Asked>,
-    /// The control messages whose prompts are over.
+    /// The control messages that are done: their prompts are over, or what they changed is in the amendment.
     pub done: Vec<String>,
+    /// What control messages made of the task.
+    #[serde(default)]
+    pub amendment: Amendment,
 }
 
 /// A prompt.
@@ -59,8 +63,15 @@ impl Notes {
             && text <= LONGEST_PROMPT
             && ids().count() <= MOST_DONE + MOST_TO_ASK
             && ids().all(|id| id.len() <= LONGEST_ID)
-            && history.check().is_ok();
+            && history.check().is_ok()
+            && notes.amendment.check().is_ok();
         fits.then_some(notes)
+    }
+
+    /// Remembers the last control messages that are done, and no more than that.
+    pub fn bound(&mut self) {
+        let surplus = self.done.len().saturating_sub(MOST_DONE);
+        self.done.drain(..surplus);
     }
 
     /// As it travels; early turns are left out until it fits. `None` when not even the prompts fit.
@@ -94,6 +105,17 @@ impl Notes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::ConnectionName;
+    use crate::message::task::MOST_PROJECTS;
+
+    fn amendment() -> Amendment {
+        let amendment = serde_json::json!({
+            "added": [{"connection": "lab", "path": "a/b", "base": "next"}],
+            "connections": {"lab": {"forge": "gitlab", "url": "https://lab.example", "credential": {"plain": "canary"}}},
+            "dropped": ["hub"],
+        });
+        serde_json::from_value(amendment).unwrap()
+    }
 
     fn asked(id: &str, text: &str) -> Asked {
         Asked {
@@ -114,13 +136,21 @@ mod tests {
             history: resume.history,
             to_ask: vec![asked("p-2", &"\u{1}".repeat(200 * 1024))],
             done: vec!["p-1".into()],
+            amendment: amendment(),
         };
         let body = notes.body().unwrap();
         let read = Notes::parse(&body).unwrap();
         assert_eq!((read.turns, &read.to_ask, &read.done), (3, &notes.to_ask, &notes.done));
         assert!((1..20).contains(&read.history.len()));
         assert!(read.knows("p-1") && read.knows("p-2") && !read.knows("p-3"));
-        assert_eq!(Notes::parse(&Notes::default().body().unwrap()), Some(Notes::default()));
+        let (kept, sent) = (read.amendment, amendment());
+        assert_eq!((&kept.added, &kept.dropped), (&sent.added, &sent.dropped));
+        let lab: ConnectionName = "lab".parse().unwrap();
+        assert_eq!(kept.connections[&lab].for_task(), sent.connections[&lab].for_task());
+        let empty = Notes::parse(&Notes::default().body().unwrap()).unwrap();
+        assert_eq!((empty.turns, empty.amendment.added.len()), (0, 0));
+        // Those of a worker of the version before.
+        assert!(Notes::parse(br#"{"turns":1,"history":[],"to_ask":[],"done":[]}"#).is_some());
     }
 
     #[test]
@@ -132,13 +162,29 @@ mod tests {
             })
             .unwrap()
         };
-        assert_eq!(Notes::parse(b""), None);
-        assert_eq!(Notes::parse(&vec![b' '; LARGEST_NOTES + 1]), None);
-        assert_eq!(
-            Notes::parse(&notes(vec![asked("a", &"x".repeat(LONGEST_PROMPT + 1))])),
-            None
-        );
-        assert_eq!(Notes::parse(&notes(vec![asked(&"x".repeat(129), "x")])), None);
-        assert_eq!(Notes::parse(&notes(vec![asked("a", "x"); MOST_TO_ASK + 1])), None);
+        let amended = |amendment: Amendment| {
+            serde_json::to_vec(&Notes {
+                amendment,
+                ..Notes::default()
+            })
+            .unwrap()
+        };
+        assert!(Notes::parse(b"").is_none());
+        assert!(Notes::parse(&vec![b' '; LARGEST_NOTES + 1]).is_none());
+        for wrong in [
+            notes(vec![asked("a", &"x".repeat(LONGEST_PROMPT + 1))]),
+            notes(vec![asked(&"x".repeat(129), "x")]),
+            notes(vec![asked("a", "x"); MOST_TO_ASK + 1]),
+            amended(Amendment {
+                added: vec![amendment().added.remove(0); MOST_PROJECTS + 1],
+                ..Amendment::default()
+            }),
+            amended(Amendment {
+                dropped: (0..200).map(|n| format!("c{n}").parse().unwrap()).collect(),
+                ..Amendment::default()
+            }),
+        ] {
+            assert!(Notes::parse(&wrong).is_none());
+        }
     }
 }

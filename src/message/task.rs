@@ -79,6 +79,9 @@ pub struct Task {
     /// Extra environment of the agent. Not for secrets: everything in the sandbox is readable by the agent.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// Those of its projects that were added while the session ran, in their order. Never in a body: `resume` and a former owner tell.
+    #[serde(skip)]
+    pub added: Vec<ProjectRequest>,
 }
 
 /// A project to work on.
@@ -299,9 +302,17 @@ impl Task {
     /// The projects that were added while the session ran are its projects like the others when it goes on; whoever lists them himself may.
     fn join_added(&mut self) {
         let added = self.resume.iter().flat_map(|resume| &resume.added);
-        for project in added.take(MOST_PROJECTS + 1) {
-            if !self.projects.iter().any(|one| one.is_same(project)) {
+        self.join(added.take(MOST_PROJECTS + 1).cloned().collect());
+    }
+
+    /// Beside those that it has.
+    pub(super) fn join(&mut self, added: Vec<ProjectRequest>) {
+        for project in added {
+            if !self.projects.iter().any(|one| one.is_same(&project)) {
                 self.projects.push(project.clone());
+            }
+            if !self.added.iter().any(|one| one.is_same(&project)) {
+                self.added.push(project);
             }
         }
     }
@@ -316,7 +327,7 @@ impl Task {
         value.get("session")?.as_str()?.parse().ok()
     }
 
-    fn check(&self) -> Result<(), TaskError> {
+    pub(super) fn check(&self) -> Result<(), TaskError> {
         let bad = |path: &str, detail: &str| {
             Err(TaskError::BadField {
                 path: path.into(),

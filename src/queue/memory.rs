@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::{Again, Claim, Claimed, Delivery, Given, Queue, QueueError, Receipt, Routed, Settle, SettleHandle};
+use super::{
+    Again, Claim, Claimed, Delivery, Given, Leftover, Queue, QueueError, Receipt, Routed, Settle, SettleHandle,
+};
 use crate::message::{Event, SessionId};
 
 /// Tasks that wait at most; a push beyond it waits.
@@ -175,7 +177,7 @@ impl Queue for MemoryQueue {
     async fn claim(&self, session: SessionId, again: Again) -> Result<Claimed, QueueError> {
         let mut state = self.shared.state();
         if state.over.contains(&session) {
-            return Ok(Claimed::Over);
+            return Ok(Claimed::Over(Leftover::default()));
         }
         if state.superseded.contains(&(session, again.after)) {
             return Ok(Claimed::Superseded);
@@ -413,7 +415,7 @@ mod tests {
         );
         assert_eq!(claim.next_control().await.unwrap().body, b"x"[..]);
         claim.close().await.unwrap();
-        assert!(matches!(queue.claim(id, again()).await.unwrap(), Claimed::Over));
+        assert!(matches!(queue.claim(id, again()).await.unwrap(), Claimed::Over(_)));
         assert_eq!(handle.send_control(id, Bytes::from_static(b"x")).await, Routed::NoRoute);
     }
 
@@ -426,7 +428,7 @@ mod tests {
                 panic!("nobody else owns it");
             };
             claim.close().await.unwrap();
-            assert!(matches!(queue.claim(id, again()).await.unwrap(), Claimed::Over));
+            assert!(matches!(queue.claim(id, again()).await.unwrap(), Claimed::Over(_)));
         }
         assert_eq!(queue.shared.state().over.len(), REMEMBERED);
         assert!(matches!(queue.claim(first, again()).await.unwrap(), Claimed::Owner(_)));

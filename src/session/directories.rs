@@ -9,8 +9,7 @@ use crate::sandbox::WORKSPACE;
 
 /// The directories of a task's projects, in their order.
 pub(super) fn of(task: &Task) -> Vec<String> {
-    let added = task.resume.as_ref().map_or(&[][..], |resume| &resume.added);
-    let later = |project: &&ProjectRequest| added.iter().any(|one| one.is_same(project));
+    let later = |project: &&ProjectRequest| task.added.iter().any(|one| one.is_same(project));
     let first: Vec<ProjectRequest> = task.projects.iter().filter(|one| !later(one)).cloned().collect();
     let mut taken = all(&first);
     let mut places = taken.clone().into_iter();

@@ -25,7 +25,7 @@ use super::{Rooms, renew};
 use crate::gateway::Inside;
 use crate::gateway::git::GitRoutes;
 use crate::grant::Grant;
-use crate::message::{EventBody, ProjectKey, Reason, Task};
+use crate::message::{Amendment, EventBody, ProjectKey, Reason, Task};
 use crate::progress::Progress;
 
 /// Orders that are done side by side; more wait, and what waits is bounded too.
@@ -57,6 +57,8 @@ pub(super) struct Open {
     unanswered: Arc<Mutex<Vec<String>>>,
     /// Prompts that came too late for this worker.
     late: Arc<Mutex<Vec<String>>>,
+    /// What control messages had made of the task before this attempt.
+    before: Arc<OnceLock<Amendment>>,
 }
 
 impl Open {
@@ -65,6 +67,27 @@ impl Open {
         // Set once per session.
         let _ = self.inside.set(inside);
         let _ = self.git.set(git);
+    }
+
+    /// What control messages had made of the task when the last owner died.
+    pub(super) fn amended(&self, before: Amendment) {
+        // Set once per session.
+        let _ = self.before.set(before);
+    }
+
+    /// What control messages made of the task, in all attempts that this one goes on from by what they noted. The task is as amended as it was
+    /// when this attempt began.
+    pub(super) fn amendment(&self, task: &Task) -> Amendment {
+        let before = self.before.get().cloned().unwrap_or_default();
+        let dropped = self.connections.dropped();
+        let mut connections = before.connections;
+        connections.retain(|name, _| !dropped.contains(name));
+        connections.extend(self.connections.beyond(task));
+        Amendment {
+            added: self.projects.added(),
+            connections,
+            dropped: before.dropped.into_iter().chain(dropped).collect(),
+        }
     }
 
     /// Goes on with something that comes before the agent, until a connection is dropped.
@@ -155,6 +178,10 @@ async fn obey_one(
     steering: &Steering,
     (Order { id, kind }, early): (Order, Early),
 ) {
+    let amends = matches!(
+        kind,
+        OrderKind::AddProject { .. } | OrderKind::Credential { .. } | OrderKind::Disconnect { .. }
+    );
     let done = match kind {
         OrderKind::Prompt { text, mode } if matches!(steering.cause(), None | Some(Cause::Drain)) => {
             match open.prompts.add(&id, &text, mode) {
@@ -212,6 +239,11 @@ async fn obey_one(
             .answer(&question, &option)
             .map_err(|message| Failure::new(Reason::Cancelled, message)),
     };
+    if amends && done.is_ok() {
+        // Before it is answered: what is said to be done is done for whoever goes on as well.
+        open.prompts.amended(&id, open.amendment(task));
+        steering.noted().await;
+    }
     let (applied, message) = match done {
         Ok(said) => (true, said),
         Err(failure) => (false, failure.message),

@@ -10,11 +10,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::steering::Noting;
-use crate::message::Notes;
 use crate::message::control::PromptMode;
-use crate::message::notes::{Asked, MOST_DONE};
+use crate::message::notes::Asked;
 use crate::message::resume::Exchange;
 use crate::message::task::LONGEST_PROMPT;
+use crate::message::{Amendment, Notes};
 
 /// Prompts that wait at most, besides the one that runs.
 const MOST_WAITING: usize = 16;
@@ -219,10 +219,18 @@ impl Prompts {
         }
         let ids: Vec<String> = state.undone.drain(..).flat_map(|one| one.ids).collect();
         state.over.done.extend(ids);
-        let surplus = state.over.done.len().saturating_sub(MOST_DONE);
-        state.over.done.drain(..surplus);
+        state.over.bound();
         state.over.turns = state.begun;
         state.over.history = history.to_vec();
+        state.note();
+    }
+
+    /// A control message made something else of the task: whoever goes on knows it, and the message.
+    pub(super) fn amended(&self, id: &str, amendment: Amendment) {
+        let mut state = self.state();
+        state.over.done.push(id.to_owned());
+        state.over.bound();
+        state.over.amendment = amendment;
         state.note();
     }
 

@@ -1,7 +1,8 @@
 //! Control messages of one session: each is acknowledged by an event, applied or handed to the session, answered, and known by its id.
 //!
 //! Never tells the broker that a message was taken before it is in the session's hands. An `end` stays with the broker until the claim is
-//! closed, and a prompt until the broker has it among the session's notes, so that they outlive the death of this worker.
+//! closed; a prompt, and what changes projects or connections, until the broker has it among the session's notes, so that they outlive the death
+//! of this worker.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -45,7 +46,7 @@ pub(super) struct Controls {
     seen: Seen,
     /// The messages that ended the session: few, because what ends it once more must outdo what did before.
     endings: Vec<String>,
-    /// Prompts that the broker keeps until it has them among the notes, or until they are refused.
+    /// Messages that the broker keeps until it has them among the notes, or until they are refused.
     held: Vec<(String, Receipt)>,
     /// What a dead owner had noted.
     inherited: HashSet<String>,
@@ -110,7 +111,7 @@ impl Controls {
         }
     }
 
-    /// Lets the broker forget the prompts that are noted, and those that were refused.
+    /// Lets the broker forget what is noted, and what was refused.
     pub(super) fn release(&mut self, claim: &mut dyn Claim, noted: &Noted) {
         self.held.retain(|(id, receipt)| {
             let is_held = self.progress.answered(id) != Some(false) && !noted.knows(id);
@@ -121,7 +122,7 @@ impl Controls {
         });
     }
 
-    /// Lets the broker forget the prompts that were taken: what goes on has them. Those that were not are for whoever goes on.
+    /// Lets the broker forget what was taken: what goes on has it. What was not is for whoever goes on.
     pub(super) fn release_asked(&mut self, claim: &mut dyn Claim) {
         self.held.retain(|(id, receipt)| {
             let is_answered = self.progress.answered(id).is_some();
@@ -208,12 +209,17 @@ impl Controls {
                     project,
                     new_connection,
                 };
-                self.order(id, kind).await
+                self.order(id, kind).await;
+                Kept::UntilNoted
             }
             ControlKind::Credential { connection, credential } => {
-                self.order(id, OrderKind::Credential { connection, credential }).await
+                self.order(id, OrderKind::Credential { connection, credential }).await;
+                Kept::UntilNoted
             }
-            ControlKind::Disconnect { connection } => self.order(id, OrderKind::Disconnect { connection }).await,
+            ControlKind::Disconnect { connection } => {
+                self.order(id, OrderKind::Disconnect { connection }).await;
+                Kept::UntilNoted
+            }
             ControlKind::Answer(Answer::Project {
                 connection,
                 path,

@@ -1,23 +1,15 @@
 //! The task with which another worker goes on with a session. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use bytes::Bytes;
 
-use crate::message::task::{ConnectionRequest, LARGEST_TASK};
-use crate::message::{ConnectionName, Resume};
+use crate::message::task::LARGEST_TASK;
+use crate::message::{Amendment, Resume};
 
-/// The task's body with the next prompt and the conversation so far, the connections that are new since or have a fresh credential, and
-/// without those that were dropped and their projects; everything else stays as it came. Early turns are left out until it fits. `None` where the body is no task, or not even the prompt fits.
-pub(super) fn body(
-    task: &[u8],
-    prompt: &str,
-    mut resume: Resume,
-    connections: &BTreeMap<ConnectionName, ConnectionRequest>,
-    dropped: &BTreeSet<ConnectionName>,
-) -> Option<Bytes> {
+/// The task's body with the next prompt and the conversation so far, and with what control messages made of its connections; everything else
+/// stays as it came. Early turns are left out until it fits. `None` where the body is no task, or not even the prompt fits.
+pub(super) fn body(task: &[u8], prompt: &str, mut resume: Resume, amendment: &Amendment) -> Option<Bytes> {
     let mut value: serde_json::Value = serde_json::from_slice(task).ok()?;
-    let is_dropped = |name: &str| dropped.iter().any(|one| one.as_str() == name);
+    let is_dropped = |name: &str| amendment.dropped.iter().any(|one| one.as_str() == name);
     if let Some(all) = value.get_mut("projects").and_then(serde_json::Value::as_array_mut) {
         all.retain(|project| {
             let connection = project.get("connection").and_then(serde_json::Value::as_str);
@@ -27,7 +19,8 @@ pub(super) fn body(
     if let Some(all) = value.get_mut("connections").and_then(serde_json::Value::as_object_mut) {
         all.retain(|name, _| !is_dropped(name));
         all.extend(
-            connections
+            amendment
+                .connections
                 .iter()
                 .map(|(name, request)| (name.to_string(), request.for_task())),
         );
@@ -66,14 +59,7 @@ mod tests {
             ..Resume::default()
         };
         resume.remember("one", "did it");
-        let next = body(
-            task.as_bytes(),
-            "two",
-            resume.clone(),
-            &BTreeMap::new(),
-            &BTreeSet::new(),
-        )
-        .unwrap();
+        let next = body(task.as_bytes(), "two", resume.clone(), &Amendment::default()).unwrap();
         let read = Task::parse(&next).unwrap();
         assert_eq!((read.prompt.as_str(), read.resume), ("two", Some(resume.clone())));
         assert!(
@@ -85,17 +71,10 @@ mod tests {
         for _ in 0..20 {
             resume.remember(&"\u{1}".repeat(8192), &"\u{1}".repeat(8192));
         }
-        let next = body(
-            task.as_bytes(),
-            &"p".repeat(256 * 1024),
-            resume,
-            &BTreeMap::new(),
-            &BTreeSet::new(),
-        )
-        .unwrap();
+        let next = body(task.as_bytes(), &"p".repeat(256 * 1024), resume, &Amendment::default()).unwrap();
         let read = Task::parse(&next).unwrap();
         assert!((1..20).contains(&read.resume.unwrap().history.len()));
-        assert!(body(b"[]", "x", Resume::default(), &BTreeMap::new(), &BTreeSet::new()).is_none());
+        assert!(body(b"[]", "x", Resume::default(), &Amendment::default()).is_none());
     }
 
     #[test]
@@ -109,19 +88,19 @@ mod tests {
             "lab": {"forge": "gitlab", "url": "https://lab.example", "credential": {"env": "NEW"}, "ca": "-----BEGIN CERTIFICATE-----"},
             "hub": {"forge": "github", "credential": {"plain": "canary"}},
         });
-        let connections: BTreeMap<ConnectionName, ConnectionRequest> = serde_json::from_value(connections).unwrap();
-        let dropped = BTreeSet::from(["old".parse().unwrap()]);
+        let amendment = serde_json::json!({"added": [], "connections": connections, "dropped": ["old"]});
+        let amendment: Amendment = serde_json::from_value(amendment).unwrap();
         let added = serde_json::json!({"attempt": 1, "turns": 1, "added": [
             {"connection": "hub", "path": "c/d", "base": "next"}, {"connection": "lab", "path": "A/B"}]});
         let resume: Resume = serde_json::from_value(added).unwrap();
-        let next = body(task.to_string().as_bytes(), "two", resume, &connections, &dropped).unwrap();
+        let next = body(task.to_string().as_bytes(), "two", resume, &amendment).unwrap();
         let read = Task::parse(&next).unwrap();
         let projects: Vec<String> = read.projects.iter().map(|project| project.key().to_string()).collect();
         assert_eq!(projects, ["lab:a/b", "hub:c/d"], "each once, and none that was dropped");
         assert_eq!(read.connections.len(), 2);
         assert_eq!(read.projects[1].base.as_ref().unwrap().as_str(), "next");
         for (name, request) in &read.connections {
-            assert_eq!(request.for_task(), connections[name].for_task());
+            assert_eq!(request.for_task(), amendment.connections[name].for_task());
         }
     }
 }

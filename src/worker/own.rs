@@ -72,14 +72,18 @@ impl Worker {
     /// Runs it; `None` when another worker owns it now.
     async fn run_owned(
         &self,
-        task: Task,
+        mut task: Task,
         delivery: Delivery,
         claim: &mut dyn Claim,
         steering: Steering,
     ) -> Option<(Ended, Again, Arc<Progress>, Controls)> {
         let session = task.session;
         let mut mask = self.mask.clone();
-        let secrets = session::admit::credentials(&self.rooms, &task);
+        let notes = before(session, claim);
+        let amended = notes.as_ref().map_or(Ok(()), |notes| notes.amendment.apply(&mut task));
+        let secrets = amended
+            .map_err(|error| Failure::new(Reason::Disconnected, format!("the session cannot go on: {error}")))
+            .and_then(|()| session::admit::credentials(&self.rooms, &task));
         for secret in secrets.iter().flat_map(|secrets| secrets.values()) {
             mask.add(secret);
         }
@@ -97,7 +101,6 @@ impl Worker {
         if let Some(cause) = self.stopping.get() {
             steering.stop(*cause);
         }
-        let notes = before(session, claim);
         let mut controls = Controls::new(steering.clone(), progress.clone(), notes.as_ref());
         let mut noted = Noted::new(&steering, notes.clone());
         if let Some(notes) = &notes {
@@ -107,6 +110,7 @@ impl Worker {
         controls.early(claim).await;
         let ended = match secrets {
             _ if matches!(steering.cause(), Some(Cause::Publish | Cause::Discard)) => {
+                session::decline(&progress, &steering).await;
                 Ended::Finished(ended_early(attempt))
             }
             Ok(secrets) => {
@@ -130,7 +134,10 @@ impl Worker {
                     controls.release(claim, &noted);
                 }
             }
-            Err(failure) => Ended::Finished(refused(failure)),
+            Err(failure) => {
+                session::decline(&progress, &steering).await;
+                Ended::Finished(refused(failure))
+            }
         };
         if steering.cause() == Some(Cause::OwnershipLost) {
             return None;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 
 use super::Worker;
+use crate::metrics::Metrics;
 use crate::queue::Delivery;
 use crate::session::lending::Lend;
 
@@ -24,6 +25,7 @@ pub(super) struct Slots {
     counts: watch::Sender<Counts>,
     most_working: usize,
     most_waiting: usize,
+    metrics: Arc<Metrics>,
 }
 
 /// One slot, until it is dropped.
@@ -31,14 +33,17 @@ pub(super) struct Slots {
 pub(super) struct Slot {
     all: Arc<Slots>,
     is_lent: AtomicBool,
+    /// Its session waits, whether it is lent or not.
+    waits: AtomicBool,
 }
 
 impl Slots {
-    pub(super) fn of(most_working: usize, most_waiting: usize) -> Arc<Self> {
+    pub(super) fn of(most_working: usize, most_waiting: usize, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             counts: watch::Sender::new(Counts::default()),
             most_working,
             most_waiting,
+            metrics,
         })
     }
 
@@ -57,6 +62,7 @@ impl Slots {
                 return Arc::new(Slot {
                     all: self.clone(),
                     is_lent: AtomicBool::new(false),
+                    waits: AtomicBool::new(false),
                 });
             }
             // The sender lives in `self`.
@@ -67,6 +73,9 @@ impl Slots {
 
 impl Lend for Slot {
     fn lend(&self) {
+        if !self.waits.swap(true, Ordering::AcqRel) {
+            self.all.metrics.session_waits(true);
+        }
         let lent = self.all.counts.send_if_modified(|counts| {
             let has_room = counts.waiting < self.all.most_waiting && !self.is_lent.load(Ordering::Acquire);
             if has_room {
@@ -80,6 +89,9 @@ impl Lend for Slot {
     }
 
     fn take_back(&self) {
+        if self.waits.swap(false, Ordering::AcqRel) {
+            self.all.metrics.session_waits(false);
+        }
         self.all.counts.send_if_modified(|counts| {
             let was_lent = self.is_lent.swap(false, Ordering::AcqRel);
             if was_lent {
@@ -114,9 +126,13 @@ mod tests {
 
     use super::*;
 
+    fn slots(most_working: usize, most_waiting: usize) -> Arc<Slots> {
+        Slots::of(most_working, most_waiting, Arc::new(Metrics::new("test").unwrap()))
+    }
+
     #[test]
     fn a_lent_slot_is_another_sessions_and_its_own_goes_on_at_once() {
-        let slots = Slots::of(1, 1);
+        let slots = slots(1, 1);
         let take = || slots.take().now_or_never();
         let first = take().unwrap();
         assert!(take().is_none());
@@ -137,13 +153,13 @@ mod tests {
 
     #[test]
     fn a_session_that_ends_while_it_waits_gives_back_what_it_had() {
-        let slots = Slots::of(1, 1);
+        let slots = slots(1, 1);
         let first = slots.take().now_or_never().unwrap();
         first.lend();
         first.lend();
         drop(first);
         assert_eq!(*slots.counts.borrow(), Counts::default());
-        let never = Slots::of(1, 0);
+        let never = self::slots(1, 0);
         let only = never.take().now_or_never().unwrap();
         only.lend();
         assert!(never.take().now_or_never().is_none());
@@ -152,7 +168,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_for_a_slot_gets_the_first_that_is_lent() {
-        let slots = Slots::of(1, 1);
+        let slots = slots(1, 1);
         let first = slots.take().await;
         let waiting = tokio::spawn({
             let slots = slots.clone();

@@ -31,14 +31,13 @@ pub(super) async fn suspend(
         mut message,
         projects,
         mut resume,
-        connections,
-        dropped,
+        amendment,
         next,
         duration_ms: _,
     } = suspension;
     resume.attempt = again.attempt;
     let next = next.and_then(|prompt| {
-        let body = handover::body(&again.body, &prompt, resume.clone(), &connections, &dropped);
+        let body = handover::body(&again.body, &prompt, resume.clone(), &amendment);
         if body.is_none() {
             message.push_str("; what was asked last is too long to be handed on and must be sent again");
         }

@@ -5,13 +5,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use uuid::Uuid;
 
 use super::controls::{self, Controls};
 use super::own::{close, refused};
 use super::slot::Slot;
 use super::{Worker, settle};
-use crate::message::{Event, EventBody, Reason, SessionId, Task};
+use crate::message::{Control, Event, EventBody, Reason, SessionId, Task};
 use crate::queue::{Claim, Claimed, Delivery, Settle};
 use crate::session;
 use crate::session::failure::Failure;
@@ -70,12 +71,13 @@ impl Worker {
                 }
                 settle(delivery, Settle::Ack).await;
             }
-            Ok(Claimed::Over) => {
+            Ok(Claimed::Over(left)) => {
                 tracing::info!(%session, "a task was dropped: its session is over");
                 self.rooms.metrics.amqp_delivery("over");
                 if task.resume.is_some() {
                     self.refuse_to_resume(session, after, OVER).await;
                 }
+                self.answer_leftover(session, after, &left.0).await;
                 settle(delivery, Settle::Ack).await;
             }
             Err(error) => {
@@ -103,10 +105,28 @@ impl Worker {
             code: code.to_owned(),
             message: message.to_owned(),
         };
+        self.say_aside(session, after, body).await;
+    }
+
+    /// Whoever wrote to a session that is over, into a mailbox that he made himself, waits for an answer.
+    async fn answer_leftover(&self, session: SessionId, after: u32, bodies: &[Bytes]) {
+        for body in bodies {
+            let id = Control::parse(body).map_or_else(|_| Control::id_of(body), |control| Some(control.id));
+            let body = EventBody::ControlAnswered {
+                in_reply_to: self.mask.apply(&id.unwrap_or_default()),
+                applied: false,
+                message: controls::OVER.to_owned(),
+            };
+            self.say_aside(session, after, body).await;
+        }
+    }
+
+    /// Says something of a session that does not run here: beside its events, with a number that none of them has.
+    async fn say_aside(&self, session: SessionId, after: u32, body: EventBody) {
         let mut event = Event::now(&self.rooms.worker, session, after, 0, body);
-        event.id = format!("{session}/{after}/rejected-{}", Uuid::new_v4());
+        event.id = format!("{session}/{after}/aside-{}", Uuid::new_v4());
         if let Err(error) = self.queue.publish(&event).await {
-            tracing::warn!(%session, %error, "the rejection of a task was not published");
+            tracing::warn!(%session, %error, "an answer about a session that does not run here was not published");
         }
     }
 

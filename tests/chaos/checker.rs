@@ -51,6 +51,8 @@ pub(crate) enum Violation {
     NotAskedFor(String),
     /// More than one change request of a session in a project.
     TwoRequests(String, String),
+    /// A session that went well left a branch without a change request.
+    NoRequest(String, String),
     /// A commit that staging took is nowhere.
     CommitLost(String, String),
     /// An outcome says of a branch what the forge does not.
@@ -176,6 +178,7 @@ fn check_work(record: &Record, session: &str, attempts: &BTreeMap<u64, Vec<&Valu
             found.insert(Violation::CommitLost(session.to_owned(), head.to_owned()));
         }
     }
+    let went_well = all().any(|event| event["outcome"]["result"] == "success");
     for (path, project) in &record.projects {
         let own: BTreeSet<&str> = all()
             .filter(|event| word(event, "event") == "granted" && word(&event["project"], "path") == path)
@@ -189,6 +192,11 @@ fn check_work(record: &Record, session: &str, attempts: &BTreeMap<u64, Vec<&Valu
             > 1
         {
             found.insert(Violation::TwoRequests(session.to_owned(), path.clone()));
+        }
+        // Whoever died between the two left the branch; whoever went on had to see it.
+        let mut shown = own.iter().filter(|branch| project.branches.contains_key(**branch));
+        if went_well && shown.any(|branch| !project.requests.iter().any(|source| source == branch)) {
+            found.insert(Violation::NoRequest(session.to_owned(), path.clone()));
         }
     }
 }
@@ -208,7 +216,7 @@ mod tests {
 
     fn finished(session: &str, attempt: u64, seq: u64, head: &str) -> Value {
         let project = json!({"project": {"connection": "lab", "path": "p"}, "reason": "published", "branch": format!("b-{session}"), "head": head});
-        let outcome = json!({"reason": "published", "projects": [project]});
+        let outcome = json!({"result": "success", "reason": "published", "projects": [project]});
         event(session, attempt, seq, "finished", json!({"outcome": outcome}))
     }
 
@@ -302,6 +310,21 @@ mod tests {
         assert_eq!(
             found(|run| run.projects.get_mut("p").unwrap().requests.push("b-two".into())),
             [Violation::TwoRequests(two(), "p".into())]
+        );
+        let without = |run: &mut Record| {
+            run.projects
+                .get_mut("p")
+                .unwrap()
+                .requests
+                .retain(|source| source != "b-two")
+        };
+        assert_eq!(found(without), [Violation::NoRequest(two(), "p".into())]);
+        assert_eq!(
+            found(|run| {
+                without(run);
+                run.events[8]["outcome"]["result"] = json!("failure");
+            }),
+            []
         );
         let lost = [Violation::CommitLost(two(), "c2".into())];
         let lose = |run: &mut Record| assert!(run.projects.get_mut("p").unwrap().commits.remove("c2"));

@@ -49,6 +49,29 @@ fn held(site: &Site, worker: &Worker) -> Held {
     }
 }
 
+/// Waits until so many sessions ended; says what the others came to, where they do not.
+fn wait_for_ends(site: &Site, worker: &Worker, wanted: usize) {
+    let end = Instant::now() + Duration::from_secs(120);
+    while site.desk.ended().len() < wanted {
+        if Instant::now() > end {
+            let ended = site.desk.ended();
+            let events = site.desk.events();
+            for session in site.submitted.iter().filter(|session| !ended.contains(*session)) {
+                let told = events.iter().filter(|data| data["session"] == session.as_str());
+                let told: Vec<String> = told.map(ToString::to_string).collect();
+                say(&format!("soak: {session}:\n{}", told.join("\n")));
+            }
+            let log = worker.log();
+            let tail = &log[log.floor_char_boundary(log.len().saturating_sub(20_000))..];
+            panic!(
+                "{} of {wanted} sessions ended, and no more for 120 s; the worker's log ends:\n{tail}",
+                ended.len()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Runs so many sessions; the first `warm_up` do not count.
 fn soak(sessions: usize, warm_up: usize) {
     let began = Instant::now();
@@ -70,9 +93,7 @@ fn soak(sessions: usize, warm_up: usize) {
         } else {
             (number + 1).saturating_sub(3)
         };
-        until(Duration::from_secs(120), "sessions", || {
-            (site.desk.ended().len() >= wanted).then_some(())
-        });
+        wait_for_ends(&site, &worker, wanted);
         if number + 1 == warm_up {
             until(Duration::from_secs(60), "rest", || site.is_settled().then_some(()));
             before = Some(held(&site, &worker));

@@ -1,132 +1,19 @@
 //! Projects that are added to a session that runs: at every moment of it, on either forge, and refused without a trace.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{HUB, LAB, Process, Ran, World, signal, until};
-use crate::kit::{Amqp, Daemon, outcome, wait_for};
+use crate::harness::{HUB, LAB, Ran, World, signal, until};
+use crate::kit::{Daemon, outcome, wait_for};
+use crate::talk::Talk;
 
 mod refused;
+mod takeover;
 
 const LEGACY: &str = "acme/legacy";
 /// The directory that the agent of a session over one project starts in, seen from which the others are.
 const BESIDE: &str = "..";
-
-/// A session and whoever talks to it.
-struct Session<'a> {
-    world: &'a World,
-    amqp: Amqp,
-    inbox: String,
-    id: String,
-    events: PathBuf,
-    _following: Process,
-}
-
-impl<'a> Session<'a> {
-    fn begin(world: &'a World, daemon: &Daemon, task: &Value) -> Self {
-        let (following, events) = daemon.submit_aside(world, task);
-        Self {
-            world,
-            amqp: Amqp::open(),
-            inbox: format!("{}.session.in", daemon.prefix),
-            id: task["session"].as_str().unwrap().to_owned(),
-            events,
-            _following: following,
-        }
-    }
-
-    fn send(&self, id: &str, kind: Value) {
-        let mut control = kind;
-        control["version"] = json!(1);
-        control["id"] = json!(id);
-        let body = control.to_string();
-        assert!(self.amqp.publish(&self.inbox, &self.id, body.as_bytes()), "{body}");
-    }
-
-    fn answer(&self, id: &str) -> Value {
-        self.first(&format!("the answer to {id}"), |data| {
-            data["event"] == "control_answered" && data["in_reply_to"] == id
-        })
-    }
-
-    fn say(&self, id: &str, kind: Value) -> Value {
-        self.send(id, kind);
-        self.answer(id)
-    }
-
-    /// Adds a project; the sentence of the answer.
-    fn added(&self, id: &str, kind: Value) -> String {
-        let answer = self.say(id, kind);
-        assert_eq!(answer["applied"], true, "{answer}");
-        answer["message"].as_str().unwrap().to_owned()
-    }
-
-    /// Tries to; the sentence of the refusal.
-    fn refused(&self, id: &str, kind: Value) -> String {
-        let answer = self.say(id, kind);
-        assert_eq!(answer["applied"], false, "{answer}");
-        answer["message"].as_str().unwrap().to_owned()
-    }
-
-    fn prompt(&self, id: &str, text: &str) {
-        let answer = self.say(id, json!({"kind": "prompt", "text": text}));
-        assert_eq!(answer["applied"], true, "{answer}");
-    }
-
-    fn all(&self) -> Vec<Value> {
-        let text = std::fs::read_to_string(&self.events).unwrap();
-        let read = |line: &str| serde_json::from_str::<Value>(line).ok();
-        text.lines()
-            .filter_map(read)
-            .map(|event| event["data"].clone())
-            .collect()
-    }
-
-    fn of(&self, kind: &str) -> Vec<Value> {
-        self.all().into_iter().filter(|data| data["event"] == kind).collect()
-    }
-
-    fn first(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-        until(Duration::from_secs(60), what, || {
-            self.all().into_iter().find(|data| is_it(data))
-        })
-    }
-
-    fn turn_ended(&self, turn: u32) {
-        self.first(&format!("the end of turn {turn}"), |data| {
-            data["event"] == "turn_ended" && data["turn"] == turn
-        });
-    }
-
-    /// Everything that the agent said, joined.
-    fn said(&self) -> String {
-        let said = self.of("agent_message");
-        said.iter().map(|data| data["text"].as_str().unwrap()).collect()
-    }
-
-    /// How a command of the agent's ended.
-    fn ran(&self, command: &str) -> String {
-        let ended = self.first(command, |data| {
-            data["event"] == "agent_tool"
-                && data["title"].as_str().is_some_and(|title| title.contains(command))
-                && ["completed", "failed"].contains(&data["status"].as_str().unwrap_or_default())
-        });
-        ended["status"].as_str().unwrap().to_owned()
-    }
-
-    /// What the worker's disk has of the session's projects, by number.
-    fn staged(&self) -> Vec<String> {
-        let directory = self.world.state_dir().join("sessions").join(&self.id);
-        let mut names: Vec<String> = std::fs::read_dir(directory)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-}
 
 fn add(connection: &str, path: &str) -> Value {
     json!({"kind": "add_project", "connection": connection, "path": path})
@@ -166,9 +53,9 @@ fn a_project_that_is_added_while_a_turn_runs_is_worked_on_in_the_next_and_linked
         "!write one.txt 1\n!commit . First\n!shell until [ -d {BESIDE}/legacy ]; do sleep 0.1; done\n!tool get_session {{}}\n\
          !say \\n## Changes\\nThe first thing."
     ));
-    let session = Session::begin(&world, &daemon, &task);
+    let session = Talk::begin(&world, &daemon, &task);
     wait_for(&session.events, "until [ -d");
-    let said = session.added("a-1", add("hub", HUB));
+    let said = session.applied("a-1", add("hub", HUB));
     assert!(
         said.contains("/workspace/website") && said.contains("next prompt"),
         "{said}"
@@ -180,12 +67,12 @@ fn a_project_that_is_added_while_a_turn_runs_is_worked_on_in_the_next_and_linked
     assert_eq!(cloned[1]["directory"], "/workspace/website", "{cloned:?}");
     assert!(session.of("turn_ended").is_empty(), "the first turn goes on");
     // The prompt behind it is not given before the second project is there.
-    session.send("a-2", add("hub", LEGACY));
+    session.post("a-2", add("hub", LEGACY));
     let prompt = format!(
         "!shell git -C {BESIDE}/legacy status\n!write {BESIDE}/website/two.txt 2\n!commit {BESIDE}/website Second\n\
          !tool list_issues {{\"project\":\"hub:{HUB}\"}}\n!say \\n## Changes\\nThe second thing."
     );
-    session.send("p-1", json!({"kind": "prompt", "text": prompt}));
+    session.post("p-1", json!({"kind": "prompt", "text": prompt}));
     let outcome = outcome(&session.events);
     assert_eq!(outcome["reason"], "published", "{outcome}");
     assert_eq!(session.answer("a-2")["applied"], true);
@@ -241,9 +128,9 @@ fn an_idle_session_takes_a_project_of_the_other_forge_and_its_token_is_nowhere()
     let world = World::new();
     let daemon = Daemon::start(&world, "");
     let task = lab_alone(&world, "!write one.txt 1\n!commit . First", 120);
-    let session = Session::begin(&world, &daemon, &task);
+    let session = Talk::begin(&world, &daemon, &task);
     wait_for(&session.events, "change_request_opened");
-    let said = session.added("a-1", add_new(&world, "web", "HUB"));
+    let said = session.applied("a-1", add_new(&world, "web", "HUB"));
     assert!(said.contains("web:acme/website"), "{said}");
     let connected = session.of("connected");
     assert_eq!(connected.len(), 2, "{connected:?}");
@@ -252,7 +139,7 @@ fn an_idle_session_takes_a_project_of_the_other_forge_and_its_token_is_nowhere()
         (&json!("web"), &json!("ada"))
     );
     // Its halves are put together inside, so that the prompt is not what is found.
-    session.prompt(
+    session.ask(
         "p-1",
         &format!(
             "!shell t=test-github; ! grep -rqs -- \"$t-repo\" /home/agent /workspace /tmp /proc/self/environ /run\n\
@@ -282,14 +169,14 @@ fn the_agent_is_told_once_with_its_next_prompt() {
     let mut task = world.lab_task("Say one");
     task["agent"] = json!("echo");
     task["idle_timeout_s"] = json!(120);
-    let session = Session::begin(&world, &daemon, &task);
+    let session = Talk::begin(&world, &daemon, &task);
     session.turn_ended(1);
-    session.added("a-1", add("hub", HUB));
-    let told = |session: &Session<'_>| session.said().matches("Added to this session").count();
+    session.applied("a-1", add("hub", HUB));
+    let told = |session: &Talk<'_>| session.said().matches("Added to this session").count();
     assert_eq!(told(&session), 0);
-    session.prompt("p-1", "Say two");
+    session.ask("p-1", "Say two");
     session.turn_ended(2);
-    session.prompt("p-2", "Say three");
+    session.ask("p-2", "Say three");
     session.turn_ended(3);
     let said = session.said();
     assert!(said.contains("Say two") && said.contains("Say three"), "{said}");
@@ -310,11 +197,11 @@ fn a_project_that_is_added_before_the_claim_is_there_in_the_first_turn() {
     signal(&daemon.process.0, "TERM");
     daemon.wait();
     let task = world.lab_task("!shell git -C /workspace/website status\n!tool get_session {}");
-    let session = Session::begin(&world, &daemon, &task);
+    let session = Talk::begin(&world, &daemon, &task);
     until(Duration::from_secs(30), "the mailbox", || {
         let mut sending = daemon.command(
             &world,
-            &["add-project", &session.id, HUB, "--connection", "hub", "--no-wait"],
+            &["add-project", &session.session, HUB, "--connection", "hub", "--no-wait"],
         );
         sending.env("COFFERDAM_LOG", "off");
         (Ran::of(sending).exit == 0).then_some(())
@@ -338,9 +225,9 @@ fn a_suspended_session_comes_back_with_what_was_added() {
     let world = World::new();
     let daemon = Daemon::start(&world, "");
     let mut task = lab_alone(&world, "!write one.txt 1\n!commit . First", 4);
-    let session = Session::begin(&world, &daemon, &task);
+    let session = Talk::begin(&world, &daemon, &task);
     wait_for(&session.events, "change_request_opened");
-    session.added("a-1", add_new(&world, "web", "HUB"));
+    session.applied("a-1", add_new(&world, "web", "HUB"));
     let suspended = session.first("the suspension", |data| data["event"] == "suspended");
     let resume = suspended["resume"].clone();
     assert_eq!(
@@ -367,7 +254,7 @@ fn a_suspended_session_comes_back_with_what_was_added() {
         forgotten.stderr
     );
     task["connections"]["web"] = hub(&world, "HUB");
-    let next = Session::begin(&world, &daemon, &task);
+    let next = Talk::begin(&world, &daemon, &task);
     let outcome = outcome(&next.events);
     assert_eq!(of_project(&outcome, HUB)["reason"], "published", "{outcome}");
     assert_eq!(outcome["projects"].as_array().unwrap().len(), 2, "{outcome}");
@@ -379,10 +266,10 @@ fn a_draining_worker_hands_on_what_was_added_with_its_connection() {
     let world = World::new().variable("COFFERDAM__DRAIN_S", "0");
     let mut one = Daemon::start(&world, "[session]\ngrace_s = 1");
     let task = lab_alone(&world, "!say here\n!hang", 0);
-    let session = Session::begin(&world, &one, &task);
+    let session = Talk::begin(&world, &one, &task);
     wait_for(&session.events, "here");
-    session.added("a-1", add_new(&world, "web", "HUB"));
-    session.prompt(
+    session.applied("a-1", add_new(&world, "web", "HUB"));
+    session.ask(
         "p-1",
         "!shell test -d website/.git && test -d greeter/.git\n!stop end_turn",
     );
@@ -405,24 +292,46 @@ fn a_draining_worker_hands_on_what_was_added_with_its_connection() {
 }
 
 #[test]
+fn a_draining_worker_still_adds_while_its_session_goes_on() {
+    let world = World::new();
+    let mut daemon = Daemon::start(&world, "");
+    let task = lab_alone(
+        &world,
+        "!write one.txt 1\n!commit . First\n!shell until [ -d ../website ]; do sleep 0.1; done",
+        0,
+    );
+    let talk = Talk::begin(&world, &daemon, &task);
+    wait_for(&talk.events, "until [ -d");
+    signal(&daemon.process.0, "TERM");
+    until(Duration::from_secs(20), "the drain", || {
+        (daemon.status("/readyz") == 503).then_some(())
+    });
+    talk.applied("a-1", add_new(&world, "web", "HUB"));
+    let outcome = outcome(&talk.events);
+    assert_eq!(of_project(&outcome, HUB)["reason"], "nothing_to_publish", "{outcome}");
+    assert_eq!(of_project(&outcome, LAB)["reason"], "published", "{outcome}");
+    assert_eq!(daemon.wait(), 0);
+}
+
+#[test]
 fn a_connection_that_came_with_a_project_can_be_renewed_and_dropped() {
     let fresh = "\n[[tokens]]\nname = \"ada-hub-fresh\"\nvalue = \"test-github-fresh\"\nuser = \"ada\"\nforge = \"github\"\nscopes = [\"repo\"]\n";
     let world = World::with_seed(|seed| seed + fresh).token("FRESH", "test-github-fresh");
     let daemon = Daemon::start(&world, "");
-    let session = Session::begin(
+    let session = Talk::begin(
         &world,
         &daemon,
         &lab_alone(&world, "!write one.txt 1\n!commit . First", 120),
     );
     wait_for(&session.events, "change_request_opened");
-    session.added("a-1", add_new(&world, "web", "HUB"));
+    session.applied("a-1", add_new(&world, "web", "HUB"));
     let renewed = session.say(
         "c-1",
         json!({"kind": "credential", "connection": "web", "credential": {"env": "COFFERDAM_TOKEN_FRESH"}}),
     );
     assert_eq!(renewed["applied"], true, "{renewed}");
     world.ask("POST", "/_test/tokens/ada-github-repo", Some(&json!({"revoked": true})));
-    session.prompt(
+    session.ask(
         "p-1",
         &format!("!write {BESIDE}/website/two.txt 2\n!commit {BESIDE}/website Second"),
     );
@@ -434,7 +343,7 @@ fn a_connection_that_came_with_a_project_can_be_renewed_and_dropped() {
     assert_eq!(session.staged(), ["0"]);
     let said = session.refused("a-2", add("web", LEGACY));
     assert!(said.contains("dropped"), "{said}");
-    session.prompt(
+    session.ask(
         "p-2",
         &format!("!shell test ! -e {BESIDE}/website\n!shell git ls-remote http://127.0.0.1:8470/git/web/acme/website.git && echo served"),
     );

@@ -357,6 +357,8 @@ fn while_people_think_their_sessions_slot_is_anothers_and_nothing_is_lost() {
     sessions.arg("sessions");
     let told = Ran::of(sessions).stdout;
     assert!(told.contains("waits for somebody"), "{told}");
+    let metrics = daemon.page("/metrics");
+    assert!(metrics.contains("\ncofferdam_sessions_waiting 1\n"), "{metrics}");
     // A second one that waits has no place beside the first: it keeps the slot, and a third is not taken.
     let held = Desk::begin(&world, &daemon, &world.lab_task("!write .gitlab-ci.yml job: {}"));
     held.nth("needs_attention", 0);
@@ -381,6 +383,8 @@ fn while_people_think_their_sessions_slot_is_anothers_and_nothing_is_lost() {
     assert_eq!(held.send(release)["applied"], true);
     assert_eq!(outcome(&held.events)["reason"], "published");
     assert_eq!(outcome(&third.events)["reason"], "published");
+    let metrics = daemon.page("/metrics");
+    assert!(metrics.contains("\ncofferdam_sessions_waiting 0\n"), "{metrics}");
     world.assert_clean();
 }
 

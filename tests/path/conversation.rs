@@ -1,112 +1,16 @@
 //! A session is a conversation: prompts that wait and prompts that steer, turns that are cancelled, sessions that give their slot back and go
 //! on, here or on another worker. One branch and one merge request, whatever happens.
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::harness::{LAB, Process, World, signal, until};
-use crate::kit::{Amqp, Daemon, outcome, wait_for};
+use crate::harness::{World, signal, until};
+use crate::kit::{Daemon, outcome, wait_for};
+use crate::talk::Talk;
 
 mod handover;
 mod takeover;
-
-/// A session and whoever talks to it.
-struct Talk<'a> {
-    world: &'a World,
-    amqp: Amqp,
-    inbox: String,
-    session: String,
-    events: PathBuf,
-    _following: Process,
-}
-
-impl<'a> Talk<'a> {
-    fn begin(world: &'a World, daemon: &Daemon, task: &Value) -> Self {
-        let (following, events) = daemon.submit_aside(world, task);
-        Self {
-            world,
-            amqp: Amqp::open(),
-            inbox: format!("{}.session.in", daemon.prefix),
-            session: task["session"].as_str().unwrap().to_owned(),
-            events,
-            _following: following,
-        }
-    }
-
-    /// Sends a control message; says whether anybody holds it.
-    fn send(&self, control: &Value) -> bool {
-        self.amqp
-            .publish(&self.inbox, &self.session, control.to_string().as_bytes())
-    }
-
-    /// Sends a control message and waits for its answer.
-    fn say(&self, id: &str, kind: Value) -> Value {
-        let mut control = kind;
-        control["version"] = json!(1);
-        control["id"] = json!(id);
-        assert!(self.send(&control), "nobody holds {control}");
-        self.first(&format!("the answer to {id}"), |data| {
-            data["event"] == "control_answered" && data["in_reply_to"] == id
-        })
-    }
-
-    fn prompt(&self, id: &str, text: &str, mode: &str) -> Value {
-        self.say(id, json!({"kind": "prompt", "text": text, "mode": mode}))
-    }
-
-    fn all(&self) -> Vec<Value> {
-        data(&self.events)
-    }
-
-    fn of(&self, kind: &str) -> Vec<Value> {
-        self.all().into_iter().filter(|data| data["event"] == kind).collect()
-    }
-
-    fn first(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-        until(Duration::from_secs(60), what, || {
-            self.all().into_iter().find(|data| is_it(data))
-        })
-    }
-
-    /// Waits for the end of a turn.
-    fn turn_ended(&self, turn: u32) -> Value {
-        self.first(&format!("the end of turn {turn}"), |data| {
-            data["event"] == "turn_ended" && data["turn"] == turn
-        })
-    }
-
-    fn turns(&self) -> Vec<u64> {
-        let started = self.of("turn_started");
-        started.iter().map(|data| data["turn"].as_u64().unwrap()).collect()
-    }
-
-    fn request(&self) -> Value {
-        let requests = self.world.project(LAB)["change_requests"].clone();
-        assert_eq!(requests.as_array().unwrap().len(), 1, "{requests}");
-        requests[0].clone()
-    }
-
-    /// The subjects on the session's branch, newest first.
-    fn commits(&self) -> Vec<String> {
-        let branch = self.request()["source"].as_str().unwrap().to_owned();
-        let commits = self
-            .world
-            .commits("/gitlab/platform/tools/greeter.git", "test-gitlab-api", &branch);
-        let subject = |text: &String| text.lines().nth(2).unwrap().to_owned();
-        commits.iter().map(subject).collect()
-    }
-}
-
-fn data(events: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(events).unwrap();
-    let read = |line: &str| serde_json::from_str::<Value>(line).ok();
-    text.lines()
-        .filter_map(read)
-        .map(|event| event["data"].clone())
-        .collect()
-}
 
 #[test]
 fn a_prompt_that_waits_is_the_next_turn_of_the_same_agent_on_the_same_branch() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::Value;
 
@@ -200,11 +200,8 @@ impl Daemon {
     /// Follows in the background; events go to the file that is returned.
     pub(crate) fn submit_aside(&self, world: &World, task: &Value) -> (Process, PathBuf) {
         let events = world.directory.path().join(format!("events-{}", uuid::Uuid::new_v4()));
-        let mut command = world.command(&self.config);
-        command
-            .env("COFFERDAM_LOG", "error,lapin=off")
-            .args(["submit", "--follow", "--json"])
-            .arg(world.write_task(task));
+        let mut command = self.command(world, &["submit", "--follow", "--json"]);
+        command.arg(world.write_task(task));
         command
             .stdout(std::fs::File::create(&events).unwrap())
             .stderr(Stdio::null());
@@ -297,6 +294,36 @@ impl Amqp {
             let confirmation = confirm.await.unwrap().await.unwrap();
             confirmation.take_message().is_none()
         })
+    }
+
+    /// Declares a session's mailbox as the contract tells submitters to.
+    pub(crate) fn declare_mailbox(&self, prefix: &str, session: &str) {
+        let queue = format!("{prefix}.session.{session}.in");
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-expires".into(), AMQPValue::LongInt(86_400_000));
+        arguments.insert("x-max-length".into(), AMQPValue::LongInt(1000));
+        arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+        let options = QueueDeclareOptions {
+            durable: true,
+            ..QueueDeclareOptions::default()
+        };
+        self.runtime.block_on(async {
+            self.channel
+                .queue_declare(queue.as_str().into(), options, arguments)
+                .await
+                .unwrap();
+            let (exchange, bind) = (format!("{prefix}.session.in"), QueueBindOptions::default());
+            self.channel
+                .queue_bind(
+                    queue.into(),
+                    exchange.into(),
+                    session.into(),
+                    bind,
+                    FieldTable::default(),
+                )
+                .await
+                .unwrap();
+        });
     }
 
     pub(crate) fn get(&self, queue: &str) -> Option<(Vec<u8>, BasicProperties)> {

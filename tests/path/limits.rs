@@ -286,10 +286,10 @@ fn floods_of_every_kind_cost_the_worker_no_memory_and_are_counted() {
 }
 
 /// A small file system for a worker's state; gone with the test.
-struct SmallDisk(std::path::PathBuf);
+pub(crate) struct SmallDisk(pub(crate) std::path::PathBuf);
 
 impl SmallDisk {
-    fn mount(world: &World, size: &str) -> Self {
+    pub(crate) fn mount(world: &World, size: &str) -> Self {
         let path = world.state_dir();
         std::fs::create_dir_all(&path).unwrap();
         let mut mount = Command::new("mount");

@@ -49,6 +49,17 @@ fn an_end_before_the_claim_gives_one_outcome_and_no_sandbox_and_asks_no_forge() 
     assert_eq!(end.exit, 0, "{}", end.stderr);
     let twice = Ran::of(daemon.command(&world, &["end", &session, "--discard", "--no-wait"]));
     assert_eq!(twice.exit, 0, "{}", twice.stderr);
+    // Nothing of these is done any more, and each is answered.
+    let inbox = format!("{}.session.in", daemon.prefix);
+    let others = [
+        json!({"version": 1, "id": "t-1", "kind": "cancel_turn"}),
+        json!({"version": 1, "id": "p-1", "kind": "prompt", "text": "!write c.txt d"}),
+        json!({"version": 1, "id": "a-1", "kind": "add_project", "connection": "hub", "path": "acme/website"}),
+        json!({"version": 1, "id": "d-1", "kind": "disconnect", "connection": "lab"}),
+    ];
+    for other in &others {
+        assert!(amqp.publish(&inbox, &session, other.to_string().as_bytes()));
+    }
     world.ask("DELETE", "/_test/requests", None);
 
     let next = daemon.beside(&world, "next");
@@ -60,9 +71,21 @@ fn an_end_before_the_claim_gives_one_outcome_and_no_sandbox_and_asks_no_forge() 
     );
     assert_eq!(of_kind(&came, "stage").len(), 0, "{came:?}");
     let answers = of_kind(&came, "control_answered");
-    assert_eq!(of_kind(&came, "control_received").len(), 2, "{came:?}");
-    let applied: Vec<&Value> = answers.iter().map(|data| &data["applied"]).collect();
-    assert_eq!(applied, [&json!(true), &json!(false)], "{came:?}");
+    assert_eq!(of_kind(&came, "control_received").len(), 6, "{came:?}");
+    let applied = |id: &Value| {
+        let found: Vec<bool> = answers
+            .iter()
+            .filter(|data| data["in_reply_to"] == *id)
+            .map(|data| data["applied"].as_bool().unwrap())
+            .collect();
+        assert_eq!(found.len(), 1, "{id}: {came:?}");
+        found[0]
+    };
+    assert!(applied(&json!(end.stdout.trim())));
+    assert!(!applied(&json!(twice.stdout.trim())));
+    for other in &others {
+        assert!(!applied(&other["id"]));
+    }
     assert_eq!(answers[0]["in_reply_to"], json!(end.stdout.trim()));
     let asked = asked(&world);
     assert!(!asked.contains("/api/v4"), "{asked}");
@@ -81,6 +104,42 @@ fn an_end_before_the_claim_gives_one_outcome_and_no_sandbox_and_asks_no_forge() 
     );
     let late = Ran::of(daemon.command(&world, &["end", &session]));
     assert_eq!(late.exit, 69, "{}", late.stderr);
+}
+
+#[test]
+fn who_writes_to_a_session_that_is_over_into_a_mailbox_of_his_own_is_answered() {
+    let world = World::new();
+    let mut daemon = Daemon::start(&world, "");
+    let task = world.lab_task("!say done");
+    let session = task["session"].as_str().unwrap().to_owned();
+    assert_eq!(daemon.submit(&world, &task).exit, 0);
+    signal(&daemon.process.0, "TERM");
+    daemon.wait();
+    // Whoever submits declares the mailbox first, and may write before he knows that the session is over.
+    let amqp = Amqp::open();
+    amqp.declare_mailbox(&daemon.prefix, &session);
+    assert!(amqp.publish("", &format!("{}.tasks", daemon.prefix), task.to_string().as_bytes()));
+    let inbox = format!("{}.session.in", daemon.prefix);
+    for id in ["p-1", "p-2"] {
+        let prompt = json!({"version": 1, "id": id, "kind": "prompt", "text": "!say more"});
+        assert!(amqp.publish(&inbox, &session, prompt.to_string().as_bytes()));
+    }
+    assert!(amqp.publish(&inbox, &session, b"no message"));
+    let mut events = amqp.listen(&format!("{}.events", daemon.prefix));
+    let _next = daemon.beside(&world, "next");
+    let mut answered = Vec::new();
+    for _ in 0..3 {
+        let data = until_event(&amqp, &mut events, "control_answered").pop().unwrap();
+        assert_eq!(data["applied"], false, "{data}");
+        assert!(data["message"].as_str().unwrap().contains("new session id"), "{data}");
+        answered.push(data["in_reply_to"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(answered, ["p-1", "p-2", ""]);
+    // And the mailbox is gone: who comes later gets his message back.
+    until(Duration::from_secs(20), "the mailbox to go", || {
+        let late = json!({"version": 1, "id": "p-3", "kind": "prompt", "text": "!say more"});
+        (!amqp.publish(&inbox, &session, late.to_string().as_bytes())).then_some(())
+    });
 }
 
 #[test]

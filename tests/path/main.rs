@@ -38,5 +38,6 @@ mod scopes;
 mod secrets;
 mod set_up;
 mod takeover;
+mod talk;
 mod trailers;
 mod walls;

@@ -15,7 +15,7 @@ use lapin::{Acker, Channel, Consumer};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use super::super::{Again, Claim, Claimed, Given, QueueError, Receipt};
+use super::super::{Again, Claim, Claimed, Given, Leftover, QueueError, Receipt};
 use super::address::Settings;
 use super::connection::{Failure, Link, Live, limited};
 use super::publish::Publisher;
@@ -25,6 +25,7 @@ use crate::message::SessionId;
 
 mod ending;
 mod keeper;
+mod leftover;
 mod notes;
 
 use ending::{Ending, Last, repeat};
@@ -162,7 +163,10 @@ async fn take(settings: &Settings, live: &Live, session: SessionId, after: u32) 
     if let Some(marked) = looked(settings, live, session, after).await? {
         // A submitter may have made one for a task that comes too late. What is in it is nobody's, unless the session may go on.
         match marked {
-            Claimed::Over => drop(ending::remove_unused(settings, live, session).await?),
+            Claimed::Over(_) => {
+                let left = leftover::take_out(settings, live, session).await?;
+                return Ok(Taken::Marked(Claimed::Over(Leftover(left))));
+            }
             Claimed::Superseded => ending::remove_empty(settings, live, session, 1).await?,
             Claimed::Owner(_) | Claimed::Elsewhere => {}
         }
@@ -195,7 +199,7 @@ async fn looked(settings: &Settings, live: &Live, session: SessionId, after: u32
     Ok(match topology::marked(live, settings, session, after).await? {
         Marked::No => None,
         Marked::Superseded => Some(Claimed::Superseded),
-        Marked::Over => Some(Claimed::Over),
+        Marked::Over => Some(Claimed::Over(Leftover::default())),
     })
 }
 

@@ -92,7 +92,7 @@ async fn task(queue: &RabbitMq) -> Delivery {
 async fn owner(queue: &RabbitMq, id: SessionId) -> Box<dyn Claim> {
     match within("a claim", queue.claim(id, again())).await.unwrap() {
         Claimed::Owner(claim) => claim,
-        other @ (Claimed::Elsewhere | Claimed::Superseded | Claimed::Over) => panic!("not the owner: {other:?}"),
+        other @ (Claimed::Elsewhere | Claimed::Superseded | Claimed::Over(_)) => panic!("not the owner: {other:?}"),
     }
 }
 
@@ -276,8 +276,8 @@ async fn a_session_has_one_owner_gets_its_control_and_is_over_once() {
     assert_eq!(control.unwrap().body, b"cancel"[..]);
 
     within("closing", claim.close()).await.unwrap();
-    assert!(matches!(one.claim(id, again()).await.unwrap(), Claimed::Over));
-    assert!(matches!(two.claim(id, again()).await.unwrap(), Claimed::Over));
+    assert!(matches!(one.claim(id, again()).await.unwrap(), Claimed::Over(_)));
+    assert!(matches!(two.claim(id, again()).await.unwrap(), Claimed::Over(_)));
     // A late prompt comes back to its sender: the duplicate's claim above must not have made a mailbox that swallows it.
     assert_eq!(send_control(&config, id, b"late").await.unwrap(), Routed::NoRoute);
     Operator::of(&config).await.clean().await;

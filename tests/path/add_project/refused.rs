@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{BESIDE, Session, add, add_new, hub, lab_alone};
+use super::{BESIDE, add, add_new, hub, lab_alone};
 use crate::harness::{HUB, LAB, World, until};
 use crate::kit::{Daemon, outcome, wait_for};
+use crate::limits::SmallDisk;
+use crate::talk::Talk;
 
 #[test]
 fn every_refusal_says_why_and_changes_nothing() {
@@ -20,7 +22,7 @@ fn every_refusal_says_why_and_changes_nothing() {
         &format!("!write one.txt 1\n!commit . First\n!write {BESIDE}/website/mine.txt mine"),
         120,
     );
-    let session = Session::begin(&world, &daemon, &task);
+    let session = Talk::begin(&world, &daemon, &task);
     wait_for(&session.events, "change_request_opened");
     let with = |mut add: Value, name: &str, value: Value| {
         add[name] = value;
@@ -67,7 +69,7 @@ fn every_refusal_says_why_and_changes_nothing() {
         1,
         "nothing is told of what was taken back"
     );
-    session.prompt(
+    session.ask(
         "p-1",
         &format!(
             "!tool get_session {{}}\n!shell test \"$(cat {BESIDE}/website/mine.txt)\" = mine && test \"$(ls {BESIDE})\" = \"$(printf 'greeter\\nwebsite')\"\n\
@@ -81,7 +83,7 @@ fn every_refusal_says_why_and_changes_nothing() {
     assert_eq!(session.ran("ls-remote"), "failed");
     assert_eq!(session.ran("grep -q website"), "completed");
     // The name of the connection is free, and now the project comes; then it is there.
-    session.added("a-1", add_new(&world, "web", "HUB"));
+    session.applied("a-1", add_new(&world, "web", "HUB"));
     assert_eq!(session.staged(), ["0", "1"]);
     let again = session.refused("a-2", add("web", HUB));
     assert!(again.contains("already, at /workspace/website"), "{again}");
@@ -97,7 +99,7 @@ fn every_refusal_says_why_and_changes_nothing() {
 fn a_session_that_ends_takes_back_what_is_being_added() {
     let world = World::new();
     let daemon = Daemon::start(&world, "[session]\ngrace_s = 1");
-    let session = Session::begin(
+    let session = Talk::begin(
         &world,
         &daemon,
         &lab_alone(&world, "!write one.txt 1\n!commit . First", 120),
@@ -106,7 +108,7 @@ fn a_session_that_ends_takes_back_what_is_being_added() {
     let slow =
         json!({"match": {"method": "POST", "path_contains": "acme/website.git/git-upload-pack"}, "delay_ms": 30000});
     world.ask("POST", "/_test/faults", Some(&slow));
-    session.send("a-1", add_new(&world, "web", "HUB"));
+    session.post("a-1", add_new(&world, "web", "HUB"));
     until(Duration::from_secs(30), "the fetch", || {
         let asked = world.ask("GET", "/_test/requests", None).to_string();
         asked.contains("acme/website.git").then_some(())
@@ -129,13 +131,13 @@ fn a_connection_that_is_dropped_while_its_project_is_fetched_leaves_the_session_
     let lab = task["connections"].as_object_mut().unwrap().remove("lab").unwrap();
     task["projects"] = json!([{"connection": "hub", "path": HUB}]);
     task["idle_timeout_s"] = json!(120);
-    let session = Session::begin(&world, &daemon, &task);
+    let session = Talk::begin(&world, &daemon, &task);
     wait_for(&session.events, "change_request_opened");
     let slow = json!({"match": {"method": "POST", "path_contains": "greeter.git/git-upload-pack"}, "delay_ms": 30000});
     world.ask("POST", "/_test/faults", Some(&slow));
     let mut greeter = add("code", LAB);
     greeter["new_connection"] = lab;
-    session.send("a-1", greeter.clone());
+    session.post("a-1", greeter.clone());
     until(Duration::from_secs(30), "the fetch", || {
         let asked = world.ask("GET", "/_test/requests", None).to_string();
         asked.contains("greeter.git").then_some(())
@@ -148,8 +150,8 @@ fn a_connection_that_is_dropped_while_its_project_is_fetched_leaves_the_session_
     assert_eq!(session.staged(), ["0"]);
     world.ask("DELETE", "/_test/faults", None);
     // Nothing of it is left, so it may come again: a GitLab project in a GitHub session.
-    session.added("a-2", greeter);
-    session.prompt(
+    session.applied("a-2", greeter);
+    session.ask(
         "p-1",
         &format!("!write {BESIDE}/greeter/two.txt 2\n!commit {BESIDE}/greeter Second"),
     );
@@ -162,5 +164,53 @@ fn a_connection_that_is_dropped_while_its_project_is_fetched_leaves_the_session_
     let pull = world.project(HUB)["change_requests"][0].clone();
     let url = opened["change_request"]["url"].as_str().unwrap();
     assert!(pull["description"].as_str().unwrap().contains(url), "{url} in {pull}");
+    world.assert_clean();
+}
+
+#[test]
+fn only_so_many_wait_to_be_added_and_a_full_disk_adds_nothing() {
+    let world = World::new();
+    let disk = SmallDisk::mount(&world, "128m");
+    let daemon = Daemon::start(&world, "[disk]\nleast_free_bytes = 67108864");
+    let session = Talk::begin(
+        &world,
+        &daemon,
+        &lab_alone(&world, "!write one.txt 1\n!commit . First", 120),
+    );
+    wait_for(&session.events, "change_request_opened");
+    let slow =
+        json!({"match": {"method": "POST", "path_contains": "acme/website.git/git-upload-pack"}, "delay_ms": 8000});
+    world.ask("POST", "/_test/faults", Some(&slow));
+    session.post("a-0", add_new(&world, "web", "HUB"));
+    until(Duration::from_secs(30), "the fetch", || {
+        let asked = world.ask("GET", "/_test/requests", None).to_string();
+        asked.contains("acme/website.git").then_some(())
+    });
+    // It is one of those that wait.
+    for number in 1..16 {
+        session.post(&format!("a-{number}"), add("lab", LAB));
+    }
+    let said = session.refused("a-16", add("lab", LAB));
+    assert!(said.contains("too many projects wait"), "{said}");
+    assert_eq!(session.answer("a-0")["applied"], true);
+    for number in 1..16 {
+        let answer = session.answer(&format!("a-{number}"));
+        assert!(answer["message"].as_str().unwrap().contains("already, at"), "{answer}");
+    }
+    let filler = disk.0.join("filler");
+    std::fs::write(&filler, vec![0; 100 * 1024 * 1024]).unwrap();
+    until(Duration::from_secs(30), "the worker to see it", || {
+        (daemon.page("/readyz") == "the disk is nearly full\n").then_some(())
+    });
+    let said = session.refused("a-17", add("web", "acme/legacy"));
+    assert!(said.contains("disk is nearly full"), "{said}");
+    assert_eq!(session.staged(), ["0", "1"]);
+    std::fs::remove_file(&filler).unwrap();
+    until(Duration::from_secs(30), "the worker to see that too", || {
+        (daemon.status("/readyz") == 200).then_some(())
+    });
+    session.applied("a-18", add("web", "acme/legacy"));
+    session.say("e-1", json!({"kind": "end"}));
+    assert_eq!(outcome(&session.events)["projects"].as_array().unwrap().len(), 3);
     world.assert_clean();
 }

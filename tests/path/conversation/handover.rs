@@ -1,12 +1,13 @@
 //! Sessions that rest or change their worker: who goes on, what the others are told, and what comes in between.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Talk;
 use crate::harness::{Ran, World, signal, until};
-use crate::kit::{Amqp, Daemon, outcome, wait_for};
+use crate::kit::{Amqp, Daemon, Proxy, outcome, wait_for};
+use crate::talk::Talk;
 
 /// A session that rests, with its task's next `resume` in place.
 fn suspended(world: &World, daemon: &Daemon, task: &mut Value) {
@@ -185,4 +186,48 @@ fn a_session_that_is_handed_on_before_its_first_turn_has_no_finished_project() {
     let _two = one.beside(&world, "two");
     assert_eq!(outcome(&talk.events)["reason"], "published");
     assert_eq!(talk.of("project_finished").len(), 1);
+}
+
+#[test]
+fn a_session_whose_hand_over_is_not_queued_is_taken_over_with_its_conversation() {
+    let world = World::new().variable("COFFERDAM__DRAIN_S", "0");
+    let proxy = Proxy::new(true);
+    let mut one = Daemon::start_at(&world, &proxy.url(), "[session]\ngrace_s = 1");
+    let mut task = world.lab_task("!write one.txt 1\n!commit . First");
+    task["idle_timeout_s"] = json!(300);
+    let talk = Talk::begin(&world, &one, &task);
+    talk.turn_ended(1);
+    // The second time it finds what the first left, and does not wait.
+    talk.ask(
+        "p-1",
+        "!shell test -e two.txt || { echo 2 > two.txt; git add two.txt; git commit -qm Second; git push -q; echo waits; sleep 600; }\n\
+         !write three.txt 3\n!commit . Third",
+    );
+    until(Duration::from_secs(60), "the running command", || {
+        let calls = talk.of("agent_tool");
+        calls
+            .iter()
+            .any(|call| call["status"] == "in_progress" && call["title"].to_string().contains("two.txt"))
+            .then_some(())
+    });
+    talk.first("its push", |data| data["event"] == "push_accepted");
+    let two = one.beside(&world, "two");
+    // From here on the first one cannot be heard: what it would queue and tell goes nowhere.
+    proxy.hole.store(true, Ordering::Relaxed);
+    signal(&one.process.0, "TERM");
+    talk.first("the take-over", |data| {
+        data["event"] == "turn_started" && data["attempt"] == 2
+    });
+    proxy.hole.store(false, Ordering::Relaxed);
+    talk.first("the end of its turn", |data| {
+        data["event"] == "turn_ended" && data["attempt"] == 2
+    });
+    talk.say("e-1", json!({"kind": "end"}));
+    let over = outcome(&talk.events);
+    assert_eq!(over["reason"], "published", "{over} {}", two.log());
+    assert_eq!(talk.of("suspended").len(), 0, "nobody says that it is queued");
+    assert_eq!(talk.commits(), ["Third", "Second", "First"]);
+    assert_eq!(talk.of("finished").len(), 1);
+    one.wait();
+    assert!(world.sandboxes().is_empty());
 }

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::Talk;
 use crate::harness::{World, signal, until};
 use crate::kit::{Daemon, outcome};
+use crate::talk::Talk;
 
 /// An agent that repeats what it is told of the conversation before, and then does as the scripted one.
 const TELLER: &str = r#"

@@ -132,7 +132,7 @@ async fn a_reset_does_not_cost_a_session_its_owner() {
         assert!(matches!(other.claim(id, again()).await.unwrap(), Claimed::Elsewhere));
     }
     within("closing", claim.close()).await.unwrap();
-    assert!(matches!(other.claim(id, again()).await.unwrap(), Claimed::Over));
+    assert!(matches!(other.claim(id, again()).await.unwrap(), Claimed::Over(_)));
     Operator::of(&direct).await.clean().await;
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::fleet::Site;
+use crate::fleet::{Site, Worker};
 use crate::harness::{LAB, until};
 use crate::proxy::{Mode, Proxy, Way};
 
@@ -176,4 +176,51 @@ fn a_forge_that_is_swallowed_in_the_middle_of_a_push_is_asked_again() {
     let record = site.assert_well(&mut [&mut one]);
     assert_eq!(reason(&record.events, &session), "published");
     assert_eq!(record.projects[LAB].requests.len(), 1);
+}
+
+/// Begins a session, lets its worker go away in this way, and says how long it took until another claimed it, in seconds.
+fn replaced_after(away: impl FnOnce(&mut Worker)) -> f64 {
+    let mut site = Site::with_default_leases(600);
+    let (mut one, mut two) = (site.worker("w1"), site.worker("w2"));
+    one.start_ready(&site);
+    site.desk.listen();
+    // Long enough that the old owner would publish while nobody has taken over yet, if it were not careful.
+    let session = site.submit(
+        &site
+            .world
+            .lab_task("!write work.txt done\n!commit . Work\n!say ready\n!sleep 25000"),
+    );
+    until(Duration::from_secs(60), "the turn", || {
+        site.desk.saw(&session, "agent_message").then_some(())
+    });
+    two.start_ready(&site);
+    let gone = std::time::Instant::now();
+    away(&mut one);
+    until(Duration::from_secs(120), "the second attempt", || {
+        let claimed = |event: &Value| event["event"] == "claimed" && event["attempt"] == 2;
+        site.desk.events().iter().any(claimed).then_some(())
+    });
+    let took = gone.elapsed().as_secs_f64();
+    one.amqp.set(Mode::Open);
+    let record = site.assert_well(&mut [&mut one, &mut two]);
+    assert_eq!(reason(&record.events, &session), "published");
+    assert_eq!(record.projects[LAB].requests.len(), 1);
+    let published = record
+        .events
+        .iter()
+        .find(|event| event["event"] == "branch_published")
+        .unwrap();
+    assert_eq!(published["attempt"], 2, "{published}");
+    took
+}
+
+#[test]
+#[ignore = "waits for the leases that a worker has by default"]
+fn a_dead_or_silent_owner_is_replaced_within_75_seconds_at_the_default_settings() {
+    let silent = replaced_after(|worker| worker.amqp.set(Mode::Hole));
+    let dead = replaced_after(Worker::kill);
+    crate::random::say(&format!(
+        "replaced: {dead:.1} s after a kill, {silent:.1} s in a black hole"
+    ));
+    assert!(dead <= 75.0 && silent <= 75.0, "{dead} {silent}");
 }

@@ -38,10 +38,19 @@ pub(crate) struct Worker {
 impl Site {
     /// One that lasts for so many seconds at most.
     pub(crate) fn new(seconds: u32, more: &str) -> Self {
+        Self::of(seconds, more, "heartbeat_s = 3\nticket_s = 2\n")
+    }
+
+    /// The same with the leases that a worker has where nothing is configured.
+    pub(crate) fn with_default_leases(seconds: u32) -> Self {
+        Self::of(seconds, "", "")
+    }
+
+    fn of(seconds: u32, more: &str, leases: &str) -> Self {
         let world = World::lasting(seconds, |seed| seed);
         let prefix = format!("chaos{}", uuid::Uuid::new_v4().simple());
         let config = world.config(&format!(
-            "{more}\n[queue]\nprefix = \"{prefix}\"\nheartbeat_s = 3\nticket_s = 2\n[admin]\nlisten = \"127.0.0.1:0\"\n"
+            "{more}\n[queue]\nprefix = \"{prefix}\"\n{leases}[admin]\nlisten = \"127.0.0.1:0\"\n"
         ));
         let desk = Desk::open(&prefix);
         Self {

@@ -53,6 +53,7 @@ use super::{Again, Claimed, Delivery, Queue, QueueError};
 use crate::message::{Event, SessionId};
 
 mod address;
+mod asking;
 mod claim;
 mod client;
 mod connection;
@@ -157,8 +158,9 @@ impl RabbitMq {
             stops_acting_s = timing.stops_acting().as_secs_f32(),
             "a dead worker's session begins again within takeover_s; one that the broker does not answer pushes nothing after stops_acting_s"
         );
-        let consuming = Arc::new(Link::start(Arc::clone(&settings), "consume"));
-        let publishing = Arc::new(Link::start(Arc::clone(&settings), "publish"));
+        let asking = Arc::new(asking::Asking::default());
+        let consuming = Arc::new(Link::start(Arc::clone(&settings), "consume", asking.clone()));
+        let publishing = Arc::new(Link::start(Arc::clone(&settings), "publish", asking));
         let publisher = Arc::new(Publisher::new(Arc::clone(&settings), Arc::clone(&publishing)));
         let stopped = watch::Sender::new(false);
         let checking = ticket::check(

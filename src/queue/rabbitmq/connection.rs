@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -16,6 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::super::QueueError;
 use super::address::Settings;
+use super::asking::Asking;
 use super::topology;
 
 /// First pause between attempts; doubles.
@@ -35,6 +37,10 @@ pub(super) struct Live {
     blocked: watch::Sender<bool>,
     /// Whether the broker left our last question without an answer.
     silent: watch::Sender<bool>,
+    /// Where questions are asked that cost a channel.
+    asking: Arc<Asking>,
+    /// Channels' numbers that cannot be used any more on this connection.
+    stale: AtomicU16,
 }
 
 /// Why one call did not work.
@@ -108,7 +114,31 @@ pub(super) async fn limited<T>(limit: Duration, call: impl Future<Output = lapin
 impl Live {
     /// A new channel of this connection.
     pub(super) async fn channel(&self, settings: &Settings) -> Result<Channel, Failure> {
-        limited(settings.call_timeout, self.connection.create_channel()).await
+        self.channel_within(settings.call_timeout).await
+    }
+
+    /// The same, for a question that the broker may answer by closing the channel. On another connection than this one.
+    pub(super) async fn channel_to_ask(&self, settings: &Settings) -> Result<Channel, Failure> {
+        self.asking.channel(settings).await
+    }
+
+    async fn channel_within(&self, limit: Duration) -> Result<Channel, Failure> {
+        loop {
+            match limited(limit, self.connection.create_channel()).await {
+                // A broker refuses no channel and stays: these are the words with which it once closed one of the same number (see `asking`).
+                // The library does not come back to a number that failed so, and the next one may be free.
+                Err(failure) if failure.reply_code().is_some() && self.connection.status().connected() => {
+                    self.stale.fetch_add(1, Ordering::Relaxed);
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    /// Whether so many channels of this connection were closed by the broker that it has to be replaced before none is left.
+    fn is_worn(&self) -> bool {
+        let most = self.connection.configuration().channel_max();
+        self.stale.load(Ordering::Relaxed) > most / 2
     }
 
     /// Whether the broker takes messages, now or within the time that the caller waits.
@@ -154,9 +184,9 @@ impl Drop for Link {
 }
 
 impl Link {
-    pub(super) fn start(settings: Arc<Settings>, role: &'static str) -> Self {
+    pub(super) fn start(settings: Arc<Settings>, role: &'static str, asking: Arc<Asking>) -> Self {
         let (sender, state) = watch::channel(None);
-        let supervisor = tokio::spawn(supervise(settings, role, sender)).abort_handle();
+        let supervisor = tokio::spawn(supervise(settings, role, asking, sender)).abort_handle();
         Self { state, supervisor }
     }
 
@@ -188,13 +218,18 @@ impl Link {
     }
 }
 
-async fn supervise(settings: Arc<Settings>, role: &'static str, state: watch::Sender<Option<Arc<Live>>>) {
+async fn supervise(
+    settings: Arc<Settings>,
+    role: &'static str,
+    asking: Arc<Asking>,
+    state: watch::Sender<Option<Arc<Live>>>,
+) {
     let hanging = Arc::new(Semaphore::new(HANGING_ATTEMPTS));
     let mut generation = 0;
     let mut pause = FIRST_PAUSE;
     loop {
         generation += 1;
-        match connect(&settings, role, generation, &hanging).await {
+        match connect(&settings, role, (generation, &asking), &hanging).await {
             Ok((live, events)) => {
                 let live = Arc::new(live);
                 tracing::info!(role, address = settings.address, "connected to the broker");
@@ -225,7 +260,7 @@ type Events = std::pin::Pin<Box<dyn futures::Stream<Item = Event> + Send>>;
 async fn connect(
     settings: &Arc<Settings>,
     role: &'static str,
-    generation: u64,
+    (generation, asking): (u64, &Arc<Asking>),
     hanging: &Arc<Semaphore>,
 ) -> Result<(Live, Events), QueueError> {
     let unreachable = |detail: String| QueueError::Connect {
@@ -249,7 +284,7 @@ async fn connect(
         Ok(Err(error)) => return Err(unreachable(error.to_string())),
         Err(_) => return Err(unreachable(Failure::Silent(settings.connect_timeout).to_string())),
     };
-    let (live, events) = enliven(opened, generation);
+    let (live, events) = enliven(opened, generation, asking.clone());
     topology::ensure(&live, settings).await?;
     Ok((live, events))
 }
@@ -261,15 +296,15 @@ pub(super) async fn connect_once(settings: &Settings, role: &'static str, genera
         address: settings.address.clone(),
         detail: failure.to_string(),
     })?;
-    Ok(enliven(opened, generation).0)
+    Ok(enliven(opened, generation, Arc::default()).0)
 }
 
-async fn open(settings: &Settings, role: &'static str) -> lapin::Result<Connection> {
+pub(super) async fn open(settings: &Settings, role: &'static str) -> lapin::Result<Connection> {
     let properties = ConnectionProperties::default().with_connection_name(format!("cofferdam {role}").into());
     Connection::connect_uri(settings.uri.clone(), properties).await
 }
 
-fn enliven(connection: Connection, generation: u64) -> (Live, Events) {
+fn enliven(connection: Connection, generation: u64, asking: Arc<Asking>) -> (Live, Events) {
     // Listened to before anything else happens on it, so that no loss goes unheard.
     let events = Box::pin(connection.events_listener());
     let live = Live {
@@ -277,6 +312,8 @@ fn enliven(connection: Connection, generation: u64) -> (Live, Events) {
         connection,
         blocked: watch::Sender::new(false),
         silent: watch::Sender::new(false),
+        asking,
+        stale: AtomicU16::new(0),
     };
     (live, events)
 }
@@ -291,7 +328,7 @@ async fn listen(live: &Live, settings: &Settings) -> Infallible {
     loop {
         // On a channel of its own: an answer that comes late must not be taken for that to another question.
         let asked = async {
-            let channel = limited(pace, live.connection.create_channel()).await?;
+            let channel = live.channel_within(pace).await?;
             loop {
                 limited(pace, channel.basic_qos(1, BasicQosOptions::default())).await?;
                 heard(true);
@@ -312,6 +349,9 @@ async fn watch_until_lost(live: &Live, settings: &Settings, mut events: Events) 
     let mut reason = "the connection was closed".to_owned();
     // The status decides: refusals that close only a channel come as errors too, and some ends of a connection come as no event at all.
     while live.connection.status().connected() {
+        if live.is_worn() {
+            return "most of its channels were closed by the broker: it is replaced".to_owned();
+        }
         let Ok(event) = timeout(settings.heartbeat, events.next()).await else {
             continue;
         };

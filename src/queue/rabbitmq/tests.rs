@@ -14,6 +14,7 @@ use super::super::{Claim, Given, Routed, Settle};
 use super::*;
 use crate::message::EventBody;
 
+mod channels;
 mod faults;
 mod mailbox;
 mod notes;

@@ -214,10 +214,9 @@ pub(super) async fn consumers(live: &Live, settings: &Settings, name: &str) -> R
     Ok(counts(live, settings, name).await?.map(|(consumers, _)| consumers))
 }
 
-/// How many consumers a queue has and how many messages wait in it; `None` when there is no such queue. On a channel of its own: a miss
-/// closes it.
+/// How many consumers a queue has and how many messages wait in it; `None` when there is no such queue. A miss closes the channel.
 pub(super) async fn counts(live: &Live, settings: &Settings, name: &str) -> Result<Option<(u32, u32)>, Failure> {
-    let channel = live.channel(settings).await?;
+    let channel = live.channel_to_ask(settings).await?;
     let options = QueueDeclareOptions::durable().passive();
     let declared = limited(
         settings.call_timeout,
@@ -257,7 +256,7 @@ async fn ensure_exchange(live: &Live, settings: &Settings, name: &str, kind: Exc
         passive: true,
         ..options
     };
-    let channel = live.channel(settings).await.map_err(refused)?;
+    let channel = live.channel_to_ask(settings).await.map_err(refused)?;
     let looked = channel.exchange_declare(name.into(), kind.clone(), passive, FieldTable::default());
     match limited(settings.call_timeout, looked).await {
         Ok(()) => return Ok(()),

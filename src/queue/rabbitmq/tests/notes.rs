@@ -134,8 +134,8 @@ async fn nothing_is_taken_while_nothing_can_be_published() {
     drop(started(&direct).await);
     let settings = Arc::new(Settings::resolve(&direct).unwrap());
     let away = Arc::new(Settings::resolve(&config).unwrap());
-    let consuming = Arc::new(Link::start(Arc::clone(&settings), "consuming"));
-    let publishing = Arc::new(Link::start(Arc::clone(&away), "publishing"));
+    let consuming = Arc::new(Link::start(Arc::clone(&settings), "consuming", Arc::default()));
+    let publishing = Arc::new(Link::start(Arc::clone(&away), "publishing", Arc::default()));
     let queue = RabbitMq {
         publisher: Arc::new(Publisher::new(Arc::clone(&settings), Arc::clone(&publishing))),
         settings,

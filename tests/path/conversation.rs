@@ -10,6 +10,7 @@ use crate::harness::{LAB, Process, World, signal, until};
 use crate::kit::{Amqp, Daemon, outcome, wait_for};
 
 mod handover;
+mod saved;
 mod takeover;
 
 /// A session and whoever talks to it.

@@ -50,6 +50,10 @@ pub struct Config {
     /// Files put into its home directory before it starts, by relative path.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
+    /// Where it keeps its memory of a session, by paths relative to its home directory. Saved when a session is suspended and loaded when it goes
+    /// on, where `session.saved_states` is set and the agent says that it can load sessions. Never when empty.
+    #[serde(default)]
+    pub saved_state: Vec<String>,
     /// A script that prepares the workspace in a sandbox of its own, before the agent's starts.
     #[serde(default)]
     pub set_up: Option<set_up::Config>,

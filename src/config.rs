@@ -11,6 +11,7 @@ use crate::message::task::ConnectionRequest;
 use crate::message::{AgentName, ConnectionName, redact};
 use crate::{admin, agent, forge, gateway, progress, queue, repository, sandbox, session};
 
+mod saved;
 mod walls;
 
 /// What separates the parts of a variable's name: `COFFERDAM__SANDBOX__CPUS` sets `sandbox.cpus`.
@@ -250,6 +251,7 @@ impl Config {
             return wrong("sandbox.workspace_bytes", "must not be 0");
         }
         walls::check(self)?;
+        saved::check(self)?;
         if !self.session.branch.contains("{session}") {
             return wrong(
                 "session.branch",

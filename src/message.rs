@@ -27,9 +27,10 @@ pub use egress::{EgressLevel, EgressMethod, EgressRequest, EgressRule};
 pub use event::{Event, EventBody};
 pub use host::{HostName, HostPattern};
 pub use id::{
-    AgentName, BranchName, CommitId, ConnectionName, ProjectKey, ProjectPath, SandboxId, SessionId, TenantName,
+    AgentName, AgentSession, BranchName, CommitId, ConnectionName, ProjectKey, ProjectPath, SandboxId, SavedName,
+    SessionId, TenantName,
 };
 pub use notes::Notes;
 pub use outcome::{ProjectOutcome, Reason, SessionOutcome};
-pub use resume::Resume;
+pub use resume::{Resume, SavedState};
 pub use task::{Credential, ForgeKind, Publish, Task, TaskError, Uncommitted, User};

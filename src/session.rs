@@ -16,8 +16,8 @@ use crate::message::event::Stage;
 use crate::message::notes::Asked;
 use crate::message::outcome::Outcome;
 use crate::message::{
-    AgentName, Amendment, ConnectionName, EventBody, Notes, ProjectKey, ProjectOutcome, Reason, Resume, SessionOutcome,
-    Task,
+    AgentName, Amendment, ConnectionName, EventBody, Notes, ProjectKey, ProjectOutcome, Reason, Resume, SavedState,
+    SessionOutcome, Task,
 };
 use crate::progress::Progress;
 use crate::secret::Secret;
@@ -51,6 +51,7 @@ mod reach;
 mod renew;
 pub mod rooms;
 mod routes;
+pub mod saved;
 mod scope;
 mod set_up;
 mod space;
@@ -136,6 +137,13 @@ fn begun(task: &Task, notes: Option<Notes>) -> Notes {
     })
 }
 
+/// The agent's memory that was saved, if it is that of the conversation from which this attempt goes on: a dead owner may have gone further.
+fn saved(task: &Task, notes: Option<&Notes>) -> Option<SavedState> {
+    let resume = task.resume.as_ref()?;
+    let is_current = notes.is_none_or(|notes| notes.turns == resume.turns);
+    resume.saved.clone().filter(|_| is_current)
+}
+
 /// Runs one session until it ends or is suspended, from what a dead owner noted, where one did. Everything it took is let go when this returns.
 ///
 /// Not cancel-safe by dropping: stop it by its steering, so that work is kept and the sandbox removed.
@@ -148,10 +156,12 @@ pub async fn run(
     steering: &Steering,
 ) -> Ended {
     let open = Open::default();
+    let saved = saved(task, notes.as_ref());
     let from = begun(task, notes);
     let memory = Resume {
         turns: from.turns,
         history: from.history.clone(),
+        saved,
         ..Resume::default()
     };
     open.amended(from.amendment.clone());
@@ -213,6 +223,7 @@ async fn path(
         live: Live::default(),
         first: None,
         report: TurnReport::default(),
+        loadable: None,
         told: Told::of(&memory.history),
         memory,
     };
@@ -299,6 +310,8 @@ struct Session<'a> {
     open: &'a Open,
     /// The agent's last answer.
     report: TurnReport,
+    /// The conversation that the agent can load again, as it stands after its last turn.
+    loadable: Option<saved::Loadable>,
     told: Told,
     /// The conversation so far.
     memory: Resume,

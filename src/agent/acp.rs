@@ -26,12 +26,15 @@ mod clock;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod lines;
+mod load;
 mod permission;
 mod tally;
 mod turn;
 mod update;
 
 use asking::{Asked, Asking};
+use load::Replay;
+pub use load::{Loaded, Opened};
 
 /// What an agent needs to know at its start.
 #[derive(Debug, Clone)]
@@ -42,6 +45,8 @@ pub struct Start {
     pub mcp_url: String,
     /// The session mode to choose.
     pub session_mode: Option<String>,
+    /// The conversation to go on with, by the agent's own id of it, where it finds it in its home directory.
+    pub load: Option<String>,
     /// How long the start may take.
     pub timeout: Duration,
     /// Who is asked when it wants leave; without anybody it is given at once.
@@ -62,6 +67,7 @@ pub struct AcpAgent {
     /// What the agent said in the running turn, and when it last gave a sign of life.
     heard: watch::Receiver<Instant>,
     said: lines::Said,
+    replay: Replay,
     asking: Asking,
     /// Whether the last prompt was answered.
     is_usable: bool,
@@ -77,13 +83,17 @@ impl Drop for AcpAgent {
     }
 }
 
-/// Speaks to a fresh agent: initialise, open a session, choose the mode.
+/// Speaks to a fresh agent: initialise, open or load a session, choose the mode.
 ///
 /// # Errors
 /// The agent does not come up in time, wants authentication, or answers with an error.
-pub async fn start(pipes: Pipes, start: Start, progress: Arc<Progress>) -> Result<AcpAgent, AgentError> {
+pub async fn start(pipes: Pipes, start: Start, progress: Arc<Progress>) -> Result<(AcpAgent, Opened), AgentError> {
     let said = lines::Said::default();
-    let tally = tally::Tally::default();
+    let told = lines::Told {
+        progress,
+        tally: tally::Tally::default(),
+        replay: Replay::of(start.load.is_some()),
+    };
     let (heard_tx, heard) = watch::channel(Instant::now());
     // The crate reads from this pipe what the reader lets through.
     let (filtered_in, filtered_out) = tokio::io::duplex(64 * 1024);
@@ -92,10 +102,7 @@ pub async fn start(pipes: Pipes, start: Start, progress: Arc<Progress>) -> Resul
         filtered_in,
         said.clone(),
         heard_tx,
-        lines::Told {
-            progress: progress.clone(),
-            tally: tally.clone(),
-        },
+        told.clone(),
     ));
 
     let (prompts, prompts_rx) = mpsc::channel::<Prompt>(1);
@@ -103,7 +110,7 @@ pub async fn start(pipes: Pipes, start: Start, progress: Arc<Progress>) -> Resul
     let (ready_tx, ready_rx) = oneshot::channel();
     let transport = ByteStreams::new(pipes.stdin.compat_write(), filtered_out.compat());
     let limit = start.timeout;
-    let told = lines::Told { progress, tally };
+    let replay = told.replay.clone();
     let asking = Asking::of(start.ask.clone());
     let connection = tokio::spawn(converse(
         transport,
@@ -118,13 +125,14 @@ pub async fn start(pipes: Pipes, start: Start, progress: Arc<Progress>) -> Resul
         cancels,
         heard,
         said,
+        replay,
         asking,
         is_usable: true,
         connection,
         reader,
     };
     match tokio::time::timeout(limit, ready_rx).await {
-        Ok(Ok(Ok(()))) => Ok(agent),
+        Ok(Ok(Ok(opened))) => Ok((agent, opened)),
         Ok(Ok(Err(error))) => Err(described(&error)),
         Ok(Err(_)) => Err(AgentError::Ended {
             detail: "before it opened a session".into(),
@@ -140,7 +148,7 @@ async fn converse(
     (told, asking): (lines::Told, Asking),
     mut prompts: mpsc::Receiver<Prompt>,
     mut cancels: mpsc::Receiver<()>,
-    ready: oneshot::Sender<Result<(), Error>>,
+    ready: oneshot::Sender<Result<Opened, Error>>,
 ) {
     let permissions = told.clone();
     let ended = Client
@@ -173,8 +181,8 @@ async fn converse(
         )
         .connect_with(transport, async move |connection: ConnectionTo<AgentRole>| {
             let session = match open(&connection, &start).await {
-                Ok(session) => {
-                    let _ = ready.send(Ok(()));
+                Ok((session, opened)) => {
+                    let _ = ready.send(Ok(opened));
                     session
                 }
                 Err(error) => {
@@ -211,8 +219,8 @@ async fn converse(
     }
 }
 
-/// Initialise, open a session, choose the mode.
-async fn open(connection: &ConnectionTo<AgentRole>, start: &Start) -> Result<SessionId, Error> {
+/// Initialise, load a session or open a new one, choose the mode.
+async fn open(connection: &ConnectionTo<AgentRole>, start: &Start) -> Result<(SessionId, Opened), Error> {
     let client = Implementation::new("cofferdam", env!("CARGO_PKG_VERSION"));
     // No file system and no terminal capability: an agent that is offered them uses them badly, and needs neither here.
     let hello = connection
@@ -223,13 +231,30 @@ async fn open(connection: &ConnectionTo<AgentRole>, start: &Start) -> Result<Ses
     if hello.agent_capabilities.mcp_capabilities.http {
         servers.push(McpServer::Http(McpServerHttp::new("cofferdam", start.mcp_url.clone())));
     }
-    let request = NewSessionRequest::new(std::path::PathBuf::from(&start.directory)).mcp_servers(servers);
-    let opened = connection.send_request(request).block_task().await?;
+    let can_load = hello.agent_capabilities.load_session;
+    let old = start.load.clone().map(SessionId::new);
+    let loaded = match &old {
+        None => Loaded::NotAsked,
+        Some(_) if !can_load => Loaded::No("the agent says no more that it can load sessions".to_owned()),
+        Some(old) => load::load(connection, old, &start.directory, servers.clone()).await,
+    };
+    let session = match old {
+        Some(old) if loaded == Loaded::Yes => old,
+        Some(_) | None => {
+            let request = NewSessionRequest::new(std::path::PathBuf::from(&start.directory)).mcp_servers(servers);
+            connection.send_request(request).block_task().await?.session_id
+        }
+    };
     if let Some(mode) = &start.session_mode {
-        let request = SetSessionModeRequest::new(opened.session_id.clone(), mode.clone());
+        let request = SetSessionModeRequest::new(session.clone(), mode.clone());
         connection.send_request(request).block_task().await?;
     }
-    Ok(opened.session_id)
+    let opened = Opened {
+        session: session.to_string(),
+        can_load,
+        loaded,
+    };
+    Ok((session, opened))
 }
 
 /// An agent's error in our words. Its own words are bounded; they are masked where they become an event.

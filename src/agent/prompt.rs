@@ -10,9 +10,22 @@ const LONGEST_HISTORY: usize = 48 * 1024;
 /// The first prompt to an agent: the user's words, what was said in the session before, then the house rules.
 #[must_use]
 pub fn first(user_prompt: &str, projects: &[ProjectBrief], history: &[Exchange]) -> String {
+    opening(user_prompt, projects, &so_far(history))
+}
+
+/// The first prompt to an agent that has loaded its own memory of the session: it is told what is new, and not what was said.
+#[must_use]
+pub fn loaded(user_prompt: &str, projects: &[ProjectBrief]) -> String {
+    let news = "\n\n---\nThis session goes on from before, in a new sandbox: what was committed is there, on the same branch. Files outside the projects\n\
+                and processes that ran before are gone.\n";
+    opening(user_prompt, projects, news)
+}
+
+/// The user's words, what is to be known of the session before, the house rules.
+fn opening(user_prompt: &str, projects: &[ProjectBrief], before: &str) -> String {
     let mut text = String::with_capacity(user_prompt.len() + 2048);
     text.push_str(user_prompt.trim());
-    text.push_str(&so_far(history));
+    text.push_str(before);
     text.push_str("\n\n---\nAbout this workspace:\n");
     for project in projects {
         text.push_str(&place(project));
@@ -148,6 +161,12 @@ mod tests {
         let text = first("Go on", &[], &long);
         assert!(text.len() < LONGEST_HISTORY + 4096);
         assert!(text.contains("turn 19 ") && !text.contains("turn 0 "));
+        let text = loaded("Go on\n", &[]);
+        assert!(
+            text.starts_with("Go on\n\n---\nThis session goes on from before, in a new sandbox"),
+            "{text}"
+        );
+        assert!(text.contains("About this workspace") && text.contains("## Trade-offs") && !text.contains("\n> "));
         assert!(next(" More ", &[]).starts_with("More\n\n---\nYou are"));
         assert!(wind_down(40).contains("in 40 seconds") && !wind_down(40).contains("\n!"));
     }

@@ -67,13 +67,22 @@ pub(super) fn secret_files(config: &Config) -> Vec<Exposed> {
             all.extend(entries.filter_map(|entry| look(key, &entry.path())).take(MOST));
         }
     }
+    if let Some(directory) = &config.session.saved_states {
+        // Its files are closed, but their names say who may have which.
+        all.extend(open_to(0o077, "session.saved_states", directory));
+    }
     all
 }
 
 /// A file that others may read or write, or a directory that others may write.
 fn look(key: &str, path: &Path) -> Option<Exposed> {
+    let closed = if path.is_dir() { 0o022 } else { 0o077 };
+    open_to(closed, key, path)
+}
+
+/// One that has any of these bits.
+fn open_to(closed: u32, key: &str, path: &Path) -> Option<Exposed> {
     let about = std::fs::metadata(path).ok()?;
-    let closed = if about.is_dir() { 0o022 } else { 0o077 };
     (about.mode() & closed != 0).then(|| Exposed {
         key: key.to_owned(),
         path: path.to_owned(),

@@ -161,6 +161,22 @@ checked_text!(
 );
 
 checked_text!(
+    /// The name of an agent's saved state: who knows it may have that state loaded into the same session. Never a path.
+    SavedName,
+    "name of a saved state",
+    "64 hexadecimal digits in lower case",
+    |text| text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'))
+);
+
+checked_text!(
+    /// By what an agent itself calls a conversation with it.
+    AgentSession,
+    "agent's session id",
+    "1 to 200 printable ASCII characters without spaces",
+    |text| (1..=200).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+);
+
+checked_text!(
     /// The name of a tenant: on whose behalf an orchestrator asks, where the operator tells those apart.
     TenantName,
     "tenant name",

@@ -7,7 +7,8 @@ use std::str::FromStr;
 use crate::message::outcome::ChangeRequestRef;
 use crate::message::readable::readable;
 use crate::message::{
-    BranchName, ConnectionName, EventBody, ProjectKey, ProjectOutcome, ProjectPath, Question, SessionOutcome,
+    BranchName, ConnectionName, EventBody, ProjectKey, ProjectOutcome, ProjectPath, Question, SavedState,
+    SessionOutcome,
 };
 use crate::secret::Mask;
 
@@ -190,6 +191,15 @@ pub(super) fn body(body: &mut EventBody, mask: &Mask) {
             for exchange in &mut resume.history {
                 text(&mut exchange.prompt);
                 text(&mut exchange.answer);
+            }
+            // Its name is ours and stays as it is. What the mask knows of the rest makes it useless.
+            let is_hidden = |saved: &SavedState| {
+                [saved.session.as_str(), &saved.directory]
+                    .iter()
+                    .any(|text| mask.apply(text) != **text)
+            };
+            if resume.saved.as_ref().is_some_and(is_hidden) {
+                resume.saved = None;
             }
         }
         EventBody::ControlAnswered {

@@ -17,7 +17,7 @@ use crate::message::{EventBody, ProjectKey};
 impl Session<'_> {
     /// One prompt and the agent's answer to it.
     pub(super) async fn turn(
-        &self,
+        &mut self,
         ready: &Ready<'_>,
         begun: &Begun,
         agent: &mut Option<Started>,
@@ -28,7 +28,7 @@ impl Session<'_> {
         // What was added is told once; an agent that starts now is told of all.
         let untold = self.open.projects.take_untold();
         let mut briefs = self.briefs(&grant);
-        let prompt = if agent.is_some() {
+        let told = agent.is_some().then(|| {
             let is_new = |brief: &ProjectBrief| {
                 untold
                     .iter()
@@ -36,12 +36,10 @@ impl Session<'_> {
             };
             briefs.retain(is_new);
             prompt::next(&begun.prompt, &briefs)
-        } else {
-            prompt::first(&begun.prompt, &briefs, &self.memory.history)
-        };
-        let started = match agent {
-            Some(started) => started,
-            None => {
+        });
+        let (started, prompt) = match (agent, told) {
+            (Some(started), Some(prompt)) => (started, prompt),
+            (agent, _) => {
                 let directories: Vec<String> = grant.projects.iter().map(|project| project.directory.clone()).collect();
                 let directory = turn::directory(&directories);
                 let start = turn::Start {
@@ -50,13 +48,20 @@ impl Session<'_> {
                     directory: &directory,
                     ask: self.asks(ready.config),
                 };
-                let starting = self.live.while_alive(turn::start(&inside, start, self.progress));
+                let saved = self.find_saved(ready, &directories).await;
+                let starting = self.live.while_alive(turn::start(&inside, start, saved, self.progress));
                 let started = tokio::select! {
                     biased;
                     () = stop.cancelled() => return Err(AgentError::Cancelled.into()),
                     started = starting => started?,
                 };
-                agent.insert(started)
+                self.used_saved().await;
+                let prompt = if started.loaded {
+                    prompt::loaded(&begun.prompt, &briefs)
+                } else {
+                    prompt::first(&begun.prompt, &briefs, &self.memory.history)
+                };
+                (agent.insert(started), prompt)
             }
         };
         let limits = TurnLimits {

@@ -52,6 +52,13 @@ pub struct Config {
     /// How long what needs somebody's word waits for the control message `answer`, in seconds. Then work is kept and not published, and an agent
     /// that asked for leave is refused.
     pub answer_wait_s: u64,
+    /// A directory for the memory of agents whose sessions are suspended (`saved_state` of an agent), which several workers may share. Private: what
+    /// agents know of private code is in it. Nothing is saved when absent.
+    pub saved_states: Option<PathBuf>,
+    /// The largest memory of one session that is saved, in bytes.
+    pub most_saved_state: u64,
+    /// How long one that nobody asked for is kept, in seconds.
+    pub saved_state_s: u64,
     /// What follows when the work changes files that run on their own: CI files, hooks of common tools.
     pub ci_files: CiFiles,
     /// Whether a session may be over public and other projects together.
@@ -75,6 +82,9 @@ impl Default for Config {
             most_takeovers: 2,
             most_waiting: 2,
             answer_wait_s: 15 * 60,
+            saved_states: None,
+            most_saved_state: 16 * 1024 * 1024,
+            saved_state_s: 24 * 3600,
             ci_files: CiFiles::Flag,
             mixed_visibility: MixedVisibility::Ask,
             secret_scan: scan::Config::default(),

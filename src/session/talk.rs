@@ -79,7 +79,11 @@ impl Session<'_> {
             }
             if closing {
                 let projects = self.outcomes(ready, projects.take()).await;
-                return self.close(interrupted.as_deref(), projects);
+                let close = self.close(interrupted.as_deref(), projects);
+                if let Close::Suspended { .. } = &close {
+                    self.put_away(ready, agent.take()).await;
+                }
+                return close;
             }
         }
     }
@@ -202,7 +206,9 @@ impl Session<'_> {
         begun: &Begun,
         agent: &mut Option<Started>,
     ) -> Result<Worked, Failure> {
+        self.loadable = None;
         let turned = self.turn(ready, begun, agent).await;
+        self.learn(agent.as_ref());
         let (answer, was_stopped) = match turned {
             Ok(report) => {
                 let answer = report.answer.clone();
@@ -235,7 +241,7 @@ impl Session<'_> {
         let agent_is = if stays {
             workspace::Agent::Stays
         } else {
-            *agent = None;
+            self.let_go(ready.config, agent.take()).await;
             workspace::Agent::Ends
         };
         let title = admit::title_of(self.task, &begun.prompt, begun.number);

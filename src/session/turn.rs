@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::failure::Failure;
+use super::saved::{self, Loadable, Restore};
 use super::workspace;
 use crate::agent::ask::Ask;
 use crate::agent::{self, Agent, AgentError, Pipes, Protocol, acp, command};
@@ -18,6 +19,10 @@ use crate::sandbox::{HOME, WORKSPACE};
 pub(super) struct Started {
     pub(super) agent: Box<dyn Agent>,
     process: Option<Process>,
+    /// The conversation, where it says that it can load it again.
+    pub(super) loadable: Option<Loadable>,
+    /// Whether it goes on with a conversation that it had before.
+    pub(super) loaded: bool,
 }
 
 impl Started {
@@ -36,6 +41,15 @@ impl Started {
         }
     }
 
+    /// Ends its input, and waits so long for its end.
+    pub(super) async fn end(self, limit: std::time::Duration) {
+        let Self { agent, process, .. } = self;
+        drop(agent);
+        if let Some(mut process) = process {
+            let _ = tokio::time::timeout(limit, process.wait()).await;
+        }
+    }
+
     /// How much more it wrote there, in bytes.
     pub(super) fn dropped_errors(&self) -> u64 {
         self.process.as_ref().map(Process::dropped_errors).unwrap_or_default()
@@ -51,25 +65,70 @@ pub(super) struct Start<'a> {
     pub(super) ask: Option<Arc<dyn Ask>>,
 }
 
-/// Seeds the agent's files and starts it.
+/// Starts the agent, with its own memory of the session where that was saved. Where it cannot go on with that, it begins without it.
 pub(super) async fn start(
     inside: &Arc<Inside>,
     start: Start<'_>,
+    saved: Option<Restore>,
     progress: &Arc<Progress>,
 ) -> Result<Started, Failure> {
+    let Some(saved) = saved else {
+        let (started, _) = launch(inside, &start, None, progress).await?;
+        return Ok(started);
+    };
+    let loadable = Loadable {
+        session: saved.session.clone(),
+        directory: saved.directory.clone(),
+    };
+    let restored = match saved.unpack(inside).await {
+        Ok(()) => launch(inside, &start, Some(loadable), progress)
+            .await
+            .map_err(|failure| failure.message),
+        Err(error) => Err(error.to_string()),
+    };
+    match restored {
+        Ok((started, refused)) => {
+            if let Some(refused) = refused {
+                saved::not_loaded(progress, &refused).await;
+            }
+            Ok(started)
+        }
+        // It may be the state that is in its way: from the beginning, as if there had been none.
+        Err(why) => {
+            saved::not_loaded(progress, &why).await;
+            workspace::quiet(inside).await;
+            saved::erase(inside, &start.config.saved_state).await;
+            let (started, _) = launch(inside, &start, None, progress).await?;
+            Ok(started)
+        }
+    }
+}
+
+/// Seeds the agent's files and starts it; says why it did not load what it should.
+async fn launch(
+    inside: &Arc<Inside>,
+    start: &Start<'_>,
+    load: Option<Loadable>,
+    progress: &Arc<Progress>,
+) -> Result<(Started, Option<String>), Failure> {
     let Start {
         config,
         task,
         directory,
         ask,
     } = start;
+    // A conversation goes on where it was, also when projects came to it since.
+    let directory = load
+        .as_ref()
+        .map_or(*directory, |load| load.directory.as_str())
+        .to_owned();
     for (path, content) in &config.files {
         inside.write_file(&format!("{HOME}/{path}"), 0o600, content).await?;
     }
     let order = Command {
         argv: config.command.clone(),
         env: environment(config, task),
-        directory: directory.to_owned(),
+        directory: directory.clone(),
     };
     match config.protocol {
         Protocol::Command => {
@@ -77,10 +136,13 @@ pub(super) async fn start(
                 inside: inside.clone(),
                 order,
             };
-            Ok(Started {
+            let started = Started {
                 agent: Box::new(command::CommandAgent::new(Box::new(launch))),
                 process: None,
-            })
+                loadable: None,
+                loaded: false,
+            };
+            Ok((started, None))
         }
         Protocol::Acp => {
             let mut process = inside.spawn(order).await.map_err(not_started)?;
@@ -95,17 +157,30 @@ pub(super) async fn start(
                 stdout: Box::new(stdout),
             };
             let start = acp::Start {
-                directory: directory.to_owned(),
+                directory: directory.clone(),
                 mcp_url: format!("http://127.0.0.1:{HTTP_PORT}/mcp"),
                 session_mode: config.session_mode.clone(),
+                load: load.map(|load| load.session),
                 timeout: std::time::Duration::from_secs(config.start_timeout_s),
-                ask,
+                ask: ask.clone(),
             };
             match acp::start(pipes, start, progress.clone()).await {
-                Ok(agent) => Ok(Started {
-                    agent: Box::new(agent),
-                    process: Some(process),
-                }),
+                Ok((agent, opened)) => {
+                    let started = Started {
+                        agent: Box::new(agent),
+                        process: Some(process),
+                        loadable: opened.can_load.then_some(Loadable {
+                            session: opened.session,
+                            directory,
+                        }),
+                        loaded: opened.loaded == acp::Loaded::Yes,
+                    };
+                    let refused = match opened.loaded {
+                        acp::Loaded::No(why) => Some(why),
+                        acp::Loaded::Yes | acp::Loaded::NotAsked => None,
+                    };
+                    Ok((started, refused))
+                }
                 Err(error) => {
                     let mut failure = Failure::from(error);
                     add_last_words(&mut failure, &process.errors());

@@ -15,6 +15,7 @@ use crate::message::{EventBody, Notes, Reason, SessionId, SessionOutcome, Task};
 use crate::progress::Progress;
 use crate::queue::{Again, Claim, Delivery, Settle};
 use crate::session::failure::Failure;
+use crate::session::saved::States;
 use crate::session::steering::{Cause, Steering};
 use crate::session::{self, Ended};
 
@@ -67,6 +68,10 @@ impl Worker {
             return;
         }
         close(session, claim).await;
+        // Nobody goes on with it any more. Last, because the directory may be far away.
+        if let Some(states) = States::of(&self.rooms.config) {
+            states.forget(session).await;
+        }
     }
 
     /// Runs it; `None` when another worker owns it now.

@@ -13,6 +13,7 @@ use crate::sandbox::home;
 use crate::sandbox::left::{Known, Listed, is_own, must_go};
 use crate::sandbox::owner::{self, Abandoned, Owner, Standing};
 use crate::session::Rooms;
+use crate::session::saved::States;
 
 /// How long something that could not be kept is left in peace before it is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(10 * 60);
@@ -52,6 +53,12 @@ impl Reaper {
             Err(error) => tracing::debug!(%error, "orphaned sandboxes could not be looked for"),
         }
         self.sessions(&rooms.repositories, put_away).await;
+        if let Some(states) = States::of(&rooms.config) {
+            let removed = states.expire().await;
+            if removed > 0 {
+                tracing::info!(removed, "saved states of agents had their time (session.saved_state_s)");
+            }
+        }
         match rooms.repositories.clear_mirrors().await {
             Ok(0) => {}
             Ok(count) => tracing::debug!(count, "mirrors whose refresh was cut off were cleared"),

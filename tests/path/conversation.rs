@@ -10,6 +10,7 @@ use crate::kit::{Daemon, outcome, wait_for};
 use crate::talk::Talk;
 
 mod handover;
+mod saved;
 mod takeover;
 
 #[test]

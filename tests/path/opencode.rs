@@ -144,3 +144,44 @@ fn a_model_that_keeps_failing_ends_in_the_idle_limit() {
     assert!(ran.of_project(LAB)["change_request"].is_null());
     world.assert_clean();
 }
+
+#[test]
+fn opencode_goes_on_with_what_it_remembers_itself() {
+    let world = World::new().variable(
+        "COFFERDAM__AGENTS__OPENCODE__SAVED_STATE",
+        r#"[".local/share/opencode"]"#,
+    );
+    let states = world.directory.path().join("states");
+    let model = Model::start(&world);
+    let config = configuration(&world, &model) + &format!("[session]\nsaved_states = \"{}\"\n", states.display());
+    let mut task = world.lab_task("Say it.\n!say The first thing is a sunflower.");
+    task["agent"] = json!("opencode");
+    task["idle_timeout_s"] = json!(1);
+    let ran = world.exec_with(&config, &task);
+    let suspended = ran.all("suspended")[0];
+    assert_eq!(
+        suspended["resume"]["saved"]["agent"], "opencode",
+        "{suspended} {}",
+        ran.stderr
+    );
+    assert_eq!(std::fs::read_dir(&states).unwrap().count(), 1);
+
+    task["resume"] = suspended["resume"].clone();
+    task["prompt"] = json!("And now this.\n!say The second thing.");
+    task.as_object_mut().unwrap().remove("idle_timeout_s");
+    let ran = world.exec_with(&config, &task);
+    assert_eq!(ran.reason(), "nothing_to_publish", "{} {}", ran.outcome(), ran.stderr);
+    let warned = ran.all("warning");
+    assert!(
+        warned.iter().all(|data| data["code"] != "state_not_loaded"),
+        "{warned:?}"
+    );
+    // What it repeated while it loaded was said before, and is not said again.
+    assert!(
+        ran.said().contains("The second thing.") && !ran.said().contains("sunflower"),
+        "{}",
+        ran.said()
+    );
+    assert_eq!(std::fs::read_dir(&states).unwrap().count(), 0);
+    world.assert_clean();
+}

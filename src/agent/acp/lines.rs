@@ -9,6 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _,
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::load::Replay;
 use super::tally::Tally;
 use super::update::{self, Update};
 use crate::agent::push_bounded;
@@ -25,6 +26,8 @@ const MOST_PASSED: u32 = 100_000;
 pub(super) struct Told {
     pub(super) progress: Arc<Progress>,
     pub(super) tally: Tally,
+    /// While it is on, nothing that the agent says is told, kept or counted.
+    pub(super) replay: Replay,
 }
 
 impl Told {
@@ -62,7 +65,11 @@ pub(super) async fn filter(
     heard: watch::Sender<Instant>,
     told: Told,
 ) {
-    let Told { progress, tally } = &told;
+    let Told {
+        progress,
+        tally,
+        replay,
+    } = &told;
     let mut reader = BufReader::with_capacity(64 * 1024, output);
     let mut calls = update::Calls::default();
     let mut count = 0_u32;
@@ -70,7 +77,9 @@ pub(super) async fn filter(
         let line = match next_line(&mut reader).await {
             Ok(Some(Line::Whole(line))) => line,
             Ok(Some(Line::TooLong(bytes))) => {
-                tally.dropped(bytes);
+                if !replay.is_on() {
+                    tally.dropped(bytes);
+                }
                 continue;
             }
             Ok(None) | Err(_) => break,
@@ -84,6 +93,9 @@ pub(super) async fn filter(
             continue;
         };
         if message.get("method").and_then(serde_json::Value::as_str) == Some("session/update") {
+            if replay.is_on() {
+                continue;
+            }
             for update in update::read(&message, &mut calls) {
                 match update {
                     Update::Said(text) => {
@@ -95,7 +107,9 @@ pub(super) async fn filter(
             }
             continue;
         }
-        if let Some(usage) = update::usage(&message) {
+        if let Some(usage) = update::usage(&message)
+            && !replay.is_on()
+        {
             tally.usage(usage);
         }
         count += 1;

@@ -42,6 +42,7 @@ impl Agent for AcpAgent {
         cancel: &CancellationToken,
     ) -> Result<TurnReport, AgentError> {
         self.said.clear();
+        self.replay.over();
         let mut waits = self.asking.watch();
         let mut answer = self.give(prompt).await?;
         let clock = Clock::start(Instant::now(), limits);

@@ -34,6 +34,18 @@ fn a_body_without_tokens_is_kept_as_it_is() {
 }
 
 #[test]
+fn the_name_of_a_saved_state_is_left_out_and_the_rest_is_a_resume() {
+    let name = "0123456789abcdef".repeat(4);
+    let text = format!(
+        r#"{{"resume": {{"attempt": 1, "turns": 2, "saved": {{"name": "{name}", "session": "s", "agent": "a"}}}}, "saved": {{"x": true}}}}"#
+    );
+    assert_eq!(
+        redacted(&text),
+        r#"{"resume":{"attempt":1,"turns":2},"saved":{"x":true}}"#
+    );
+}
+
+#[test]
 fn tokens_are_taken_out_wherever_a_sender_puts_them() {
     for text in [
         r#"{"connections": {"lab": {"credential": {"plain": "canary"}}}}"#,

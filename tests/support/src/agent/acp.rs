@@ -1,11 +1,12 @@
 //! The agent's side of the Agent Client Protocol, version 1: sessions, prompts, cancel. What a prompt does is the turn's business.
-//! It keeps no session beyond its process and loads none.
+//! It keeps no session beyond its process and loads none, unless `SCRIPTED_LOADS` says otherwise.
 
+mod memory;
 mod session;
 
 use std::collections::HashMap;
 use std::io::BufRead;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use self::memory::{Loads, Memory};
 use self::session::Session;
 use super::connection::{Connection, Incoming, RpcError, lock, read};
 use super::mcp::Server;
@@ -68,6 +70,7 @@ impl Agent {
         match method {
             "initialize" => self.initialize(params),
             "session/new" => self.new_session(params),
+            "session/load" => self.load_session(params),
             "session/set_mode" => self.set_mode(params),
             _ => Err(RpcError::new(-32601, format!("no method {method}"))),
         }
@@ -87,7 +90,7 @@ impl Agent {
             "protocolVersion": 1,
             "agentInfo": {"name": "scripted-agent", "title": "Scripted agent", "version": env!("CARGO_PKG_VERSION")},
             "agentCapabilities": {
-                "loadSession": false,
+                "loadSession": Loads::of_environment() != Loads::Never,
                 "promptCapabilities": {"image": false, "audio": false, "embeddedContext": true},
                 "mcpCapabilities": {"http": true, "sse": false},
             },
@@ -96,6 +99,52 @@ impl Agent {
     }
 
     fn new_session(&self, params: &Value) -> Result<Value, RpcError> {
+        let (directory, server) = self.place(params)?;
+        let number = lock(&self.sessions).len() + 1;
+        // Loaded in another sandbox, where processes have the same numbers, it must still be another session.
+        let id = match Loads::of_environment() {
+            Loads::Never => format!("scripted-{}-{number}", std::process::id()),
+            Loads::Yes | Loads::Refused | Loads::Hanging => {
+                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+                format!("scripted-{}-{number}", now.map_or(0, |now| now.as_nanos()))
+            }
+        };
+        let memory = Memory::new(&id);
+        self.open(id.clone(), directory, server, memory);
+        let modes: Vec<Value> = MODES.iter().map(|mode| json!({"id": mode, "name": mode})).collect();
+        Ok(json!({"sessionId": id, "modes": {"currentModeId": MODES[0], "availableModes": modes}}))
+    }
+
+    /// Repeats the conversation before it answers, as the protocol wants it, and calls of tools with it, as real agents do.
+    fn load_session(&self, params: &Value) -> Result<Value, RpcError> {
+        let loads = Loads::of_environment();
+        if loads == Loads::Never {
+            return Err(RpcError::new(-32601, "no method session/load"));
+        }
+        let (directory, server) = self.place(params)?;
+        let id = params.get("sessionId").and_then(Value::as_str).unwrap_or_default();
+        let memory = Memory::load(id);
+        match loads {
+            Loads::Yes | Loads::Never => {}
+            Loads::Refused => {
+                // Half of it, and then no.
+                if let Ok(memory) = memory {
+                    self.open(id.to_owned(), directory, server, memory).repeat();
+                    lock(&self.sessions).clear();
+                }
+                return Err(RpcError::new(-32603, "this session cannot be loaded"));
+            }
+            Loads::Hanging => loop {
+                std::thread::sleep(Duration::from_secs(3600));
+            },
+        }
+        let session = self.open(id.to_owned(), directory, server, memory?);
+        session.repeat();
+        Ok(json!({}))
+    }
+
+    /// Where a session works, and the MCP server that it is given.
+    fn place(&self, params: &Value) -> Result<(PathBuf, Option<Server>), RpcError> {
         if !self.was_initialized.load(Ordering::SeqCst) {
             return Err(RpcError::new(-32600, "initialize comes first"));
         }
@@ -115,18 +164,20 @@ impl Agent {
             }
             None => None,
         };
-        let mut sessions = lock(&self.sessions);
-        let id = format!("scripted-{}-{}", std::process::id(), sessions.len() + 1);
-        let session = Session::new(
+        Ok((directory.to_owned(), server))
+    }
+
+    fn open(&self, id: String, directory: PathBuf, server: Option<Server>, memory: Memory) -> Arc<Session> {
+        let session = Arc::new(Session::new(
             id.clone(),
-            directory.to_owned(),
+            directory,
             server,
             self.connection.clone(),
             self.outlives_its_client.clone(),
-        );
-        sessions.insert(id.clone(), Arc::new(session));
-        let modes: Vec<Value> = MODES.iter().map(|mode| json!({"id": mode, "name": mode})).collect();
-        Ok(json!({"sessionId": id, "modes": {"currentModeId": MODES[0], "availableModes": modes}}))
+            memory,
+        ));
+        lock(&self.sessions).insert(id, session.clone());
+        session
     }
 
     fn set_mode(&self, params: &Value) -> Result<Value, RpcError> {

@@ -61,6 +61,10 @@ pub enum Directive {
     FsWrite { path: String, text: String },
     /// `!env NAME`: say the value of an environment variable.
     Env(String),
+    /// `!recall`: say what the agent itself remembers of the turns before this one (`SCRIPTED_LOADS`).
+    Recall,
+    /// `!quoted`: say what the prompt tells of the turns before, which are its lines that start with `> `.
+    Quoted,
     /// `!spawn-daemon`: leave a process behind.
     SpawnDaemon,
 }
@@ -128,6 +132,8 @@ fn directive(line: &str) -> Result<Directive, &'static str> {
         "unknown-update" => nothing(rest, Directive::UnknownUpdate),
         "orphan-update" => nothing(rest, Directive::OrphanUpdate),
         "env" => some(rest).map(|name| Directive::Env(name.to_owned())),
+        "recall" => nothing(rest, Directive::Recall),
+        "quoted" => nothing(rest, Directive::Quoted),
         "spawn-daemon" => nothing(rest, Directive::SpawnDaemon),
         _ => Err("there is no such word"),
     }

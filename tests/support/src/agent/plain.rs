@@ -76,6 +76,14 @@ impl Report for Terminal {
 
     fn later(&self, _directive: &Directive) {}
 
+    fn recall(&self) -> String {
+        "recall: nothing".to_owned()
+    }
+
+    fn quoted(&self) -> String {
+        "quoted: nothing".to_owned()
+    }
+
     fn client_write(&self, _path: &str, _text: &str) -> String {
         "nobody to ask".to_owned()
     }

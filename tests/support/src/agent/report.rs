@@ -25,6 +25,10 @@ pub(super) trait Report {
     fn permissions(&self, call: &str, count: u64) -> Vec<String>;
     /// Keeps something to do for a later prompt that says nothing to do.
     fn later(&self, directive: &Directive);
+    /// What the agent itself remembers of the turns before, in words.
+    fn recall(&self) -> String;
+    /// The lines of the running prompt that tell of the turns before (`> `), in words.
+    fn quoted(&self) -> String;
     /// Asks the client to write a file; the words say what came back.
     fn client_write(&self, path: &str, text: &str) -> String;
     /// A session update in the protocol's own words, known or not.

@@ -132,6 +132,8 @@ impl Turn<'_> {
                 let words = value.map_or_else(|| format!("{name} is not set"), |value| format!("{name}={}", value.to_string_lossy()));
                 self.report.say(&words);
             }
+            Directive::Recall => self.report.say(&self.report.recall()),
+            Directive::Quoted => self.report.say(&self.report.quoted()),
             Directive::SpawnDaemon => match process::leave_behind() {
                 Ok(id) => self.report.say(&format!("left process {id} behind")),
                 Err(failure) => self.report.say(&format!("could not leave a process behind: {failure}")),

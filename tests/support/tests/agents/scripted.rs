@@ -52,6 +52,43 @@ fn a_turn_works_on_files_and_commits_them() {
 }
 
 #[test]
+fn where_it_is_told_to_it_remembers_its_sessions_and_repeats_them_when_they_are_loaded() {
+    let home = Directory::new();
+    let environment = [("HOME", home.path().to_str().unwrap()), ("SCRIPTED_LOADS", "yes")];
+    let mut client = Client::start(&environment);
+    let (updates, _) = client.prompt("!recall\n!say the first thing");
+    assert_eq!(text(&updates), ["recall: nothing", "the first thing"]);
+    let session = client.session().to_owned();
+    drop(client);
+
+    let load = |session: &str| json!({"sessionId": session, "cwd": "/", "mcpServers": []});
+    let mut client = Client::bare(&environment);
+    let hello = client.request("initialize", json!({"protocolVersion": 1}));
+    assert_eq!(hello["result"]["agentCapabilities"]["loadSession"], true);
+    assert_eq!(client.request("session/load", load("../x"))["error"]["code"], -32002);
+    client.expect_session(&session);
+    assert!(client.request("session/load", load(&session))["error"].is_null());
+    let repeated = client.updates().to_vec();
+    assert_eq!(text(&repeated).concat(), "recall: nothingthe first thing");
+    assert_eq!(statuses(&repeated, "a call of before").last(), Some(&"completed"));
+    let (updates, _) = client.prompt("!recall\n!quoted\n> an old line");
+    let said = text(&updates).concat();
+    assert!(
+        said.contains("recall: asked !recall !say the first thing; answered recall: nothingthe first thing"),
+        "{said}"
+    );
+    assert!(said.ends_with("quoted: > an old line"), "{said}");
+    drop(client);
+
+    let mut client = Client::bare(&[environment[0], ("SCRIPTED_LOADS", "refuse")]);
+    client.request("initialize", json!({"protocolVersion": 1}));
+    client.expect_session(&session);
+    assert_eq!(client.request("session/load", load(&session))["error"]["code"], -32603);
+    let opened = client.request("session/new", json!({"cwd": "/", "mcpServers": []}));
+    assert_ne!(opened["result"]["sessionId"], json!(session));
+}
+
+#[test]
 fn it_speaks_the_handshake_and_refuses_what_is_out_of_order() {
     let mut client = Client::bare(&[]);
     let early = client.request("session/new", json!({"cwd": "/", "mcpServers": []}));

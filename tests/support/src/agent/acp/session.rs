@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::memory::Memory;
 use crate::agent::connection::{Connection, RpcError, lock};
 use crate::agent::directive::{self, Directive};
 use crate::agent::mcp::Server;
@@ -45,18 +46,24 @@ pub(super) struct Session {
     running: Mutex<Running>,
     changed: Condvar,
     later: Mutex<Vec<Directive>>,
+    /// What was asked in the turn under way, and what was said to it.
+    prompt: Mutex<String>,
+    said: Mutex<String>,
+    memory: Memory,
 }
 
 impl Session {
-    /// A session without turns.
+    /// A session without a turn under way.
     pub(super) fn new(
         id: String,
         directory: PathBuf,
         server: Option<Server>,
         connection: Arc<Connection>,
         outlives_its_client: Arc<AtomicBool>,
+        memory: Memory,
     ) -> Self {
-        let (turns, running, changed, later) = Default::default();
+        let (running, changed, later, prompt, said) = Default::default();
+        let turns = AtomicU64::new(memory.turns().len() as u64);
         Self {
             id,
             directory,
@@ -67,6 +74,21 @@ impl Session {
             running,
             changed,
             later,
+            prompt,
+            said,
+            memory,
+        }
+    }
+
+    /// Says everything once more that was said in this session.
+    pub(super) fn repeat(&self) {
+        for (number, turn) in self.memory.turns().iter().enumerate() {
+            let call = format!("call-{}-1", number + 1);
+            self.chunk("user_message_chunk", turn["prompt"].as_str().unwrap_or_default());
+            self.tool_started(&call, "a call of before", "edit", json!({}));
+            self.tool_ended(&call, true, "");
+            self.plan(&["a step of before".to_owned()]);
+            self.chunk("agent_message_chunk", turn["answer"].as_str().unwrap_or_default());
         }
     }
 
@@ -89,6 +111,8 @@ impl Session {
         } else {
             directives
         };
+        prompt.clone_into(&mut lock(&self.prompt));
+        lock(&self.said).clear();
         let id = id.clone();
         std::thread::spawn(move || {
             let number = self.turns.fetch_add(1, Ordering::Relaxed) + 1;
@@ -98,6 +122,8 @@ impl Session {
                 report: &*self,
             };
             let result = self.answer(turn.run(&directives), &prompt, &directives);
+            let said = std::mem::take(&mut *lock(&self.said));
+            self.memory.remember(&prompt, &said);
             *lock(&self.running) = Running::default();
             self.connection.answer(&id, result);
         });
@@ -177,6 +203,7 @@ impl Session {
 
 impl Report for Session {
     fn say(&self, text: &str) {
+        lock(&self.said).push_str(text);
         self.chunk("agent_message_chunk", text);
     }
 
@@ -216,6 +243,19 @@ impl Report for Session {
 
     fn later(&self, directive: &Directive) {
         lock(&self.later).push(directive.clone());
+    }
+
+    fn recall(&self) -> String {
+        self.memory.recall()
+    }
+
+    fn quoted(&self) -> String {
+        let prompt = lock(&self.prompt).clone();
+        let lines: Vec<&str> = prompt.lines().filter(|line| line.starts_with("> ")).collect();
+        if lines.is_empty() {
+            return "quoted: nothing".to_owned();
+        }
+        format!("quoted: {}", lines.join(" "))
     }
 
     fn client_write(&self, path: &str, text: &str) -> String {

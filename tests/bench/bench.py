@@ -21,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 
 import amqp
+import compare
 import gateway
 
 IMAGE = "cofferdam/sandbox-scripted:test"
@@ -40,6 +41,7 @@ def arguments():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--kilobytes", type=int, default=2000, help="size of the repository's files")
+    parser.add_argument("--peers", type=Path, help="a Python that has peers/requirements.txt: compare with these workers too")
     parser.add_argument("--no-memory", action="store_true", help="leave the idle sessions out")
     return parser.parse_args()
 
@@ -253,11 +255,17 @@ def measure(options, directory, processes, broker):
     # What is cold at first is not what is measured.
     timed(docker_run)
     worker.session(prompt)
+    peers = compare.start(processes, options.peers, directory, forge, IMAGE, broker) if options.peers else []
+    others = {peer.name: [] for peer in peers}
     base, clones, sessions = [], [], []
     for _ in range(rounds):
         base.append(timed(docker_run))
         sessions.append(worker.session(prompt))
         clones.append(bare_clone(forge, directory))
+        for peer in peers:
+            others[peer.name].append(peer.sessions(1))
+    for peer in peers:
+        peer.end()
 
     api, talks, git = requests_of_a_session(forge, worker)
     docker = statistics.median(base)
@@ -267,7 +275,10 @@ def measure(options, directory, processes, broker):
     row("git clone --bare from the forge (floor)", clones, docker)
     prompted = row("session: claimed -> agent prompted", [s["turn_started"] - s["claimed"] for s in sessions], docker)
     received = row("session: task published -> agent prompted", [s["turn_started"] for s in sessions], docker)
-    row("session: task published -> finished, merge request", [s["finished"] for s in sessions], docker)
+    whole = row("session: task published -> finished, merge request", [s["finished"] for s in sessions], docker)
+    for name, spent in others.items():
+        theirs = row(f"{name} worker: message -> merge request", spent, docker)
+        print(f"{'  ours, in sessions of the ' + name + ' worker':<77}{whole / theirs:>9.2f}")
     print("\nsteps of a session, median ms since the task was published")
     for step in STEPS:
         print(f"  {step:<14}{statistics.median(s[step] for s in sessions):>7.0f}")
@@ -318,8 +329,8 @@ def fine_row(name, values, base):
 def remove_queues(broker, prefix):
     """What the worker declared. Its sessions' queues are known by their prefix only to the broker's own tools, and expire in a day."""
     connection = amqp.Connection(broker)
-    for name in ["tasks", "dead"]:
-        connection.delete_queue(f"{prefix}.{name}")
+    for name in [f"{prefix}.tasks", f"{prefix}.dead", *compare.queues(prefix)]:
+        connection.delete_queue(name)
     for name in ["events", "session.in"]:
         connection.delete_exchange(f"{prefix}.{name}")
     connection.close()

@@ -3,8 +3,8 @@
 # Measures what a session costs against `docker run`, what a worker with idle sessions weighs, and what the gateway adds to a request and to
 # a clone. Sets everything up by itself.
 #
-#   tests/bench/run.sh              10 rounds; fails where a goal is missed
-#   tests/bench/run.sh --quick      5 rounds; fails where a goal is missed by more than half
+#   tests/bench/run.sh              10 rounds, peers too; fails where a goal is missed
+#   tests/bench/run.sh --quick      5 rounds, no peers; fails where a goal is missed by more than half
 #   tests/bench/run.sh --rounds N   as many rounds as that
 #   tests/bench/run.sh --build      builds what is measured, and no more
 #
@@ -45,4 +45,13 @@ if [ -z "${COFFERDAM_TEST_AMQP:-}" ]; then
 fi
 export COFFERDAM_TEST_AMQP
 
-python3 "$here/bench.py" --bin "$target/release" --inside "$inside" "$@"
+peers=()
+if [ "${1:-}" != --quick ]; then
+    # What the usual home-made worker takes for the same session (peers/), with pinned libraries.
+    environment=$target/bench-peers
+    [ -x "$environment/bin/python" ] || python3 -m venv "$environment"
+    "$environment/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/peers/requirements.txt"
+    peers=(--peers "$environment/bin/python")
+fi
+
+python3 "$here/bench.py" --bin "$target/release" --inside "$inside" "${peers[@]}" "$@"

@@ -85,7 +85,7 @@ pub enum Ended {
     /// It is over.
     Finished(SessionOutcome),
     /// It goes on later.
-    Suspended(Suspension),
+    Suspended(Box<Suspension>),
 }
 
 /// A session that is to go on.
@@ -285,14 +285,14 @@ async fn path(
             session.memory.turns = open.prompts.begun();
             let amendment = open.amendment(task);
             session.memory.added = amendment.added.clone();
-            Ended::Suspended(Suspension {
+            Ended::Suspended(Box::new(Suspension {
                 message,
                 projects,
                 resume: session.memory,
                 amendment,
                 next,
                 duration_ms,
-            })
+            }))
         }
     }
 }

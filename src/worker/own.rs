@@ -57,7 +57,7 @@ impl Worker {
                 let goes_on_elsewhere = suspension.next.is_some();
                 self.quota
                     .ended((!goes_on_elsewhere).then(|| Reason::Suspended.result()));
-                return suspend::suspend(session, again, suspension, &progress, claim, controls).await;
+                return suspend::suspend(session, again, *suspension, &progress, claim, controls).await;
             }
         };
         controls.refuse_the_rest(claim.as_mut(), controls::OVER).await;

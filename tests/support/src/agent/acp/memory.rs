@@ -2,6 +2,7 @@
 //!
 //! Without that variable it remembers nothing and writes nothing.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -72,7 +73,7 @@ impl Memory {
         turns.push(json!({"prompt": prompt, "answer": answer}));
         let written = file.parent().map_or(Ok(()), std::fs::create_dir_all);
         if let Err(failure) = written.and_then(|()| std::fs::write(file, json!(*turns).to_string())) {
-            eprintln!("the turn is not remembered: {failure}");
+            let _ = writeln!(std::io::stderr(), "the turn is not remembered: {failure}");
         }
     }
 

@@ -11,6 +11,8 @@ use crate::config::Config;
 
 /// How often it is looked whether a worker has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
+/// Looks without an answer in a row until it is given up.
+const MOST_SILENT: u32 = 3;
 
 /// Drains the worker, and stays until it has ended where that is asked.
 pub(super) async fn drain(config: &Config, wait: bool, hurry: bool) -> Exit {
@@ -37,12 +39,15 @@ pub(super) async fn drain(config: &Config, wait: bool, hurry: bool) -> Exit {
 }
 
 async fn until_gone(config: &Config, worker: &Status) -> Exit {
+    let mut silent = 0;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         match client::status(&config.state_dir).await {
-            Ok(now) if is_same(&now, worker) => {}
+            Ok(now) if is_same(&now, worker) => silent = 0,
             // Another has started in its place already.
             Ok(_) | Err(AskError::NoWorker { .. }) => return Exit::Success,
+            // One that ends in the middle of its answer is silent once, and gone at the next look.
+            Err(AskError::Silent { .. }) if silent < MOST_SILENT => silent += 1,
             Err(error @ (AskError::NotYours { .. } | AskError::Silent { .. })) => return failed(&error),
         }
     }

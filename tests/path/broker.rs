@@ -273,7 +273,9 @@ fn a_killed_worker_leaves_nothing_that_the_next_one_does_not_clear_and_keep() {
         "{}",
         daemon.log()
     );
-    assert!(daemon.log().contains("kept as a bundle"));
+    until(Duration::from_secs(10), "a word of it in the log", || {
+        daemon.log().contains("kept as a bundle").then_some(())
+    });
 }
 
 #[test]

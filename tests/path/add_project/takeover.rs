@@ -59,7 +59,10 @@ fn who_takes_over_has_what_was_added_and_renewed_and_not_what_was_dropped() {
     let said = talk.refused("a-3", add("old", LEGACY));
     assert!(said.contains("no connection old"), "{said}");
 
-    // And a second death changes nothing of it.
+    // And a second death changes nothing of it, once the turn is published.
+    talk.first("the pull request", |data| {
+        data["event"] == "change_request_opened" && data["project"]["path"] == HUB
+    });
     let mut two = two;
     signal(&two.process.0, "KILL");
     two.wait();

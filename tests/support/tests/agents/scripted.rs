@@ -77,7 +77,7 @@ fn where_it_is_told_to_it_remembers_its_sessions_and_repeats_them_when_they_are_
         said.contains("recall: asked !recall !say the first thing; answered recall: nothingthe first thing"),
         "{said}"
     );
-    assert!(said.ends_with("quoted: > an old line"), "{said}");
+    assert!(said.contains("quoted: > an old line"), "{said}");
     drop(client);
 
     let mut client = Client::bare(&[environment[0], ("SCRIPTED_LOADS", "refuse")]);

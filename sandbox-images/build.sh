@@ -2,11 +2,14 @@
 #
 # Builds the sandbox images on this machine.
 #
-#   sandbox-images/build.sh [base|opencode|all]     (default: base)
-#   sandbox-images/build.sh tag-opencode            print the tag of the opencode image
+#   sandbox-images/build.sh [NAME...]     base (default), one of the agents, or all of those that a registry has
+#   sandbox-images/build.sh tag NAME      print the tag of that image
+#   sandbox-images/build.sh list          print the agents that `all` builds
 #
-# base      cofferdam/sandbox-base:12        Debian 12, git, an account `agent` with uid 1000
-# opencode  cofferdam/sandbox-opencode:...   base, and the opencode binary from the npm registry, pinned
+# base             cofferdam/sandbox-base:12            Debian 12, git, an account `agent` with uid 1000
+# node             cofferdam/sandbox-node:VERSION       base and Node.js; most agents are built on it
+# opencode, ...    cofferdam/sandbox-NAME:VERSION       base or node, and the agent from the npm registry, pinned by NAME/package-lock.json
+# kiro             cofferdam/sandbox-kiro:KIRO_VERSION  base and the vendor's programs, from the directory KIRO_BIN; see kiro/README.md
 #
 # An image whose inputs have not changed is left as it is; FORCE=1 builds it all the same. Where the Debian image cannot be
 # pulled, an equal one is bootstrapped from the distribution's packages, with the apt sources that this machine uses already.
@@ -22,9 +25,7 @@ pull_timeout=${PULL_TIMEOUT:-20}
 bootstrapped=cofferdam/debian:12
 base_tag=cofferdam/sandbox-base:12
 label=io.cofferdam.inputs
-
-opencode_version=1.18.33
-opencode_tag=cofferdam/sandbox-opencode:$opencode_version
+agents=(opencode gemini codex claude qwen copilot)
 
 say() { printf 'build.sh: %s\n' "$*" >&2; }
 die() {
@@ -34,10 +35,6 @@ die() {
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-
-# Two builds at once would bootstrap twice.
-exec 9>"${TMPDIR:-/tmp}/cofferdam-sandbox-images.lock"
-flock -w 900 9 || die "another build of the sandbox images is still under way"
 
 content_hash() { cat "$@" | sha256sum | cut -d' ' -f1; }
 
@@ -88,42 +85,86 @@ build_base() {
     docker build --quiet ${network[@]+"${network[@]}"} --build-arg "BASE=$from" --label "$label=$hash" --tag "$base_tag" "$here/base" >/dev/null
 }
 
-# Sets package and digest for this machine's processor. The digest is the `integrity` that the registry named for that version
-# when it was pinned, in hexadecimal: `npm view opencode-linux-x64@VERSION dist.integrity`.
-pin_opencode() {
-    case $(uname -m) in
-    x86_64)
-        package=opencode-linux-x64
-        digest=abfb7fde9d824f1393f72da4be37ac6ff2d969bdbed5eaa5861580d3605eea68d3b6662d341701b2b239c83a38170ed948f056da8c8c20630d46a88a4238805b
-        ;;
-    *) die "no opencode binary is pinned for $(uname -m)" ;;
+# The version that NAME/package.json names; kiro's is named by whoever has it.
+version_of() {
+    case $1 in
+    kiro) printf '%s' "${KIRO_VERSION:-}" ;;
+    *) sed -n 's/^ *"[^"]*": "\([0-9][^"]*\)"$/\1/p' "$here/$1/package.json" ;;
     esac
 }
 
-build_opencode() {
-    local package digest hash archive
-    build_base
-    pin_opencode
-    hash=$(content_hash "$here/opencode/Dockerfile" <(printf '%s\n' "$package" "$digest" "$(image_label "$base_tag")"))
-    is_current "$opencode_tag" "$hash" && return 0
-    # The binary comes from the npm registry.
-    "$here/../deploy/packages.sh" npm 9>&-
-    say "fetching $package $opencode_version"
-    (cd "$scratch" && npm pack --silent "$package@$opencode_version" >/dev/null) || die "npm could not fetch $package"
-    archive=$scratch/$package-$opencode_version.tgz
-    printf '%s  %s\n' "$digest" "$archive" | sha512sum --check --status || die "$package $opencode_version is not what was pinned"
-    mkdir "$scratch/context"
-    tar -xzf "$archive" -C "$scratch/context" --strip-components=2 package/bin/opencode
-    chmod 0755 "$scratch/context/opencode"
-    rm -f "$archive"
-    say "building $opencode_tag"
-    docker build --quiet --network none --build-arg "BASE=$base_tag" --label "$label=$hash" --tag "$opencode_tag" \
-        --file "$here/opencode/Dockerfile" "$scratch/context" >/dev/null
+tag_of() {
+    local version
+    [ "$1" != base ] || { printf '%s\n' "$base_tag" && return; }
+    [ -f "$here/$1/Dockerfile" ] || die "there is no image $1: base, node, ${agents[*]}, kiro"
+    version=$(version_of "$1")
+    [ -n "$version" ] || die "there is no version for $1: $here/$1/package.json names it, or KIRO_VERSION"
+    printf 'cofferdam/sandbox-%s:%s\n' "$1" "$version"
 }
 
-case ${1:-base} in
-base) build_base ;;
-opencode | all) build_opencode ;;
-tag-opencode) printf '%s\n' "$opencode_tag" ;;
-*) die "usage: sandbox-images/build.sh [base|opencode|all|tag-opencode]" ;;
+# build_npm NAME FROM: the packages of NAME/package-lock.json, which holds a digest for each, in an image on FROM. No script of a
+# package is run, and the build itself has no network.
+build_npm() {
+    local name=$1 from=$2 tag hash context inputs
+    tag=$(tag_of "$name")
+    inputs=("$here/$name/Dockerfile" "$here/$name/package.json" "$here/$name/package-lock.json")
+    [ ! -f "$here/$name/.dockerignore" ] || inputs+=("$here/$name/.dockerignore")
+    hash=$(content_hash "${inputs[@]}" <(image_label "$from"))
+    is_current "$tag" "$hash" && return 0
+    [ "$(uname -sm)" = "Linux x86_64" ] || die "$name is pinned for x86-64 Linux only, not for $(uname -sm)"
+    "$here/../deploy/packages.sh" npm 9>&-
+    context=$scratch/$name
+    mkdir "$context"
+    cp "${inputs[@]}" "$context/"
+    say "fetching the packages of $name"
+    # Its complaints are kept for when it fails: it also complains of a Node.js that is older than the image's.
+    (cd "$context" && npm ci --ignore-scripts --no-audit --no-fund --omit=dev >"$scratch/npm.log" 2>&1) || {
+        tail -n 20 "$scratch/npm.log" >&2
+        die "npm could not fetch what $name/package-lock.json pins"
+    }
+    # An optional package that is not what was pinned is left out without a word, and most agents' programs are in one.
+    sed -n 's/^    "\(node_modules\/[^"]*\)": {$/\1/p' "$context/package-lock.json" >"$scratch/pinned"
+    while IFS= read -r package; do
+        [ -e "$context/$package/package.json" ] || die "npm left out $package: it could not be fetched, or is not what was pinned"
+    done <"$scratch/pinned"
+    say "building $tag"
+    docker build --quiet --network none --build-arg "BASE=$from" --label "$label=$hash" --tag "$tag" "$context" >/dev/null
+    rm -rf "$context"
+    # What the stages before the last leave behind has no name, only this label.
+    docker image prune --force --filter label=io.cofferdam.stage >/dev/null
+}
+
+build_kiro() {
+    local tag hash
+    tag=$(tag_of kiro)
+    [ -x "${KIRO_BIN:-}/kiro-cli" ] || die "no registry has kiro-cli: name the directory with the vendor's programs by KIRO_BIN, see $here/kiro/README.md"
+    hash=$(content_hash "$here/kiro/Dockerfile" "$KIRO_BIN"/* <(image_label "$base_tag"))
+    is_current "$tag" "$hash" && return 0
+    mkdir -p "$scratch/kiro/bin"
+    cp "$here/kiro/Dockerfile" "$scratch/kiro/"
+    install -m 0755 "$KIRO_BIN"/* "$scratch/kiro/bin/"
+    say "building $tag"
+    docker build --quiet --network none --build-arg "BASE=$base_tag" --label "$label=$hash" --tag "$tag" "$scratch/kiro" >/dev/null
+}
+
+build() {
+    case $1 in
+    base) build_base ;;
+    node | opencode) build_base && build_npm "$1" "$base_tag" ;;
+    gemini | codex | claude | qwen | copilot) build node && build_npm "$1" "$(tag_of node)" ;;
+    kiro) build_base && build_kiro ;;
+    all) for agent in "${agents[@]}"; do build "$agent"; done ;;
+    *) die "there is no image $1: base, node, ${agents[*]}, kiro, or all" ;;
+    esac
+}
+
+case ${1:-} in
+list) printf '%s\n' "${agents[@]}" ;;
+tag) tag_of "${2:-}" ;;
+*)
+    # Two builds at once would bootstrap twice.
+    exec 9>"${TMPDIR:-/tmp}/cofferdam-sandbox-images.lock"
+    flock -w 900 9 || die "another build of the sandbox images is still under way"
+    for name in "${@:-base}"; do build "$name"; done
+    ;;
 esac

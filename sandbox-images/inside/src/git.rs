@@ -167,16 +167,29 @@ pub(crate) enum Comments {
 
 /// The session's trailers for a repository, one `Key: value` each; `None` where there is no file, which is no session.
 pub(crate) fn session_trailers(git: &Git) -> Result<Option<Vec<OsString>>, GitError> {
-    // The common one: the trees that `git worktree` adds have theirs from the clone.
-    let own = git.ask(&["rev-parse", "--path-format=absolute", "--git-common-dir"], b"")?;
-    if let Some(directory) = own.stdout.strip_suffix(b"\n").filter(|_| own.success) {
-        let path = Path::new(OsStr::from_bytes(directory)).join(REPOSITORY_FILE);
-        if let Some(trailers) = trailers_in(path)? {
-            return Ok(Some(trailers));
-        }
+    if let Some(directory) = common_directory(git)?
+        && let Some(trailers) = trailers_in(directory.join(REPOSITORY_FILE))?
+    {
+        return Ok(Some(trailers));
     }
     let path = std::env::var_os(TRAILERS_VARIABLE).map_or_else(|| PathBuf::from(TRAILERS_FILE), PathBuf::from);
     trailers_in(path)
+}
+
+/// A repository's own directory. The common one: the trees that `git worktree` adds have theirs from the clone.
+fn common_directory(git: &Git) -> Result<Option<PathBuf>, GitError> {
+    // As a hook of a clone is run: git itself need not be asked.
+    let is_plain = git.repository.is_none()
+        && ["GIT_DIR", "GIT_COMMON_DIR"]
+            .iter()
+            .all(|name| std::env::var_os(name).is_none());
+    let here = Path::new(".git");
+    if is_plain && here.join("HEAD").is_file() && here.join("objects").is_dir() && here.join("refs").is_dir() {
+        return Ok(Some(here.to_owned()));
+    }
+    let own = git.ask(&["rev-parse", "--path-format=absolute", "--git-common-dir"], b"")?;
+    let directory = own.stdout.strip_suffix(b"\n").filter(|_| own.success);
+    Ok(directory.map(|directory| OsStr::from_bytes(directory).into()))
 }
 
 fn trailers_in(path: PathBuf) -> Result<Option<Vec<OsString>>, GitError> {

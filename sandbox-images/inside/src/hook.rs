@@ -7,6 +7,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use cofferdam_inside::missing_trailer;
+
 use crate::git::{Comments, Git, GitError, add_arguments, session_trailers};
 
 /// The hooks that are given a message to change. The first runs even under `--no-verify`.
@@ -30,6 +32,9 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<(), GitError> {
     };
     let message = fs::read(&path).map_err(failed)?;
     let editor = std::env::var_os("GIT_EDITOR").is_none_or(|editor| editor != ":");
+    if !editor && is_done(&message, &trailers) {
+        return Ok(());
+    }
     let comments = match content(&git, &message, &trailers, Comments::AreComments)? {
         Content::Text if editor && is_template(&git, &message)? => return Ok(()),
         Content::Text => Comments::AreComments,
@@ -52,6 +57,17 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<(), GitError> {
     adding.push("--in-place".into());
     adding.push(absolute(&path));
     git.run(&adding, b"").map(drop)
+}
+
+/// Whether an earlier hook did it all: what most commits are like when the second hook sees them. No git is asked.
+fn is_done(message: &[u8], trailers: &[OsString]) -> bool {
+    let begins_with_text = lines(message)
+        .find(|line| !line.trim_ascii().is_empty())
+        .is_some_and(|first| !is_ours(first, trailers));
+    begins_with_text
+        && missing_trailer(message, trailers.iter().map(|trailer| trailer.as_bytes())).is_none()
+        && message.ends_with(b"\n")
+        && without_doubles(message, trailers) == message
 }
 
 /// What there is in a message.
@@ -157,6 +173,24 @@ mod tests {
             b"t\n\n\nu\nX: y\nX: y\na: B\n"
         );
         assert_eq!(without_doubles(b"t\n\nA: b", &trailers), b"t\n\nA: b");
+    }
+
+    #[test]
+    fn is_done_only_where_nothing_is_left_to_do() {
+        let trailers = [OsString::from("A: b"), OsString::from("C: d")];
+        assert!(is_done(b"t\n\nA: b\nC: d\n", &trailers));
+        assert!(is_done(b"\nt\n\nmore\n\nX: y\nA: b\nC: d\n", &trailers));
+        let left: [&[u8]; 6] = [
+            b"t\n\nA: b\n",
+            b"t\n\nA: b\nC: d",
+            b"t\n\nA: b\nC: d\n\nmore\n",
+            b"t\n\nA: b\n\nA: b\nC: d\n",
+            b"A: b\n\nA: b\nC: d\n",
+            b"A: b\nC: d\n",
+        ];
+        for message in left {
+            assert!(!is_done(message, &trailers), "{}", String::from_utf8_lossy(message));
+        }
     }
 
     #[test]

@@ -13,6 +13,9 @@
 //! | `cofferdam/1 stdio <token>` | [`Frame`]s both ways: the stdio of the one process whose spawn order carried the token |
 //! | `cofferdam/1 relay <port>` | raw bytes of one TCP connection that was made to that loopback port |
 //!
+//! Where there is no directory to share, each of these connections is made to the worker over TCP and TLS, and a [`Greeting`] goes before
+//! the preamble.
+//!
 //! The control connection begins with [`Report::Hello`]. Every order but `signal` carries an id that was never used
 //! before in this sandbox. An order that this version does not know, or cannot parse, is answered by `refused` when an
 //! id can be read from it, and otherwise dropped; a field that it does not know is ignored. So a newer worker learns
@@ -24,6 +27,7 @@
 mod control;
 mod error;
 mod frame;
+mod link;
 mod preamble;
 mod token;
 mod trailers;
@@ -31,6 +35,7 @@ mod trailers;
 pub use control::{ControlReader, ControlWriter, MAX_LINE_BYTES, Order, Report, WIRE_VERSION};
 pub use error::WireError;
 pub use frame::{Frame, FrameHeader, HEADER_BYTES, MAX_FRAME_BYTES, Stream, read_frame, write_frame};
+pub use link::{CERTIFICATE_FILE, Greeting, LINK_NAME, TICKET_FILE};
 pub use preamble::{MAX_PREAMBLE_BYTES, Preamble};
 pub use token::Token;
 pub use trailers::missing_trailer;

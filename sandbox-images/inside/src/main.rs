@@ -6,18 +6,25 @@
 mod git;
 mod hook;
 mod init;
+mod install;
 mod launch;
 mod rewrite;
+mod settle;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 const USAGE: &str = "\
 inside [--socket PATH] [--gone-after SECONDS]   serve the worker, as PID 1 of a sandbox
+inside --worker ADDRESS:PORT --papers DIR [--largest-file BYTES] [--gone-after SECONDS]
+                                                the same, where the worker is on another machine: joined with what is in DIR
+inside install DIR                              put this program and its git hooks into a directory
 inside trailers [--repo DIR] [--keep-authors]   add the session's trailers to the commits not yet on the forge
+inside settle DIR ORIGIN BRANCH                 give a fresh clone the address of its origin, begin a branch, and have git trust its files' times
 inside --version
 
 Under the names prepare-commit-msg, commit-msg and applypatch-msg it is the git hook of that name.
@@ -26,8 +33,10 @@ Under the names prepare-commit-msg, commit-msg and applypatch-msg it is the git 
 /// What the arguments ask for.
 #[derive(Debug, PartialEq, Eq)]
 enum Request {
-    Serve { socket: PathBuf, gone_after: Duration },
+    Serve(init::Options),
+    Install(PathBuf),
     Trailers(rewrite::Options),
+    Settle(settle::Options),
     Version,
     Help,
 }
@@ -44,14 +53,16 @@ fn main() -> ExitCode {
         return tell("hook", hook::run(&arguments));
     }
     match parse(&arguments) {
-        Ok(Request::Serve { socket, gone_after }) => match init::run(&init::Options { socket, gone_after }) {
+        Ok(Request::Serve(options)) => match init::run(&options) {
             Ok(ending) => ExitCode::from(ending.exit_code()),
             Err(error) => tell("inside", Err(error)),
         },
+        Ok(Request::Install(directory)) => tell("inside install", install::run(&directory)),
         Ok(Request::Trailers(options)) => match rewrite::run(&options) {
             Ok(done) => tell("inside trailers", say(std::io::stdout(), &done.to_string())),
             Err(error) => tell("inside trailers", Err(error)),
         },
+        Ok(Request::Settle(options)) => tell("inside settle", settle::run(&options)),
         Ok(Request::Version) => tell(
             "inside",
             say(
@@ -68,6 +79,21 @@ fn main() -> ExitCode {
 }
 
 fn parse(arguments: &[OsString]) -> Result<Request, String> {
+    if let [command, work_tree, origin, branch] = arguments
+        && command == "settle"
+    {
+        let text = |word: &OsString| word.to_str().map(str::to_owned).ok_or("that is no text");
+        return Ok(Request::Settle(settle::Options {
+            work_tree: work_tree.into(),
+            origin: text(origin)?,
+            branch: text(branch)?,
+        }));
+    }
+    if let [command, directory] = arguments
+        && command == "install"
+    {
+        return Ok(Request::Install(PathBuf::from(directory)));
+    }
     let mut rest = arguments.iter();
     let trailers = arguments.first().is_some_and(|first| first == "trailers");
     if trailers {
@@ -76,6 +102,7 @@ fn parse(arguments: &[OsString]) -> Result<Request, String> {
     let mut options = rewrite::Options::default();
     let mut socket = PathBuf::from(cofferdam_inside::DEFAULT_SOCKET);
     let mut gone_after = Duration::from_secs(600);
+    let (mut address, mut papers, mut largest_file) = (None, None, None);
     while let Some(argument) = rest.next() {
         let mut value = || {
             rest.next()
@@ -85,17 +112,43 @@ fn parse(arguments: &[OsString]) -> Result<Request, String> {
             (true, Some("--repo")) => options.repository = Some(PathBuf::from(value()?)),
             (true, Some("--keep-authors")) => options.keep_authors = true,
             (false, Some("--socket")) => socket = PathBuf::from(value()?),
+            (false, Some("--worker")) => address = Some(self::address(value()?)?),
+            (false, Some("--papers")) => papers = Some(PathBuf::from(value()?)),
+            (false, Some("--largest-file")) => largest_file = Some(bytes(value()?)?),
             (false, Some("--gone-after")) => gone_after = seconds(value()?)?,
             (_, Some("--version")) => return Ok(Request::Version),
             (_, Some("--help")) => return Ok(Request::Help),
             (true | false, Some(_) | None) => return Err(format!("{} is not known", argument.display())),
         }
     }
-    Ok(if trailers {
-        Request::Trailers(options)
-    } else {
-        Request::Serve { socket, gone_after }
-    })
+    if trailers {
+        return Ok(Request::Trailers(options));
+    }
+    let worker = match (address, papers) {
+        (None, None) => None,
+        (Some(address), Some(papers)) => Some(init::Worker {
+            address,
+            papers,
+            largest_file,
+        }),
+        (Some(_), None) | (None, Some(_)) => return Err("--worker and --papers go together".to_owned()),
+    };
+    Ok(Request::Serve(init::Options {
+        socket,
+        worker,
+        gone_after,
+    }))
+}
+
+/// No name: nothing here resolves one.
+fn address(value: &OsStr) -> Result<SocketAddr, String> {
+    let parsed = value.to_str().and_then(|text| text.parse().ok());
+    parsed.ok_or_else(|| format!("{} is not an address with a port", value.display()))
+}
+
+fn bytes(value: &OsStr) -> Result<u64, String> {
+    let parsed = value.to_str().and_then(|text| text.parse().ok());
+    parsed.ok_or_else(|| format!("{} is not a number of bytes", value.display()))
 }
 
 fn seconds(value: &OsStr) -> Result<Duration, String> {
@@ -137,14 +190,32 @@ mod tests {
 
     #[test]
     fn serves_with_defaults_and_refuses_what_it_does_not_know() {
-        let (socket, gone_after) = (PathBuf::from("/run/cofferdam/gateway.sock"), Duration::from_secs(600));
-        assert_eq!(parsed(&[]), Ok(Request::Serve { socket, gone_after }));
+        let mut options = init::Options {
+            socket: PathBuf::from("/run/cofferdam/gateway.sock"),
+            worker: None,
+            gone_after: Duration::from_secs(600),
+        };
+        assert_eq!(parsed(&[]), Ok(Request::Serve(options.clone())));
+        options.worker = Some(init::Worker {
+            address: "10.0.0.7:8480".parse().unwrap(),
+            papers: "/p".into(),
+            largest_file: Some(9),
+        });
+        let given = parsed(&["--worker", "10.0.0.7:8480", "--papers", "/p", "--largest-file", "9"]);
+        assert_eq!(given, Ok(Request::Serve(options)));
+        assert_eq!(parsed(&["install", "/x"]), Ok(Request::Install("/x".into())));
         for wrong in [
             &["--repo", "x"][..],
             &["--socket"],
             &["--gone-after", "0"],
             &["trailers", "--socket", "x"],
             &["sh"],
+            &["settle", "x"],
+            &["--worker", "10.0.0.7:8480"],
+            &["--worker", "worker:8480", "--papers", "/p"],
+            &["--papers", "/p"],
+            &["--worker", "10.0.0.7:8480", "--papers", "/p", "--largest-file", "-1"],
+            &["install"],
         ] {
             assert!(parsed(wrong).is_err(), "{wrong:?}");
         }

@@ -8,7 +8,7 @@ use super::{MAX_LINE_BYTES, Order, Report};
 use crate::WireError;
 
 /// A buffer that grew over this for one long line is given back.
-const KEPT_BYTES: usize = 16 * 1024;
+const KEPT_BYTES: usize = 512;
 
 /// Reads control lines. Every method is cancel-safe: what was read is kept for the next call.
 #[derive(Debug)]

@@ -25,7 +25,7 @@ pub(super) async fn serve(sandbox: &Sandbox, mut waiting: mpsc::Receiver<Outgoin
     let mut unsent = VecDeque::new();
     let mut given_up = Instant::now() + gone_after;
     loop {
-        let dialling = dial(sandbox.socket(), &Preamble::Control);
+        let dialling = dial(sandbox.way(), &Preamble::Control);
         if let Ok(Ok(stream)) = tokio::time::timeout_at(given_up, dialling).await {
             // However it broke, the answer is to dial again.
             let _ = converse(sandbox, stream, &mut waiting, &mut unsent).await;

@@ -1,7 +1,6 @@
 //! What an order does. Checks it against the limits, hands it to whoever carries it out, and words the refusal where it
 //! cannot be. It never blocks and never waits: answers that take time come as reports later.
 
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,6 +9,7 @@ use cofferdam_inside::{Order, Report, WireError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::dial::Way;
 use super::file::{self, WriteFileError};
 use super::identifiers::Identifiers;
 use super::processes::{Processes, SpawnError, Spawning};
@@ -76,19 +76,19 @@ pub(super) struct Sandbox {
     ports: AtomicUsize,
     ending: watch::Sender<Option<(Ending, Instant)>>,
     reports: mpsc::Sender<Outgoing>,
-    socket: PathBuf,
+    way: Way,
 }
 
 impl Sandbox {
-    pub(super) fn new(socket: PathBuf, open_files: u64, reports: mpsc::Sender<Outgoing>) -> Self {
+    pub(super) fn new(way: Way, open_files: u64, reports: mpsc::Sender<Outgoing>) -> Self {
         Self {
-            processes: Arc::new(Processes::new(socket.clone(), open_files, reports.clone())),
-            relay: Relay::new(socket.clone()),
+            processes: Arc::new(Processes::new(way.clone(), open_files, reports.clone())),
+            relay: Relay::new(way.clone()),
             identifiers: Mutex::default(),
             ports: AtomicUsize::new(0),
             ending: watch::Sender::new(None),
             reports,
-            socket,
+            way,
         }
     }
 
@@ -96,8 +96,8 @@ impl Sandbox {
         &self.processes
     }
 
-    pub(super) fn socket(&self) -> &Path {
-        &self.socket
+    pub(super) fn way(&self) -> &Way {
+        &self.way
     }
 
     pub(super) fn reports(&self) -> &mpsc::Sender<Outgoing> {

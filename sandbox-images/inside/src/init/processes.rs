@@ -6,7 +6,6 @@ mod launching;
 mod reaping;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +14,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::sync::{mpsc, watch};
 
-use super::dial::dial;
+use super::dial::{Way, dial};
 use super::orders::{Outgoing, refused};
 use super::stdio;
 
@@ -95,18 +94,18 @@ pub(super) struct Processes {
     /// How many spawn orders are not done with: not exited, or stdio not ended.
     carried: watch::Sender<usize>,
     reports: mpsc::Sender<Outgoing>,
-    socket: PathBuf,
+    way: Way,
     open_files: u64,
 }
 
 impl Processes {
-    pub(super) fn new(socket: PathBuf, open_files: u64, reports: mpsc::Sender<Outgoing>) -> Self {
+    pub(super) fn new(way: Way, open_files: u64, reports: mpsc::Sender<Outgoing>) -> Self {
         Self {
             table: Mutex::default(),
             childless: watch::Sender::new(true),
             carried: watch::Sender::new(0),
             reports,
-            socket,
+            way,
             open_files,
         }
     }
@@ -131,7 +130,7 @@ impl Processes {
 
     async fn run(&self, spawning: Spawning) -> Result<(), SpawnError> {
         let preamble = Preamble::Stdio(spawning.token.clone());
-        let socket = dial(&self.socket, &preamble).await.map_err(SpawnError::DialStdio)?;
+        let socket = dial(&self.way, &preamble).await.map_err(SpawnError::DialStdio)?;
         let id = spawning.id;
         let started = self.start(&spawning)?;
         drop(spawning);

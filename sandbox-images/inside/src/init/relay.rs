@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::chunk::{CHUNK_BYTES, next_chunk};
-use super::dial::dial;
+use super::dial::{Way, dial};
 use super::from_gateway::split;
 
 /// Connections at once, over all ports; one more is closed as soon as it is made.
@@ -24,14 +23,14 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 /// What all relayed ports share.
 #[derive(Debug, Clone)]
 pub(super) struct Relay {
-    socket: PathBuf,
+    way: Way,
     room: Arc<Semaphore>,
 }
 
 impl Relay {
-    pub(super) fn new(socket: PathBuf) -> Self {
+    pub(super) fn new(way: Way) -> Self {
         Self {
-            socket,
+            way,
             room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         }
     }
@@ -55,19 +54,19 @@ impl Relay {
             let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
                 continue;
             };
-            let socket = self.socket.clone();
+            let way = self.way.clone();
             tokio::spawn(async move {
                 // Either side may break off at any time; the other one notices, and there is nobody else to tell.
-                let _ = carry(stream, port, socket).await;
+                let _ = carry(stream, port, way).await;
                 drop(permit);
             });
         }
     }
 }
 
-async fn carry(stream: TcpStream, port: u16, socket: PathBuf) -> io::Result<()> {
+async fn carry(stream: TcpStream, port: u16, way: Way) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let gateway = dial(&socket, &Preamble::Relay(port)).await?;
+    let gateway = dial(&way, &Preamble::Relay(port)).await?;
     let (from_client, to_client) = stream.into_split();
     let (from_gateway, to_gateway) = split(gateway);
     tokio::try_join!(copy(from_client, to_gateway), copy(from_gateway, to_client))?;
@@ -76,13 +75,13 @@ async fn carry(stream: TcpStream, port: u16, socket: PathBuf) -> io::Result<()> 
 
 /// One direction, up to and including its end. When the other side takes no more, what still comes is dropped: closing
 /// over it would reset the connection, and take an answer with it that the client has not read yet.
-async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+pub(super) async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
     let mut taken = true;
     loop {
         let chunk = next_chunk(&mut from, 0, CHUNK_BYTES).await?;
         if chunk.is_empty() {
             return if taken { to.shutdown().await } else { Ok(()) };
         }
-        taken = taken && to.write_all(&chunk).await.is_ok();
+        taken = taken && to.write_all(&chunk).await.is_ok() && to.flush().await.is_ok();
     }
 }

@@ -167,10 +167,10 @@ impl Inside {
         status.unwrap()
     }
 
-    /// Resident memory in kilobytes.
-    pub(crate) fn resident(&self) -> u64 {
+    /// Its own memory in kilobytes, without the pages of its program: those come as its code runs for the first time.
+    pub(crate) fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 

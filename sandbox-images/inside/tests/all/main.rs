@@ -20,5 +20,6 @@ mod life;
 mod processes;
 mod relay;
 mod repository;
+mod settle;
 mod stdio;
 mod trailers;

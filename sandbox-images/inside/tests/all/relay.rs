@@ -88,7 +88,7 @@ async fn a_port_that_cannot_be_had_is_refused() {
 async fn five_hundred_and_twelve_at_once_and_idle_ones_are_cheap() {
     let (gateway, inside, mut control) = connected().await;
     let port = listen(&mut control, 1).await;
-    let before = inside.resident();
+    let before = inside.memory();
     let mut open = Vec::new();
     for _ in 0..512 {
         let mut client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
@@ -97,7 +97,7 @@ async fn five_hundred_and_twelve_at_once_and_idle_ones_are_cheap() {
         assert_eq!(within(here.read_u8()).await.unwrap(), b'x');
         open.push((client, here));
     }
-    let after = inside.resident();
+    let after = inside.memory();
     assert!(after < before + 2048, "{before} kB grew to {after} kB");
     let mut refused = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     assert_eq!(read_to_end(&mut refused).await, b"");

@@ -69,7 +69,7 @@ async fn a_megabyte_and_more_arrives_intact() {
 #[tokio::test]
 async fn a_flood_is_slowed_and_not_buffered() {
     let (gateway, inside, mut control) = connected().await;
-    let before = inside.resident();
+    let before = inside.memory();
     let (id, token) = control.spawn(&["sh", "-c", "exec dd if=/dev/zero bs=65536"], "/").await;
     let mut stdio = gateway.stdio(&token).await;
     let pid = control.started(id).await;
@@ -92,7 +92,7 @@ async fn a_flood_is_slowed_and_not_buffered() {
         }
     })
     .await;
-    let after = inside.resident();
+    let after = inside.memory();
     assert!(last < 2 << 20, "{last} bytes are on their way");
     assert!(after < before + 512, "{before} kB grew to {after} kB");
     // And it goes on as soon as it is read.
@@ -102,7 +102,7 @@ async fn a_flood_is_slowed_and_not_buffered() {
         assert!(frame.payload.iter().all(|byte| *byte == 0));
         read += frame.payload.len();
     }
-    let after = inside.resident();
+    let after = inside.memory();
     assert!(after < before + 512, "{before} kB grew to {after} kB");
     control.order(cofferdam_inside::Order::Signal { id, signal: 9 }).await;
     assert_eq!(control.exited(id).await, (None, Some(9)));

@@ -1,17 +1,18 @@
-//! Health, readiness and metrics over HTTP, for operators and orchestrators of containers.
+//! Health, readiness, status and metrics over HTTP, for operators and orchestrators of containers.
 //!
-//! Reads only; changes nothing (the socket beside it, for operators on the machine, can drain). Listens on loopback unless told otherwise, bounds each request, and shows no session's data.
+//! Reads only; changes nothing (the socket beside it, for operators on the machine, can drain). Listens on loopback unless told otherwise, bounds
+//! each request, and shows no more of a session than its id, its stage and its times.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::metrics::Metrics;
+
+use self::socket::Operated;
 
 pub mod client;
 pub mod socket;
@@ -40,7 +43,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Address and port of `/livez`, `/readyz` and `/metrics`; empty text switches them off.
+    /// Address and port of `/livez`, `/readyz`, `/status` and `/metrics`; empty text switches them off.
     #[serde(deserialize_with = "address_or_nothing")]
     #[schemars(with = "String")]
     pub listen: Option<SocketAddr>,
@@ -128,6 +131,7 @@ impl Readiness {
 struct Shown {
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
+    operated: Operating,
 }
 
 /// The running server.
@@ -136,6 +140,17 @@ pub struct Admin {
     address: SocketAddr,
     stop: CancellationToken,
     tasks: TaskTracker,
+    operated: Operating,
+}
+
+/// The worker that is asked for its status, once it is there.
+#[derive(Clone, Default)]
+struct Operating(Arc<OnceLock<Arc<dyn Operated>>>);
+
+impl std::fmt::Debug for Operating {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Operating(..)")
+    }
 }
 
 impl Admin {
@@ -155,8 +170,14 @@ impl Admin {
             address,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            operated: Operating::default(),
         };
-        let routes = routes(Shown { metrics, readiness });
+        let operated = admin.operated.clone();
+        let routes = routes(Shown {
+            metrics,
+            readiness,
+            operated,
+        });
         let accepting = accept(listener, routes, admin.stop.clone(), admin.tasks.clone());
         admin.tasks.spawn(accepting);
         tracing::info!(%address, "admin address");
@@ -167,6 +188,12 @@ impl Admin {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// From now on `/status` is this worker's.
+    pub fn shows(&self, operated: Arc<dyn Operated>) {
+        // Once; a second worker of one process there is not.
+        let _ = self.operated.0.set(operated);
     }
 
     /// Lets running requests end, for at most this time, and stops.
@@ -189,6 +216,7 @@ fn routes(shown: Shown) -> Router {
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .route("/status", get(status))
         .route("/metrics", get(metrics))
         .with_state(shown)
 }
@@ -199,6 +227,13 @@ async fn ready(State(shown): State<Shown>) -> Response {
         return "ok\n".into_response();
     }
     (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", reasons.join("\n"))).into_response()
+}
+
+async fn status(State(shown): State<Shown>) -> Response {
+    match shown.operated.0.get() {
+        Some(operated) => Json(operated.status()).into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response(),
+    }
 }
 
 async fn metrics(State(shown): State<Shown>) -> Response {
@@ -266,13 +301,14 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
+    use crate::metrics::Build;
 
     async fn started() -> (Admin, Arc<Readiness>) {
         let readiness = Arc::new(Readiness::default());
         let config = Config {
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
         };
-        let metrics = Arc::new(Metrics::new("test").unwrap());
+        let metrics = Arc::new(Metrics::new(&Build::default()).unwrap());
         let admin = Admin::start(&config, metrics, Arc::clone(&readiness)).await.unwrap();
         (admin.unwrap(), readiness)
     }
@@ -321,8 +357,13 @@ mod tests {
         let (admin, _readiness) = started().await;
         let answer = read(&admin, "/metrics").await;
         assert!(answer.contains("content-type: text/plain; version=0.0.4"), "{answer}");
-        assert!(answer.contains("cofferdam_build_info{version=\"test\"} 1"));
+        assert!(answer.contains("cofferdam_build_info{commit=\"\",version=\"\"} 1"));
         assert!(read(&admin, "/").await.starts_with("HTTP/1.1 404"));
+        let early = read(&admin, "/status").await;
+        assert!(
+            early.starts_with("HTTP/1.1 503") && early.ends_with("starting\n"),
+            "{early}"
+        );
         let post = "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
         assert!(ask(&admin, post).await.starts_with("HTTP/1.1 405"));
     }

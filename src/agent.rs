@@ -27,6 +27,10 @@ pub mod set_up;
 pub struct Config {
     /// The sandbox image, which needs git and the agent.
     pub image: String,
+    /// Whether a project may name another image in the `devcontainer.json` of its default branch: one of `sandbox.images`, with git and the agent
+    /// in it. Of a session's projects the first that names one decides. Only `image` counts; nothing is built.
+    #[serde(default)]
+    pub devcontainer: bool,
     /// The OCI runtime of its sandboxes; `sandbox.runtime` when absent. A tenant's own wins.
     #[serde(default)]
     pub runtime: Option<String>,
@@ -54,6 +58,10 @@ pub struct Config {
     /// on, where `session.saved_states` is set and the agent says that it can load sessions. Never when empty.
     #[serde(default)]
     pub saved_state: Vec<String>,
+    /// What of each project's default branch it is told with its first prompt: paths, or `DIRECTORY/*ENDING` for files of a directory. Leave out
+    /// what it reads by itself. At most 16 of them.
+    #[serde(default = "default_instructions")]
+    pub instructions: Vec<String>,
     /// A script that prepares the workspace in a sandbox of its own, before the agent's starts.
     #[serde(default)]
     pub set_up: Option<set_up::Config>,
@@ -64,12 +72,16 @@ pub struct Config {
     pub start_timeout_s: u64,
 }
 
+fn default_instructions() -> Vec<String> {
+    ["AGENTS.md", ".kiro/steering/*.md"].map(str::to_owned).to_vec()
+}
+
 fn default_start_timeout_s() -> u64 {
     60
 }
 
 /// How an agent is spoken to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// The Agent Client Protocol, version 1, on standard input and output.
@@ -233,6 +245,19 @@ pub struct ProjectBrief {
     pub change_request_word: &'static str,
     /// Whether the branch holds work of this session already.
     pub begun: bool,
+    /// What the project says to agents.
+    pub said: Vec<Said>,
+}
+
+/// A file of a project's default branch that speaks to agents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// Its path, and its branch.
+    pub at: String,
+    /// What it says; nothing where it is left out.
+    pub text: String,
+    /// That it was cut or left out, and why.
+    pub note: Option<String>,
 }
 
 /// The configured agents by name.

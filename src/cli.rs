@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 mod check;
 mod compose;
+mod config_show;
 mod connection;
 mod control;
 mod doctor;
@@ -14,7 +15,11 @@ mod exec;
 mod exposed;
 mod hardening;
 mod log;
+mod notify;
 mod operate;
+#[cfg(feature = "otel")]
+mod otel;
+mod paper;
 mod run;
 mod schema;
 mod seal;
@@ -22,6 +27,7 @@ mod set_up;
 mod show;
 mod state;
 mod submit;
+mod timings;
 mod watch;
 
 use crate::message::{ConnectionName, SessionId};
@@ -57,7 +63,7 @@ impl From<Exit> for ExitCode {
 
 /// Runs coding agents in sealed containers over GitLab and GitHub projects.
 #[derive(Debug, Parser)]
-#[command(name = "cofferdam", version, about, max_term_width = 120, after_help = EXIT_CODES)]
+#[command(name = "cofferdam", version = paper::VERSION, about, max_term_width = 120, after_help = EXIT_CODES)]
 struct Cli {
     /// The configuration file.
     #[arg(long, short, global = true, env = "COFFERDAM_CONFIG", value_name = "FILE")]
@@ -92,6 +98,20 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show what the worker that runs with this configuration said of a session that runs or ran there: its log lines and its events.
+    Logs {
+        /// The session.
+        session: SessionId,
+    },
+    /// Have the worker that runs with this configuration remove what nobody owns, and what has had its time.
+    Gc {
+        /// Only list it.
+        #[arg(long)]
+        dry_run: bool,
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Run one task here and now, without a broker.
     Exec {
         /// The task; `-` reads standard input.
@@ -99,6 +119,9 @@ enum Command {
         /// Print one event per line as JSON.
         #[arg(long)]
         json: bool,
+        /// At the end, print on standard error where the milliseconds went.
+        #[arg(long)]
+        timings: bool,
     },
     /// Send a task to the broker.
     Submit {
@@ -179,6 +202,9 @@ enum Command {
     Schema {
         /// Which one.
         what: schema::What,
+        /// Print instead what changed since the one in this file, and fail where that breaks whoever was built for it.
+        #[arg(long, value_name = "FILE")]
+        against: Option<PathBuf>,
     },
     /// Look at the configuration.
     Config {
@@ -225,11 +251,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// The worker's own child processes; not for people.
-    #[command(hide = true, disable_help_flag = true)]
-    Internal {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<String>,
+    /// Print what completes this program's commands in a shell.
+    Completions {
+        /// Which shell.
+        shell: paper::Shell,
+    },
+    /// Print the manual page.
+    Man {
+        /// Write the pages of all commands into this directory instead.
+        #[arg(long, value_name = "DIRECTORY")]
+        directory: Option<PathBuf>,
     },
 }
 
@@ -252,6 +283,12 @@ enum ConnectionCommand {
 enum ConfigCommand {
     /// Check the configuration and say what is wrong with it.
     Check,
+    /// Show every key as it counts, with where it comes from; credentials are masked.
+    Show {
+        /// Print one key per line as JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Parses the command line and runs the command.
@@ -269,7 +306,12 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse_from(arguments);
     // One TLS provider for every client. A second installation is an error that means "done already".
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // What is read and removed on disk needs threads for milliseconds; each that waits for more keeps 40 KB.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_keep_alive(std::time::Duration::from_secs(1))
+        .enable_all()
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             show::complain(&format!("the runtime could not be started: {error}"));
@@ -293,20 +335,19 @@ fn raise_open_files() {
 
 async fn dispatch(cli: Cli) -> Exit {
     let config = match &cli.command {
-        Command::Schema { what } => return schema::print(*what),
+        Command::Schema { what, against } => return schema::print(*what, against.as_deref()),
+        Command::Completions { shell } => return paper::completions(*shell, Cli::command()),
+        Command::Man { directory } => return paper::man(directory.as_deref(), Cli::command()),
+        Command::Config {
+            command: ConfigCommand::Show { json },
+        } => return config_show::show(cli.config.as_deref(), *json),
         Command::Keygen { output } => return seal::keygen(output.as_deref()),
         Command::Seal(asked) => return seal::seal(asked),
-        Command::Internal { arguments } => {
-            let code = crate::repository::internal::run(arguments.clone());
-            return if code == ExitCode::SUCCESS {
-                Exit::Success
-            } else {
-                Exit::Software
-            };
-        }
         Command::Run { .. }
         | Command::Drain { .. }
         | Command::Sessions { .. }
+        | Command::Logs { .. }
+        | Command::Gc { .. }
         | Command::Exec { .. }
         | Command::Submit { .. }
         | Command::Prompt { .. }
@@ -330,7 +371,9 @@ async fn dispatch(cli: Cli) -> Exit {
         Command::Run { modes } => run::run(config, modes).await,
         Command::Drain { wait, hurry } => operate::drain(&config, wait, hurry).await,
         Command::Sessions { json } => operate::sessions(&config, json).await,
-        Command::Exec { task, json } => exec::exec(config, &task, json).await,
+        Command::Logs { session } => operate::logs(&config, session).await,
+        Command::Gc { dry_run, json } => operate::gc(&config, dry_run, json).await,
+        Command::Exec { task, json, timings } => exec::exec(config, &task, json, timings).await,
         Command::Submit { task, follow, json } => submit::submit(&config, &task, follow, json).await,
         Command::Prompt {
             session,
@@ -388,6 +431,13 @@ async fn dispatch(cli: Cli) -> Exit {
             connection::projects(&config, wanted, task.as_deref()).await
         }
         Command::Doctor { json, task } => doctor::doctor(config, json, task.as_deref()).await,
-        Command::Schema { .. } | Command::Internal { .. } | Command::Keygen { .. } | Command::Seal(_) => Exit::Success,
+        Command::Config {
+            command: ConfigCommand::Show { .. },
+        }
+        | Command::Schema { .. }
+        | Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Keygen { .. }
+        | Command::Seal(_) => Exit::Success,
     }
 }

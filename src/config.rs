@@ -8,22 +8,21 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::message::task::ConnectionRequest;
-use crate::message::{AgentName, ConnectionName, redact};
+use crate::message::{AgentName, ConnectionName};
 use crate::{admin, agent, forge, gateway, progress, queue, repository, sandbox, session};
 
+mod layers;
 mod saved;
 mod walls;
 
-/// What separates the parts of a variable's name: `COFFERDAM__SANDBOX__CPUS` sets `sandbox.cpus`.
-const SEPARATOR: &str = "__";
+pub use layers::{Key, Layers, Source};
+
 /// Longest time limit, in seconds. Far longer ones would not fit the clock.
 const LONGEST_S: u64 = 30 * 24 * 3600;
 /// Most sessions at a time.
 const MOST_SESSIONS: usize = 1000;
 /// Least memory of a sandbox, in bytes; the engine itself refuses a few megabytes.
 const LEAST_MEMORY: i64 = 64 * 1024 * 1024;
-/// What every variable begins with.
-const PREFIX: &str = "COFFERDAM__";
 
 /// The whole configuration. Every key has a default but the agents, which have none.
 #[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
@@ -137,38 +136,7 @@ impl Config {
         path: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let shown = path.map_or_else(|| "(defaults)".to_owned(), |path| path.display().to_string());
-        let text = match path {
-            Some(path) => std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-                path: shown.clone(),
-                source,
-            })?,
-            None => String::new(),
-        };
-        let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
-            path: shown,
-            // Not the line itself, as the parser would have it: a password may stand there.
-            detail: match error.span() {
-                Some(span) => format!("line {}: {}", line_of(&text, span.start), error.message()),
-                None => error.message().to_owned(),
-            },
-        })?;
-        for (name, value) in environment {
-            if let Some(keys) = name.strip_prefix(PREFIX) {
-                overlay(&mut table, keys, &value)?;
-            }
-        }
-        let config: Self = serde_path_to_error::deserialize(toml::Value::Table(table)).map_err(|error| {
-            let (key, words) = (error.path().to_string(), error.inner().message().trim().to_owned());
-            // Where credentials are named, somebody puts them.
-            let close = ["connections", "credentials", "queue", "models"];
-            let (key, detail) = if close.contains(&key.split('.').next().unwrap_or_default()) {
-                redact::told(&key, &words)
-            } else {
-                (key, words)
-            };
-            ConfigError::Key { key, detail }
-        })?;
+        let config = Layers::read(path, environment)?.config()?;
         config.check()?;
         Ok(config)
     }
@@ -324,6 +292,12 @@ impl Config {
                     );
                 }
             }
+            if agent.instructions.len() > 16 || !agent.instructions.iter().all(|path| is_instruction(path)) {
+                return wrong(
+                    &format!("agents.{name}.instructions"),
+                    "must be at most 16 paths within a project, the last part of each a name or `*` and an ending, such as `docs/*.md`",
+                );
+            }
             for path in agent.files.keys() {
                 let inside = !path.starts_with('/') && !path.split('/').any(|part| part.is_empty() || part == "..");
                 if !inside {
@@ -370,36 +344,15 @@ impl Config {
     }
 }
 
-/// The line that a place in a text is on, from 1.
-fn line_of(text: &str, at: usize) -> usize {
-    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
-}
-
-/// Sets one key from a variable; the value is read as TOML where it is, and as text otherwise.
-fn overlay(table: &mut toml::Table, keys: &str, value: &str) -> Result<(), ConfigError> {
-    let parts: Vec<String> = keys.split(SEPARATOR).map(str::to_ascii_lowercase).collect();
-    let Some((last, above)) = parts.split_last() else {
-        return Ok(());
-    };
-    let mut place = table;
-    for part in above {
-        let below = place
-            .entry(part.clone())
-            .or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        place = below.as_table_mut().ok_or_else(|| ConfigError::Key {
-            key: parts.join("."),
-            detail: format!("{part} is a value, not a section"),
-        })?;
-    }
-    let read = format!("value = {value}")
-        .parse::<toml::Table>()
-        .ok()
-        .and_then(|mut table| table.remove("value"));
-    place.insert(
-        last.clone(),
-        read.unwrap_or_else(|| toml::Value::String(value.to_owned())),
-    );
-    Ok(())
+/// Whether it names a file of a project, or files of one directory by their ending.
+fn is_instruction(path: &str) -> bool {
+    let is_part = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(char::is_control);
+    let (above, last) = path
+        .rsplit_once('/')
+        .map_or((None, path), |(above, last)| (Some(above), last));
+    let ending = last.strip_prefix('*').filter(|_| above.is_some()).unwrap_or(last);
+    let above = above.into_iter().flat_map(|above| above.split('/'));
+    above.chain([ending]).all(|part| is_part(part) && !part.contains('*'))
 }
 
 #[cfg(test)]
@@ -441,7 +394,24 @@ mod tests {
     #[test]
     fn every_mistake_names_its_key() {
         let says = |text: &str| load(text, &[]).unwrap_err().to_string();
-        assert!(says("concurency = 1").contains("concurency"));
+        for (text, key, nearest) in [
+            ("concurency = 1", "key concurency:", "`concurrency`"),
+            ("[sandbox]\ncpu = 1.0", "key sandbox.cpu:", "`cpus`"),
+            ("[sandbx]\ncpus = 1.0", "key sandbx:", "`sandbox`"),
+            ("[queue]\nprefx = \"x\"", "queue", "`prefix`"),
+        ] {
+            let said = says(text);
+            assert!(
+                said.contains(key) && said.contains(&format!("did you mean {nearest}?")),
+                "{said}"
+            );
+        }
+        // Nothing is near: all are named.
+        let said = says("[sandbox]\nzzzzzzzz = 1");
+        assert!(
+            said.contains("sandbox.zzzzzzzz") && said.contains("`cpus`") && !said.contains("did you mean"),
+            "{said}"
+        );
         assert!(says("[sandbox]\ncpus = \"x\"").contains("sandbox.cpus"));
         assert!(says("state_dir = \"relative\"").contains("state_dir"));
         assert!(says("[sandbox]\nuid = 0").contains("sandbox.uid"));
@@ -483,6 +453,21 @@ mod tests {
                 "{url}"
             );
         }
+        for bad in [
+            "/AGENTS.md",
+            "../AGENTS.md",
+            "a//b",
+            "*.md",
+            "a/*",
+            "a*/b.md",
+            "a/b*.md",
+            "",
+            "a/*b*.md",
+        ] {
+            let said = says(&format!("{agent}instructions = [\"{bad}\"]"));
+            assert!(said.contains("agents.a.instructions"), "{bad}: {said}");
+        }
+        assert!(load(&format!("{agent}instructions = [\"a/b.md\", \".a/*.md\", \"c\"]"), &[]).is_ok());
         assert!(says("[egress]\nmost = \"all\"").contains("egress.most"));
         assert!(says("[egress]\ndefault = \"open\"").contains("egress.default"));
         assert!(says("[egress]\nallow_private = [\"10.0.0.1\"]").contains("egress.allow_private"));

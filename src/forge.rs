@@ -37,7 +37,7 @@ pub use inspect::Inspect;
 pub use refusal::{PushRefusal, classify};
 
 /// By which address git reaches a project.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CloneBy {
     /// By the connection's own: an instance that does not know how it is reached from outside is common.
@@ -213,7 +213,7 @@ pub struct ChangeRequest {
 /// One forge instance with one user's token.
 ///
 /// Call order: `token` first, `project` for each project, then the rest. Calls may run concurrently. `open_change_request` looks for an
-/// open change request of the same branches first and adopts it (title and description become those given; whether it is a draft stays
+/// open change request of the same branches and adopts it (title and description become those given; whether it is a draft stays
 /// as people left it), so calling it twice leaves one. Every call is safe to drop: dropping
 /// cancels the request, and whether its effect happened must then be read back.
 #[async_trait]
@@ -237,13 +237,14 @@ pub trait Forge: Inspect {
     /// The head of a branch; `None` when the branch does not exist.
     async fn branch_head(&self, project: &ProjectFacts, branch: &BranchName) -> Result<Option<CommitId>, ForgeError>;
 
-    /// Opens a change request, or adopts and rewrites the open one of the same branches. Says which it did.
+    /// Opens a change request, or adopts and rewrites the open one of the same branches. Says which it did. `is_new`: the source branch was not
+    /// there before, so none is expected, and it is looked for only if the forge says that there is one.
     async fn open_change_request(
         &self,
         project: &ProjectFacts,
-        source: &BranchName,
-        target: &BranchName,
+        (source, target): (&BranchName, &BranchName),
         text: &ChangeRequestText,
+        is_new: bool,
     ) -> Result<Opened, ForgeError>;
 
     /// Reads a change request back, or rewrites its description when `description` is given and then reads it back.
@@ -278,6 +279,9 @@ impl Opened {
 pub trait CountRequests: Send + Sync {
     /// One request ended: which kind of forge, a short endpoint word, and the status (0 when there was no answer).
     fn count(&self, forge: ForgeKind, endpoint: &'static str, status: u16);
+
+    /// So much of its rate limit a token has left, in hundredths.
+    fn left(&self, forge: ForgeKind, hundredths: u8);
 }
 
 /// Makes clients for connections; holds the one HTTP client that all of them share.

@@ -24,7 +24,8 @@
 //! | [`tools`] | MCP tools offered to the agent | message, grant, forge |
 //! | [`session`] | the straight path | all above but queue |
 //! | [`worker`] | slots, claim, drain, settle | message, queue, session, progress, secret, sandbox, repository |
-//! | [`admin`] | health, readiness, metrics over HTTP | metrics |
+//! | [`admin`] | health, readiness, status, metrics over HTTP; the operator's socket | metrics |
+//! | [`client`] | what an orchestrator does, as a library | message, queue |
 //! | [`config`] | composes each room's own configuration | each room |
 //! | [`cli`] | the composition root | anything |
 //!
@@ -40,6 +41,7 @@
 pub mod admin;
 pub mod agent;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod forge;
 /// The private parsers as the fuzzers in `tests/fuzz` reach them. No part of the interface, and nothing is done here.
@@ -47,7 +49,10 @@ pub mod forge;
 #[doc(hidden)]
 pub mod fuzzing {
     pub use crate::agent::acp::fuzzing as acp;
-    pub use crate::{forge::fuzzing as forge, gateway::fuzzing as gateway, tools::fuzzing as tools};
+    pub use crate::{
+        forge::fuzzing as forge, gateway::fuzzing as gateway, repository::fuzzing as repository,
+        tools::fuzzing as tools,
+    };
 }
 pub mod gateway;
 pub mod grant;

@@ -17,6 +17,7 @@ pub mod readable;
 pub mod redact;
 pub mod resume;
 pub mod task;
+pub mod trace;
 mod tree;
 
 pub use amendment::Amendment;
@@ -34,3 +35,4 @@ pub use notes::Notes;
 pub use outcome::{ProjectOutcome, Reason, SessionOutcome};
 pub use resume::{Resume, SavedState};
 pub use task::{Credential, ForgeKind, Publish, Task, TaskError, Uncommitted, User};
+pub use trace::TraceParent;

@@ -4,14 +4,14 @@
 //! first; how much is told. One background task per session, asleep while there is nothing to send.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
-use crate::message::{EventBody, SessionId};
+use crate::message::{EventBody, SessionId, TraceParent};
 use crate::queue::Queue;
 use crate::secret::{Mask, Secret};
 
@@ -81,6 +81,8 @@ struct Shared {
     trouble: Mutex<String>,
     /// The control messages that were answered, the last ones, and whether they were applied.
     answers: Mutex<VecDeque<(String, bool)>>,
+    /// The trace of all events from now on.
+    trace: OnceLock<TraceParent>,
 }
 
 /// Answers that are remembered.
@@ -107,6 +109,7 @@ impl Progress {
             wake: Notify::new(),
             trouble: Mutex::new("the broker did not answer".into()),
             answers: Mutex::default(),
+            trace: OnceLock::new(),
         });
         let deadline = watch::Sender::new(None);
         let pump = pump::Pump {
@@ -125,6 +128,16 @@ impl Progress {
             deadline,
             limit: Duration::from_secs(config.final_event_limit_s),
         }
+    }
+
+    /// Events belong to this trace. Once, before the first of them.
+    #[must_use]
+    pub fn traced(self, trace: Option<TraceParent>) -> Self {
+        if let Some(trace) = trace {
+            // It is set once.
+            let _ = self.shared.trace.set(trace);
+        }
+        self
     }
 
     /// Masks one more secret from now on.

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::message::{Event, SessionId};
+use crate::message::{Event, SessionId, TraceParent};
 
 pub mod memory;
 pub mod rabbitmq;
@@ -26,6 +26,8 @@ pub struct Delivery {
     pub takeovers: u32,
     /// Whether the broker handed it out before.
     pub redelivered: bool,
+    /// The trace that it came with.
+    pub trace: Option<TraceParent>,
     /// Settles it; see [`Settle`].
     pub handle: Box<dyn SettleHandle>,
 }
@@ -46,6 +48,8 @@ pub struct Again {
     pub after: u32,
     /// Whether it is kept where another worker has the session: it may be all that is left of it when that one dies.
     pub rests: bool,
+    /// The trace that the task came with.
+    pub trace: Option<TraceParent>,
 }
 
 impl Delivery {
@@ -67,6 +71,7 @@ impl Delivery {
             after,
             // What a sender sent once is a duplicate where the session runs; he has it still, and is told.
             rests: self.takeovers > 0 || (after > 0 && (self.numbered || self.redelivered)),
+            trace: self.trace,
         }
     }
 }

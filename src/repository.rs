@@ -16,8 +16,11 @@ use crate::message::SessionId;
 mod bare;
 mod diffs;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod git;
 mod inspect;
+mod instructions;
 pub mod internal;
 mod keep;
 mod left;
@@ -31,18 +34,21 @@ pub mod scan;
 mod script;
 mod staging;
 mod store;
+mod stored;
 #[cfg(test)]
 mod tests;
 
 pub use diffs::{ChangeDiff, DiffReader, DiffRequest, FileChange, FileDiff, NoDiff};
 pub use error::RepositoryError;
 pub use inspect::{ChangedFile, FileStatus, Inspection, StagedCommit};
+pub use instructions::Instruction;
 pub use keep::Kept;
-pub use mirror::Mirrored;
+pub use mirror::{Freshness, Mirrored, Shown};
 pub use publish::{PublishRequest, Published};
 pub use remote::Access;
 pub use staging::{Protocol, Service, Serving, Staging, info_refs_prefix};
 pub use store::ObjectStore;
+pub use stored::{Expired, Stored};
 
 /// Memory of a git process that takes a push in, in bytes. Measured with git 2.47, resident at most: a push of a random file of 100 MiB takes
 /// 4 MiB (104 MiB if `core.bigFileThreshold` did not have it streamed); of such a file and a delta against it 204 MiB; of a text of 100 MiB with
@@ -158,6 +164,10 @@ pub(crate) struct Shared {
     served: Arc<tokio::sync::Semaphore>,
     /// The worker's own program with the arguments that lead to [`internal::run`].
     internal: Vec<String>,
+    /// Asks forges what they show.
+    asker: Arc<mirror::Asker>,
+    /// What is known of git LFS.
+    lfs: mirror::Known,
 }
 
 /// The room's door.
@@ -183,6 +193,8 @@ impl Repositories {
             served: Arc::new(tokio::sync::Semaphore::new(config.git_processes.max(1))),
             config,
             internal,
+            asker: Arc::default(),
+            lfs: mirror::Known::default(),
         };
         shared.check_git().await?;
         staging::write_directories(&shared)?;
@@ -197,7 +209,25 @@ impl Repositories {
     /// # Errors
     /// The forge's refusals, an empty project, a missing base branch, time.
     pub async fn refresh(&self, project: &ProjectGrant, access: &Access) -> Result<Mirrored, RepositoryError> {
-        mirror::refresh(&self.shared, project, access).await
+        mirror::refresh(&self.shared, project, access, None).await
+    }
+
+    /// The same, where the forge was asked before (see [`Self::shown`]).
+    ///
+    /// # Errors
+    /// As [`Self::refresh`].
+    pub async fn refresh_knowing(
+        &self,
+        project: &ProjectGrant,
+        access: &Access,
+        shown: Option<Shown>,
+    ) -> Result<Mirrored, RepositoryError> {
+        mirror::refresh(&self.shared, project, access, shown).await
+    }
+
+    /// Asks a forge what it shows of a project, before it is certain that this is the project's address. `None` where the answer is no use.
+    pub async fn shown(&self, clone_url: &str, access: &Access) -> Option<Shown> {
+        mirror::shown(&self.shared, clone_url, access).await
     }
 
     /// Refuses a project whose base branch keeps files in git LFS: their contents are in no git object, so a clone would lack them and a push
@@ -279,6 +309,8 @@ impl Repositories {
             git: self.shared.git.clone(),
             internal: self.shared.internal.clone(),
             served: self.shared.served.clone(),
+            asker: self.shared.asker.clone(),
+            lfs: mirror::Known::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -317,6 +349,22 @@ impl Repositories {
     /// The disk.
     pub async fn clear_mirrors(&self) -> Result<usize, RepositoryError> {
         mirror::clear_interrupted(&self.shared).await
+    }
+
+    /// Counts what is stored: mirrors and kept bundles.
+    ///
+    /// # Errors
+    /// The disk.
+    pub async fn measure(&self) -> Result<Stored, RepositoryError> {
+        stored::measure(&self.shared).await
+    }
+
+    /// What [`Self::expire`] would remove now, as far as nobody uses it.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn expired(&self) -> Result<Expired, RepositoryError> {
+        stored::expired(&self.shared)
     }
 
     /// Removes only what has had its time: bundles, and mirrors that nobody used. For the directory of a dead worker.

@@ -12,20 +12,26 @@ use tokio::sync::watch;
 use crate::message::SandboxId;
 
 pub mod config;
+pub mod devcontainer;
 pub mod disk;
 pub mod docker;
 pub mod error;
 pub mod health;
 pub mod home;
 pub mod images;
+pub mod kubernetes;
 pub mod left;
 pub mod owner;
 
-pub use config::{Config, Seccomp, Workspace};
+pub use config::{Backend, Config, Seccomp, Workspace};
 pub use error::SandboxError;
 
 /// Where the sandbox's one socket is, seen from inside.
 pub const SOCKET_DIRECTORY: &str = "/run/cofferdam";
+/// The socket's name in its directory.
+pub const SOCKET_NAME: &str = "gateway.sock";
+/// Where the session's objects are shown, one bare repository for each project by its number, seen from inside.
+pub const OBJECTS_DIRECTORY: &str = "/run/cofferdam-objects";
 /// Where `inside` and the git hooks are, seen from inside.
 pub const TOOLS_DIRECTORY: &str = "/opt/cofferdam";
 /// The path of `inside` in the sandbox.
@@ -52,6 +58,8 @@ pub struct SandboxSpec {
     pub deadline: i64,
     /// The worker's directory with the socket (mounted read-only).
     pub socket_directory: PathBuf,
+    /// The worker's directory in which the session's objects will be shown (mounted read-only).
+    pub objects_directory: PathBuf,
     /// The worker's directory with `inside` and the hooks (mounted read-only).
     pub tools_directory: PathBuf,
     /// The worker's directory that is the workspace; tmpfs when absent.
@@ -64,6 +72,11 @@ pub struct SandboxSpec {
 /// which is idempotent and must be called also when `wait` returned. Every call has a time limit of its own but `wait`.
 #[async_trait]
 pub trait Engine: Send + Sync {
+    /// Whether sandboxes see the directories of their spec. Where they do not, `inside` comes over the network, and nothing is shown or shared.
+    fn shares_directories(&self) -> bool {
+        true
+    }
+
     /// Whether the engine answers at all; within a few seconds.
     async fn ping(&self) -> Result<(), SandboxError>;
 
@@ -74,8 +87,8 @@ pub trait Engine: Send + Sync {
     async fn survey(&self) -> Result<Survey, SandboxError>;
 
     /// Makes sure that an image is one of those allowed, that it is there, pulling it only where the configuration allows, and that it is the
-    /// one that was pinned.
-    async fn require_image(&self, image: &str) -> Result<(), SandboxError>;
+    /// one that was pinned. By which id it is known, whatever its name means later.
+    async fn require_image(&self, image: &str) -> Result<String, SandboxError>;
 
     /// Makes sure that the engine has a runtime.
     async fn require_runtime(&self, runtime: &str) -> Result<(), SandboxError>;
@@ -89,6 +102,14 @@ pub trait Engine: Send + Sync {
 
     /// Kills and removes one that was listed. Removing what is gone is success.
     async fn remove(&self, listed: &left::Listed) -> Result<(), SandboxError>;
+
+    /// Removes what dead workers left there beside sandboxes, this one's predecessors and others. Asked at each look for what nobody owns.
+    async fn tend(&self, _here: &owner::Owner) -> Result<(), SandboxError> {
+        Ok(())
+    }
+
+    /// The worker ends: what it holds there beside its sandboxes goes. Within the time of a few calls.
+    async fn leave(&self) {}
 }
 
 /// A started sandbox.
@@ -99,6 +120,9 @@ pub trait Sandbox: Send + Sync {
 
     /// How often the engine told that the kernel killed something in it for memory; one process may be told of more than once. Never falls.
     fn memory_kills(&self) -> watch::Receiver<u64>;
+
+    /// Whether the engine is away, or was a moment ago: what ended then did not end by itself.
+    async fn is_engine_lost(&self) -> bool;
 
     /// Its first process as the worker's machine numbers it, where that is known.
     fn init(&self) -> Option<u32> {

@@ -16,7 +16,7 @@ use crate::message::event::Stage;
 use crate::message::notes::Asked;
 use crate::message::outcome::Outcome;
 use crate::message::{
-    AgentName, Amendment, ConnectionName, EventBody, Notes, ProjectKey, ProjectOutcome, Reason, Resume, SavedState,
+    AgentName, Amendment, ConnectionName, EventBody, Notes, ProjectKey, ProjectOutcome, Resume, SavedState,
     SessionOutcome, Task,
 };
 use crate::progress::Progress;
@@ -36,12 +36,15 @@ mod expiry;
 pub mod failure;
 mod guard;
 pub mod identity;
+mod image;
 mod keep;
 pub mod lending;
 mod live;
 mod minted;
+mod objects;
 mod orders;
 mod phases;
+pub mod pool;
 mod projects;
 mod prompts;
 mod publish;
@@ -67,8 +70,10 @@ pub mod visibility;
 mod workspace;
 
 use failure::Failure;
+use image::Image;
 use live::Live;
 use orders::Open;
+use pool::Kind;
 use rooms::HeldSandbox;
 pub use rooms::{Config, LiveSandboxes, Rooms};
 use scope::{TELLING, said, stoppable, stopped, tell};
@@ -101,6 +106,8 @@ pub struct Suspension {
     pub amendment: Amendment,
     /// What another worker is to be asked at once; otherwise the next prompt is waited for.
     pub next: Option<String>,
+    /// Whether it goes on because this worker's engine was lost: that counts as a take-over, so that it has an end.
+    pub is_lost: bool,
     /// How long it ran, in milliseconds.
     pub duration_ms: u64,
 }
@@ -206,7 +213,7 @@ async fn path(
     steering: &Steering,
 ) -> Ended {
     let began = Instant::now();
-    for secret in secrets.values().chain(&rooms.own_keys) {
+    for secret in rooms.own_keys.iter().chain(secrets.values()) {
         open.known.add(secret);
     }
     open.projects.were_added(&task.added);
@@ -220,6 +227,7 @@ async fn path(
         steering,
         open,
         stage: None,
+        span: None,
         live: Live::default(),
         first: None,
         report: TurnReport::default(),
@@ -234,7 +242,7 @@ async fn path(
             open.adding.stands();
             Box::pin(session.talk(&ready, deadline)).await
         }
-        Err(failure) => session.broke(failure).await,
+        Err(failure) => Box::pin(session.broke(failure)).await,
     };
     // From here on the worker's scope: neither the deadline nor the cancellation reaches it.
     if let Close::Finished(_, _, projects) = &close {
@@ -247,22 +255,16 @@ async fn path(
         tell(progress, EventBody::Stage { stage: Stage::Cleanup }),
         async {
             if let Some(first) = first {
-                first.close_sandbox(task.session).await;
+                first.close_sandbox(&task.session).await;
             }
-            live.close(rooms, task.session).await;
+            live.close(rooms, task.session, publish::give_back(&open.work())).await;
         },
         said(&open.speaking)
     );
     session.leave(None);
-    let ended = |reason: Reason| {
-        rooms
-            .metrics
-            .session_finished(reason.result().as_str(), reason.as_str(), began.elapsed());
-    };
     let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     match close {
         Close::Finished(reason, message, projects) => {
-            ended(reason);
             // Where nothing was left to ask, the last answer was given to a worker that died.
             let is_before = open.prompts.begun_here() == 0 && reason.result() == Outcome::Success;
             let before = session.memory.history.pop().filter(|_| is_before);
@@ -280,8 +282,8 @@ async fn path(
             message,
             projects,
             next,
+            is_lost,
         } => {
-            ended(Reason::Suspended);
             session.memory.turns = open.prompts.begun();
             let amendment = open.amendment(task);
             session.memory.added = amendment.added.clone();
@@ -291,6 +293,7 @@ async fn path(
                 resume: session.memory,
                 amendment,
                 next,
+                is_lost,
                 duration_ms,
             }))
         }
@@ -304,6 +307,8 @@ struct Session<'a> {
     progress: &'a Arc<Progress>,
     steering: &'a Steering,
     stage: Option<(Stage, Instant)>,
+    /// The stage as a part of the session's trace.
+    span: Option<tracing::Span>,
     live: Live,
     /// The sandbox of the set-up, as long as it is there.
     first: Option<Live>,
@@ -334,7 +339,8 @@ impl<'a> Session<'a> {
         self.enter(Stage::Grant).await;
         let egress = admit::egress(rooms, task)?;
         // It may be pulled now, which takes its time.
-        self.early(async { Ok(rooms.engine.require_image(&agent.image).await?) })
+        let image_id = self
+            .early(async { Ok(rooms.engine.require_image(&agent.image).await?) })
             .await?;
         if let Some(runtime) = runtime {
             rooms.engine.require_runtime(runtime).await?;
@@ -350,9 +356,20 @@ impl<'a> Session<'a> {
             .await?;
         let grant = self.mint(&admitted, &agent_identity, egress);
 
-        // The engine needs its time, and so does the forge: both at once.
+        // The engine needs its time, and so does the forge: both at once, unless the projects say of what the sandbox is made.
         self.enter(Stage::Mirror).await;
-        let plan = self.plan(&agent_name, &grant);
+        let (mut admitted, mut ahead) = (admitted, None);
+        let mut image = Image {
+            name: agent.image.clone(),
+            id: image_id,
+        };
+        if agent.devcontainer {
+            let staging = stage_all(rooms, task, grant.clone(), std::mem::take(&mut admitted));
+            let (grant, work) = self.early(self.cloning.spend(Box::pin(staging))).await?;
+            image = self.image(agent, image.id, &work).await?;
+            ahead = Some((grant, work));
+        }
+        let plan = self.plan(&agent_name, &grant, &image.name);
         if let Some(plan) = &plan {
             self.early(async { Ok(rooms.engine.require_image(plan.image).await?) })
                 .await?;
@@ -360,16 +377,23 @@ impl<'a> Session<'a> {
         }
         let starting = match (&mut self.first, &plan) {
             (Some(first), Some(plan)) => first.start(rooms, plan.image, runtime, self.progress),
-            (_, _) => self.live.start(rooms, &agent.image, runtime, self.progress),
+            (_, _) => {
+                self.live
+                    .claim(rooms, &Kind::of(&image.name, image.id.clone(), runtime));
+                self.live.start(rooms, &image.name, runtime, self.progress)
+            }
         };
         // What is started belongs to the session from its first moment: this may be dropped at any await.
-        let (started, staged) = tokio::join!(
-            starting,
-            self.open.undropped(stoppable(
-                self.steering,
-                self.cloning.spend(Box::pin(stage_all(rooms, task, grant, admitted)))
-            ))
-        );
+        let (open, steering, cloning) = (self.open, self.steering, &self.cloning);
+        let (started, staged) = tokio::join!(starting, async {
+            match ahead {
+                Some(staged) => Ok(staged),
+                None => {
+                    let staging = cloning.spend(Box::pin(stage_all(rooms, task, grant, admitted)));
+                    open.undropped(stoppable(steering, staging)).await
+                }
+            }
+        });
         let (grant, work) = staged?;
         self.open.projects.staged(grant.clone(), &work);
         for project in &grant.projects {
@@ -387,12 +411,15 @@ impl<'a> Session<'a> {
         let (wishes, refusals) = (Wishes::default(), Refusals::default());
         let proxy = self.egress(&grant, &refusals);
         match plan {
-            Some(plan) => self.set_up(plan, &grant, &agent.image, runtime, &refusals).await?,
+            Some(plan) => self.set_up(plan, &grant, &image.name, runtime, &refusals).await?,
             None => self.enter(Stage::Clone).await,
         }
         let meter = self.open_routes(&grant, agent, &wishes, proxy)?;
         let projects = self.open.projects.clone();
         self.live.watch_pushes(Box::new(move || projects.stagings()));
+        if self.rooms.engine.shares_directories() {
+            self.open.shows(self.live.objects()?);
+        }
         let inside = self.live.inside()?;
         self.early(self.live.while_alive(self.cloning.spend(Box::pin(async {
             workspace::prepare(&inside, &grant).await?;
@@ -400,12 +427,13 @@ impl<'a> Session<'a> {
                 let exists = work.began_at.is_some();
                 let project = &work.admitted.grant;
                 let trailers = grant.trailers.get(&project.key).ok_or_else(no_trailers);
-                let (inside, progress) = (&inside, self.progress);
+                let (inside, progress, open) = (&inside, self.progress, self.open);
                 async move {
                     if plan.is_some() {
                         workspace::adopt(inside, project, trailers?, exists).await
                     } else {
-                        workspace::clone(inside, project, trailers?, exists, progress).await
+                        let shown = open.show(work).await;
+                        workspace::clone(inside, project, trailers?, exists, shown.as_deref(), progress).await
                     }
                 }
             }))
@@ -472,7 +500,8 @@ impl<'a> Session<'a> {
             .stage
             .take()
             .map(|(stage, since)| (stage.as_str(), since.elapsed()));
-        self.rooms.metrics.session_moved(left, next.map(Stage::as_str));
+        self.rooms.metrics.sessions.moved(left, next.map(Stage::as_str));
+        self.span = next.map(|stage| tracing::info_span!("stage", otel.name = stage.as_str()));
         self.stage = next.map(|stage| (stage, Instant::now()));
     }
 }

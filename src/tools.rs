@@ -5,7 +5,7 @@
 //! argument can only choose among its projects. What strangers wrote is marked as theirs, and no result is longer than a bound or shorter
 //! than it should be without saying so. Both revisions of the protocol that agents speak are answered.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
@@ -53,17 +53,22 @@ impl Tools {
     /// The tools of a session.
     #[must_use]
     pub fn new(granted: Granted, wishes: Wishes, reach: Reach) -> Self {
-        let router = Self::session_router()
-            + Self::change_requests_router()
-            + Self::diff_router()
-            + Self::discussions_router()
-            + Self::issues_router();
+        // One for all sessions: with its schemas it is half of what a session would keep in memory for its tools.
+        static ROUTER: LazyLock<Arc<ToolRouter<Tools>>> = LazyLock::new(|| {
+            Arc::new(
+                Tools::session_router()
+                    + Tools::change_requests_router()
+                    + Tools::diff_router()
+                    + Tools::discussions_router()
+                    + Tools::issues_router(),
+            )
+        });
         Self {
             granted,
             wishes,
             reach,
             budget: budget::Budget::default(),
-            router: Arc::new(router),
+            router: Arc::clone(&ROUTER),
         }
     }
 }

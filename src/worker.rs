@@ -13,15 +13,16 @@ use tokio_util::task::TaskTracker;
 
 use crate::message::event::Stage;
 use crate::message::outcome::Outcome;
-use crate::message::{Reason, SessionId};
+use crate::message::{ForgeKind, Reason, SessionId};
 use crate::progress::Progress;
 use crate::queue::{Delivery, Queue, Settle};
 use crate::secret::Mask;
-use crate::session::Rooms;
 use crate::session::steering::{Cause, Steering};
+use crate::session::{self, Rooms};
 
 mod controls;
 mod counted;
+pub mod gc;
 mod handover;
 mod noting;
 mod own;
@@ -30,6 +31,7 @@ pub mod reap;
 mod slot;
 mod suspend;
 mod take;
+mod trace;
 
 pub use quota::Modes;
 use quota::Quota;
@@ -54,10 +56,14 @@ pub struct Worker {
     quota: Arc<Quota>,
     /// No task is taken any more, whoever decided that.
     finishing: AtomicBool,
+    /// It takes what is queued: also a session that begins anew. Who does one task only leaves nothing to others.
+    running_on: AtomicBool,
     /// Why all sessions are stopped, also those that only just begin.
     stopping: OnceLock<Cause>,
     /// Known secrets of the worker itself, masked in every event.
     mask: Mask,
+    /// One look at a time.
+    reaper: tokio::sync::Mutex<reap::Reaper>,
 }
 
 /// A session of this worker.
@@ -97,12 +103,19 @@ impl Worker {
     /// A worker with that many slots.
     #[must_use]
     pub fn new(rooms: Arc<Rooms>, queue: Arc<dyn Queue>, concurrency: usize, mask: Mask, modes: Modes) -> Arc<Self> {
-        rooms.metrics.concurrency_limit(concurrency);
+        rooms.metrics.sessions.limit(concurrency);
         // Every series is there from the start, so that an alert sees the first failure.
         let reasons = Reason::ALL
             .iter()
             .map(|reason| (reason.result().as_str(), reason.as_str()));
-        rooms.metrics.expect_sessions(Stage::ALL.map(Stage::as_str), reasons);
+        let agents = rooms.agents.keys().map(ToString::to_string);
+        let sessions = &rooms.metrics.sessions;
+        sessions.expect(agents, Stage::ALL.map(Stage::as_str), &reasons.collect::<Vec<_>>());
+        sessions.expect_change_requests([ForgeKind::Gitlab, ForgeKind::Github].map(ForgeKind::as_str));
+        rooms
+            .metrics
+            .gateway
+            .expect_models(rooms.models.keys().map(AsRef::as_ref));
         let queue = Arc::new(counted::Counted::new(queue, rooms.metrics.clone()));
         let slots = Slots::of(concurrency, rooms.config.most_waiting, rooms.metrics.clone());
         Arc::new(Self {
@@ -113,18 +126,22 @@ impl Worker {
             gone: Notify::new(),
             quota: Quota::of(modes),
             finishing: AtomicBool::new(false),
+            running_on: AtomicBool::new(false),
             stopping: OnceLock::new(),
             mask,
+            reaper: tokio::sync::Mutex::default(),
         })
     }
 
     /// Takes tasks until `stop`, then lets sessions go on for `drain`, then ends them, keeping their work. Ends by itself as its modes say.
     pub async fn run(self: &Arc<Self>, stop: CancellationToken, drain: Duration) {
         let sessions = TaskTracker::new();
+        self.running_on.store(true, Ordering::Relaxed);
         let reaper = tokio::spawn(self.clone().reap_regularly());
         self.look_at_disk().await;
         let disk = tokio::spawn(self.clone().look_at_disk_regularly());
         let enough = stop.child_token();
+        let pool = tokio::spawn(session::pool::keep(self.rooms.clone(), enough.clone()));
         let done = tokio::spawn({
             let (quota, enough) = (self.quota.clone(), enough.clone());
             async move {
@@ -166,8 +183,10 @@ impl Worker {
             });
         }
         self.finishing.store(true, Ordering::Relaxed);
+        // What waits for a session waits in vain from here on.
+        enough.cancel();
         done.abort();
-        self.rooms.metrics.draining(true);
+        self.rooms.metrics.machine.draining(true);
         self.queue.stop_consuming().await;
         sessions.close();
         // Who ends by himself is in no hurry, until somebody says so.
@@ -180,6 +199,9 @@ impl Worker {
             if tokio::time::timeout(TEARDOWN, sessions.wait()).await.is_err() {
                 tracing::error!("sessions did not end in their time; the next worker removes what they left");
             }
+        }
+        if tokio::time::timeout(TEARDOWN, pool).await.is_err() {
+            tracing::error!("sandboxes that waited for sessions were not removed; the next worker removes them");
         }
         reaper.abort();
         disk.abort();
@@ -237,9 +259,21 @@ impl Worker {
         Progress::new(queue, worker, session, attempt, mask, &self.rooms.progress)
     }
 
+    /// Counts what is stored. A disk that does not answer says nothing.
+    async fn measure(&self) {
+        match self.rooms.repositories.measure().await {
+            Ok(stored) => {
+                let forges = &self.rooms.metrics.forges;
+                forges.stored(stored.mirrors, stored.mirror_bytes, stored.bundles);
+            }
+            Err(error) => tracing::debug!(%error, "what is stored could not be counted"),
+        }
+    }
+
     async fn look_at_disk(&self) {
         if let Some(free) = self.rooms.disk.sample().await {
-            self.rooms.metrics.disk(free.bytes, self.rooms.disk.is_low());
+            let is_low = self.rooms.disk.is_low();
+            self.rooms.metrics.machine.disk(free.size, free.bytes, is_low);
         }
     }
 
@@ -260,14 +294,23 @@ impl Worker {
     }
 
     async fn reap_regularly(self: Arc<Self>) {
-        let mut reaper = reap::Reaper::default();
         let mut clock = tokio::time::interval(REAP_EVERY);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             clock.tick().await;
-            reaper.own(&self.rooms, &|session| self.put_away(session)).await;
-            reaper.others(&self.rooms).await;
+            self.reap(&mut *self.reaper.lock().await).await;
+            self.measure().await;
         }
+    }
+
+    async fn reap(&self, reaper: &mut reap::Reaper) {
+        reaper.own(&self.rooms, &|session| self.put_away(session)).await;
+        reaper.others(&self.rooms).await;
+    }
+
+    fn runs(&self, session: SessionId) -> bool {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.contains_key(&session)
     }
 }
 

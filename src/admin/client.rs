@@ -9,12 +9,16 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Method, Request, header};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::socket::{NAME, Status};
+use super::socket::{Collected, NAME, Status};
+use crate::metrics::Told;
 
 /// How long a worker may take to answer.
 const LIMIT: Duration = Duration::from_secs(10);
+/// How long removing may take; the worker goes on with it all the same.
+const LONG: Duration = Duration::from_secs(55);
 /// Longest answer, in bytes: a thousand sessions have room.
 const LONGEST: usize = 1024 * 1024;
 
@@ -51,7 +55,7 @@ pub enum AskError {
 /// # Errors
 /// There is none, or it does not answer.
 pub async fn status(state_dir: &Path) -> Result<Status, AskError> {
-    ask(state_dir, Method::GET, "/status").await
+    ask(state_dir, Method::GET, "/status", LIMIT).await
 }
 
 /// Tells the worker to take no new task, and in a hurry to end its sessions too; says what it does now.
@@ -59,10 +63,32 @@ pub async fn status(state_dir: &Path) -> Result<Status, AskError> {
 /// # Errors
 /// There is none, or it does not answer.
 pub async fn drain(state_dir: &Path, hurry: bool) -> Result<Status, AskError> {
-    ask(state_dir, Method::POST, if hurry { "/hurry" } else { "/drain" }).await
+    ask(state_dir, Method::POST, if hurry { "/hurry" } else { "/drain" }, LIMIT).await
 }
 
-async fn ask(state_dir: &Path, method: Method, path: &str) -> Result<Status, AskError> {
+/// What the worker said of a session that runs or ran there; `None` where it knows nothing of it.
+///
+/// # Errors
+/// There is none, or it does not answer.
+pub async fn told(state_dir: &Path, session: &str) -> Result<Option<Told>, AskError> {
+    ask(state_dir, Method::GET, &format!("/sessions/{session}"), LIMIT).await
+}
+
+/// Lists what nobody owns and, unless it is only to be listed, has it removed.
+///
+/// # Errors
+/// There is none, or it does not answer.
+pub async fn collect(state_dir: &Path, only_list: bool) -> Result<Collected, AskError> {
+    let method = if only_list { Method::GET } else { Method::POST };
+    ask(state_dir, method, "/garbage", LONG).await
+}
+
+async fn ask<T: DeserializeOwned>(
+    state_dir: &Path,
+    method: Method,
+    path: &str,
+    limit: Duration,
+) -> Result<T, AskError> {
     let silent = |detail: String| AskError::Silent {
         state_dir: state_dir.to_owned(),
         detail,
@@ -100,7 +126,7 @@ async fn ask(state_dir: &Path, method: Method, path: &str) -> Result<Status, Ask
             .map_err(|error| silent(error.to_string()))?;
         serde_json::from_slice(&body).map_err(|error| silent(error.to_string()))
     };
-    tokio::time::timeout(LIMIT, asking)
+    tokio::time::timeout(limit, asking)
         .await
-        .unwrap_or_else(|_| Err(silent(format!("nothing within {} s", LIMIT.as_secs()))))
+        .unwrap_or_else(|_| Err(silent(format!("nothing within {} s", limit.as_secs()))))
 }

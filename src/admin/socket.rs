@@ -1,13 +1,14 @@
-//! The operator's socket in the state directory: what the worker does now, and the word that drains it.
+//! The operator's socket in the state directory: what the worker does now, what it said of a session, and the words that drain it and clean up.
 //!
-//! Open to the worker's own user and to root alone, by the socket's mode and by what the kernel says of who calls. Shows no prompt, no
-//! credential and no text of a session: ids, stages and times.
+//! Open to the worker's own user and to root alone, by the socket's mode and by what the kernel says of who calls. Shows no credential: what
+//! is told of a session was masked as the log is.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::extract::State;
+use async_trait::async_trait;
+use axum::extract::{Path as Segment, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -19,6 +20,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{AdminError, PAUSE, serve};
+use crate::metrics::Told;
 
 /// Its name in the state directory.
 pub const NAME: &str = "admin.sock";
@@ -66,7 +68,30 @@ pub struct SessionStatus {
     pub waiting: bool,
 }
 
+/// Something that nobody owns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Garbage {
+    /// `container`, `directory`, `session`, `bundle` or `mirror`.
+    pub kind: String,
+    /// The engine's name of it, or a path.
+    pub what: String,
+    /// Why it goes.
+    pub why: String,
+    /// Whether it was removed.
+    pub removed: bool,
+}
+
+/// What nobody owns.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collected {
+    /// All that was found.
+    pub found: Vec<Garbage>,
+    /// What could not be looked at.
+    pub problems: Vec<String>,
+}
+
 /// What an operator can have from a worker.
+#[async_trait]
 pub trait Operated: Send + Sync {
     /// What it does now.
     fn status(&self) -> Status;
@@ -76,6 +101,12 @@ pub trait Operated: Send + Sync {
 
     /// Drains, and ends the running sessions at once, with their work kept.
     fn hurry(&self);
+
+    /// The last lines of a session that runs or ran here; `None` where nothing is known of it.
+    fn told(&self, session: &str) -> Option<Told>;
+
+    /// Lists what nobody owns and, unless it is only to be listed, removes it.
+    async fn collect(&self, only_list: bool) -> Collected;
 }
 
 /// The socket of a running worker; gone when this is dropped.
@@ -108,6 +139,8 @@ impl Socket {
             .route("/status", get(status))
             .route("/drain", post(drain))
             .route("/hurry", post(hurry))
+            .route("/sessions/{session}", get(told))
+            .route("/garbage", get(list).post(collect))
             .with_state(operated);
         tokio::spawn(accept(listener, routes, stop.clone()));
         Ok(Self { path, stop })
@@ -134,6 +167,23 @@ async fn drain(State(operated): State<Arc<dyn Operated>>) -> Response {
 async fn hurry(State(operated): State<Arc<dyn Operated>>) -> Response {
     operated.hurry();
     (StatusCode::ACCEPTED, Json(operated.status())).into_response()
+}
+
+async fn told(State(operated): State<Arc<dyn Operated>>, Segment(session): Segment<String>) -> Response {
+    Json(operated.told(&session)).into_response()
+}
+
+async fn list(State(operated): State<Arc<dyn Operated>>) -> Response {
+    Json(operated.collect(true).await).into_response()
+}
+
+async fn collect(State(operated): State<Arc<dyn Operated>>) -> Response {
+    // In a task of its own: who hangs up does not cut it off.
+    let collected = tokio::spawn(async move { operated.collect(false).await }).await;
+    match collected {
+        Ok(collected) => Json(collected).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 async fn accept(listener: UnixListener, routes: Router, stop: CancellationToken) {
@@ -175,9 +225,10 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Told(Mutex<Vec<&'static str>>);
+    struct Words(Mutex<Vec<&'static str>>);
 
-    impl Operated for Told {
+    #[async_trait]
+    impl Operated for Words {
         fn status(&self) -> Status {
             Status {
                 worker: "w".into(),
@@ -198,6 +249,20 @@ mod tests {
         fn hurry(&self) {
             self.0.lock().unwrap().push("hurry");
         }
+
+        fn told(&self, session: &str) -> Option<Told> {
+            (session == "known").then(|| Told {
+                dropped: 1,
+                lines: vec!["{}".into()],
+            })
+        }
+
+        async fn collect(&self, only_list: bool) -> Collected {
+            Collected {
+                found: Vec::new(),
+                problems: vec![only_list.to_string()],
+            }
+        }
     }
 
     #[tokio::test]
@@ -210,7 +275,7 @@ mod tests {
             )
         };
         assert!(is_nobody().await);
-        let told = Arc::new(Told::default());
+        let told = Arc::new(Words::default());
         let socket = Socket::start(state.path(), told.clone()).unwrap();
         let mode = std::fs::metadata(state.path().join(NAME)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -219,6 +284,12 @@ mod tests {
         assert_eq!(drained.not_ready, ["drain"]);
         let hurried = client::drain(state.path(), true).await.unwrap();
         assert_eq!(hurried.not_ready, ["drain", "hurry"]);
+        assert_eq!(client::told(state.path(), "known").await.unwrap(), told.told("known"));
+        assert_eq!(client::told(state.path(), "other").await.unwrap(), None);
+        for only_list in [true, false] {
+            let collected = client::collect(state.path(), only_list).await.unwrap();
+            assert_eq!(collected.problems, [only_list.to_string()]);
+        }
         drop(socket);
         assert!(is_nobody().await);
         // What a killed worker leaves does not keep the next one from its place, and is nobody.

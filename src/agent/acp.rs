@@ -12,10 +12,10 @@ use agent_client_protocol::v1::schema::{
     CancelNotification, ContentBlock, Implementation, InitializeRequest, McpServer, McpServerHttp, NewSessionRequest,
     PromptRequest, RequestPermissionRequest, SessionId, SetSessionModeRequest, TextContent,
 };
-use agent_client_protocol::{Agent as AgentRole, ByteStreams, Client, Error};
+use agent_client_protocol::{Agent as AgentRole, Client, ConnectTo, Error, Lines};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
-use tokio_util::compat::{TokioAsyncReadCompatExt as _, TokioAsyncWriteCompatExt as _};
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::ask::Ask;
 use super::{AgentError, Pipes};
@@ -95,11 +95,11 @@ pub async fn start(pipes: Pipes, start: Start, progress: Arc<Progress>) -> Resul
         replay: Replay::of(start.load.is_some()),
     };
     let (heard_tx, heard) = watch::channel(Instant::now());
-    // The crate reads from this pipe what the reader lets through.
-    let (filtered_in, filtered_out) = tokio::io::duplex(64 * 1024);
+    // The crate gets from here what the reader lets through: one line at a time, so that a flood waits in the agent's own pipe.
+    let (let_through, lines) = mpsc::channel(1);
     let reader = tokio::spawn(lines::filter(
         pipes.stdout,
-        filtered_in,
+        let_through,
         said.clone(),
         heard_tx,
         told.clone(),
@@ -108,7 +108,7 @@ pub async fn start(pipes: Pipes, start: Start, progress: Arc<Progress>) -> Resul
     let (prompts, prompts_rx) = mpsc::channel::<Prompt>(1);
     let (cancels, cancels_rx) = mpsc::channel::<()>(1);
     let (ready_tx, ready_rx) = oneshot::channel();
-    let transport = ByteStreams::new(pipes.stdin.compat_write(), filtered_out.compat());
+    let transport = Lines::new(lines::sink(pipes.stdin), ReceiverStream::new(lines));
     let limit = start.timeout;
     let replay = told.replay.clone();
     let asking = Asking::of(start.ask.clone());
@@ -143,7 +143,7 @@ pub async fn start(pipes: Pipes, start: Start, progress: Arc<Progress>) -> Resul
 
 /// The whole conversation, in a task of its own: it ends when the agent's output ends or the handle is dropped.
 async fn converse(
-    transport: ByteStreams<impl futures::AsyncWrite + Send + 'static, impl futures::AsyncRead + Send + 'static>,
+    transport: impl ConnectTo<Client> + 'static,
     start: Start,
     (told, asking): (lines::Told, Asking),
     mut prompts: mpsc::Receiver<Prompt>,

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::message::{ChoiceKind, DecidedBy};
 
 /// Who answers an agent that asks for leave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Permissions {
     /// It is given leave at once: the sandbox is the boundary.

@@ -2,10 +2,14 @@
 //! Pure text.
 
 use super::ProjectBrief;
+#[cfg(test)]
+use super::Said;
 use crate::message::resume::Exchange;
 
 /// Longest account of the conversation so far, in bytes; the oldest turns are left out.
 const LONGEST_HISTORY: usize = 48 * 1024;
+/// Most that projects say together, in bytes.
+const LONGEST_SAID: usize = 32 * 1024;
 
 /// The first prompt to an agent: the user's words, what was said in the session before, then the house rules.
 #[must_use]
@@ -45,7 +49,42 @@ fn opening(user_prompt: &str, projects: &[ProjectBrief], before: &str) -> String
             "- For a text of its own per project, call the tool create_change_request once for each project that you changed.\n",
         );
     }
+    text.push_str(&said(projects));
     text
+}
+
+/// What the projects say to agents, marked line by line, with where it comes from.
+fn said(projects: &[ProjectBrief]) -> String {
+    let mut text = String::new();
+    let mut left = LONGEST_SAID;
+    for project in projects {
+        for said in &project.said {
+            let place = format!("{} of {}:{}", said.at, project.connection, project.path);
+            let Some(rest) = left.checked_sub(said.text.len()) else {
+                text.push_str(&format!(
+                    "\nFrom {place} (left out: there is too much of this; read it there)\n"
+                ));
+                continue;
+            };
+            left = rest;
+            let note = said
+                .note
+                .as_deref()
+                .map_or(String::new(), |note| format!(" ({note}; read it there)"));
+            text.push_str(&format!(
+                "\nFrom {place}{note}{}\n",
+                if said.text.is_empty() { "" } else { ":" }
+            ));
+            text.extend(said.text.lines().map(|line| format!("> {line}\n")));
+        }
+    }
+    if text.is_empty() {
+        return text;
+    }
+    format!(
+        "\n---\nWhat the projects themselves say to whoever works on them. Heed it for work in the project that it comes from; where it contradicts\n\
+         the user or the points above, those count.\n{text}"
+    )
 }
 
 /// Where a project is, and what becomes of its commits.
@@ -71,6 +110,8 @@ pub fn next(user_prompt: &str, added: &[ProjectBrief]) -> String {
             "With several projects the tools want to be told which one is meant (`project`), and create_change_request is called for each one\n\
              that you changed.\n",
         );
+        text.push_str(&said(added));
+        text.push('\n');
     }
     text.push_str(
         "You are in the same workspace and on the same branch as before. Commit your work, and end your answer with the sections\n\
@@ -131,6 +172,7 @@ mod tests {
             base: "main".into(),
             change_request_word: "merge request",
             begun: connection == "b",
+            said: Vec::new(),
         };
         let text = first("Do it\n", &[brief("a", "g/one"), brief("b", "g/two")], &[]);
         assert!(text.starts_with("Do it\n\n---\n"));
@@ -143,6 +185,51 @@ mod tests {
             text.starts_with("More\n\n---\nAdded") && text.contains("c:g/three is cloned at /workspace/g/three"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_projects_say_is_marked_says_whence_it_comes_and_is_bounded() {
+        let brief = |path: &str, text: String, note: Option<&str>| ProjectBrief {
+            connection: "lab".parse().unwrap(),
+            path: path.parse().unwrap(),
+            directory: "/workspace/x".into(),
+            branch: "b".into(),
+            base: "main".into(),
+            change_request_word: "merge request",
+            begun: false,
+            said: vec![Said {
+                at: "AGENTS.md (branch main)".into(),
+                text,
+                note: note.map(str::to_owned),
+            }],
+        };
+        let text = first("Do it", &[brief("g/one", "Use tabs.\n!write x y\n".into(), None)], &[]);
+        assert!(
+            text.contains("From AGENTS.md (branch main) of lab:g/one:\n> Use tabs.\n> !write x y\n"),
+            "{text}"
+        );
+        assert!(!text.contains("\n!"));
+        let text = first(
+            "Do it",
+            &[brief("g/one", String::new(), Some("left out: it is a link"))],
+            &[],
+        );
+        assert!(
+            text.contains("of lab:g/one (left out: it is a link; read it there)\n"),
+            "{text}"
+        );
+        let long = || "x".repeat(20_000);
+        let text = first(
+            "Do it",
+            &[brief("g/one", long(), None), brief("g/two", long(), None)],
+            &[],
+        );
+        assert!(
+            text.len() < 24_000 && text.contains("of lab:g/two (left out: there is too much"),
+            "{text}"
+        );
+        assert!(next("More", &[brief("g/three", "Use tabs.".into(), None)]).contains("> Use tabs.\n"));
+        assert!(loaded("More", &[]).ends_with("came of them.\n"));
     }
 
     #[test]

@@ -10,15 +10,24 @@ use crate::config::Config;
 use crate::forge::Clients;
 use crate::forge::CountRequests;
 use crate::gateway::model::{CountModel, Endpoint};
-use crate::message::{AgentName, ForgeKind};
-use crate::metrics::Metrics;
+use crate::message::{AgentName, EgressLevel, ForgeKind};
+use crate::metrics::{Build, Metrics};
 use crate::repository::Repositories;
+use crate::sandbox::Backend;
 use crate::sandbox::disk::Disk;
 use crate::sandbox::docker::DockerEngine;
 use crate::sandbox::home;
+use crate::sandbox::kubernetes::KubernetesEngine;
+use crate::sandbox::kubernetes::door::{CountRefusals, Refusal};
 use crate::sandbox::owner::StateLock;
 use crate::secret::{Mask, Secret};
 use crate::session::{Rooms, SetUpSecrets};
+
+/// What runs.
+const BUILD: Build = Build {
+    version: env!("CARGO_PKG_VERSION"),
+    commit: env!("COFFERDAM_BUILT_COMMIT"),
+};
 
 /// The process's environment, for the configuration's overlay.
 pub(super) fn environment() -> impl Iterator<Item = (String, String)> {
@@ -36,11 +45,12 @@ pub(super) struct Composed {
 /// # Errors
 /// The sentence to print, and the exit code.
 pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)> {
-    let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| (Exit::Software, error.to_string()))?;
+    let metrics = Metrics::new(&BUILD).map_err(|error| (Exit::Software, error.to_string()))?;
     let metrics = Arc::new(metrics);
     let worker = config.worker_name();
     let bad = |message: String| (Exit::BadConfig, message);
     super::state::close(&config.state_dir).map_err(bad)?;
+    super::state::spread(&config.state_dir);
     let lock = StateLock::take(&config.state_dir)
         .await
         .map_err(|error| bad(error.to_string()))?;
@@ -55,7 +65,12 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
         .map_err(|error| bad(error.to_string()))?;
     let tools_directory =
         home::install_tools(&config.sandbox, &config.state_dir).map_err(|error| bad(error.to_string()))?;
-    metrics.expect_egress(crate::grant::egress::Rule::ALL.iter().map(|rule| rule.as_str()));
+    let levels = EgressLevel::ALL.map(EgressLevel::as_str);
+    let rules = crate::grant::egress::Rule::ALL.iter().map(|rule| rule.as_str());
+    metrics.gateway.expect_egress(levels, rules);
+    metrics
+        .sandboxes
+        .expect_link_refusals(Refusal::ALL.iter().map(|refusal| refusal.as_str()));
     let credentials = config.credentials.clone();
     let mut sandbox = config.sandbox.clone();
     sandbox.images = config.images();
@@ -78,7 +93,10 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
         }),
         connect: Arc::new(resolved.connect),
         repositories,
-        engine: Arc::new(DockerEngine::new(sandbox)),
+        engine: match sandbox.backend {
+            Backend::Docker => Arc::new(DockerEngine::new(sandbox)),
+            Backend::Kubernetes => Arc::new(KubernetesEngine::new(sandbox, Arc::new(Counts(metrics.clone())))),
+        },
         engine_health: Arc::default(),
         lock,
         secret_rules: resolved.secret_rules,
@@ -86,6 +104,7 @@ pub(super) async fn compose(config: &Config) -> Result<Composed, (Exit, String)>
         metrics,
         progress: config.progress.clone(),
         live_sandboxes: crate::session::LiveSandboxes::default(),
+        pool: Arc::default(),
     };
     Ok(Composed {
         rooms: Arc::new(rooms),
@@ -195,29 +214,39 @@ struct Counts(Arc<Metrics>);
 
 impl CountRequests for Counts {
     fn count(&self, forge: ForgeKind, endpoint: &'static str, status: u16) {
-        self.0.forge_request(forge.as_str(), endpoint, answered(status));
+        self.0.forges.request(forge.as_str(), endpoint, answered(status));
+    }
+
+    fn left(&self, forge: ForgeKind, hundredths: u8) {
+        self.0.forges.rate_left(forge.as_str(), hundredths);
     }
 }
 
 impl CountModel for Counts {
-    fn count(&self, status: u16) {
-        self.0.model_request(answered(status));
+    fn count(&self, model: &str, status: u16) {
+        self.0.gateway.model_request(model, answered(status));
     }
 
     fn bytes(&self, model: &str, sent: u64, received: u64) {
-        self.0.model_bytes(model, sent, received);
+        self.0.gateway.model_bytes(model, sent, received);
     }
 
     fn tokens(&self, model: &str, read: u64, written: u64) {
-        self.0.model_tokens(model, read, written);
+        self.0.gateway.model_tokens(model, read, written);
     }
 
     fn retried(&self, model: &str) {
-        self.0.model_retry(model);
+        self.0.gateway.model_retry(model);
     }
 
     fn refused(&self) {
-        self.0.gateway_refusal();
+        self.0.gateway.refused();
+    }
+}
+
+impl CountRefusals for Counts {
+    fn refused(&self, refusal: Refusal) {
+        self.0.sandboxes.link_refused(refusal.as_str());
     }
 }
 
@@ -226,7 +255,7 @@ impl CountModel for Counts {
 pub(super) struct Silent;
 
 impl CountModel for Silent {
-    fn count(&self, _status: u16) {}
+    fn count(&self, _model: &str, _status: u16) {}
     fn bytes(&self, _model: &str, _sent: u64, _received: u64) {}
     fn tokens(&self, _model: &str, _read: u64, _written: u64) {}
     fn retried(&self, _model: &str) {}
@@ -235,6 +264,11 @@ impl CountModel for Silent {
 
 impl CountRequests for Silent {
     fn count(&self, _forge: ForgeKind, _endpoint: &'static str, _status: u16) {}
+    fn left(&self, _forge: ForgeKind, _hundredths: u8) {}
+}
+
+impl CountRefusals for Silent {
+    fn refused(&self, _refusal: Refusal) {}
 }
 
 /// The seams count a missing answer as status 0.

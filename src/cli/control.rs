@@ -6,15 +6,18 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Exit, log, show};
+use crate::client::{Client, ClientError, Events, Message};
 use crate::config::Config;
-use crate::message::control::{Control, LARGEST_CONTROL};
+use crate::message::control::LARGEST_CONTROL;
 use crate::message::{ConnectionName, Event, EventBody, SessionId};
-use crate::queue::rabbitmq::{self, Follow};
-use crate::queue::{QueueError, Routed};
+use crate::queue::QueueError;
+
+const TOO_LATE: &str = "the session ended before it took the message";
 
 /// How a command waits for its answer.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -124,30 +127,22 @@ pub(super) async fn end(config: &Config, session: SessionId, discard: bool, pati
     send(config, session, json!({"kind": "end", "publish": !discard}), patience).await
 }
 
-async fn send(config: &Config, session: SessionId, mut fields: Value, patience: Patience) -> Exit {
+async fn send(config: &Config, session: SessionId, fields: Value, patience: Patience) -> Exit {
     log::to_standard_error();
-    let id = uuid::Uuid::new_v4().to_string();
-    fields["version"] = json!(1);
-    fields["id"] = json!(id);
-    let body = fields.to_string().into_bytes();
     // What the worker would refuse is told here, without asking it.
-    if let Err(error) = Control::parse(&body) {
-        show::complain(&error.to_string());
-        return Exit::BadTask;
-    }
-    match deliver(config, session, &body, patience).await {
-        Ok(None) => {
-            show::complain(&format!(
-                "no worker has the session {session}, and none is about to: it is over, or it rests. To go on with one that rests, submit its \
-                 task with this prompt and the `resume` of its `suspended` event; otherwise submit a new one"
-            ));
-            Exit::Unavailable
+    let message = match Message::new(fields) {
+        Ok(message) => message,
+        Err(error) => {
+            show::complain(&error.to_string());
+            return Exit::BadTask;
         }
-        Ok(Some(None)) => {
-            show::line(&id);
+    };
+    match deliver(&Client::new(config.queue.clone()), session, &message, patience).await {
+        Ok(None) => {
+            show::line(&message.id);
             Exit::Success
         }
-        Ok(Some(Some(answers))) => wait(answers, &id, patience).await,
+        Ok(Some(answers)) => wait(answers, &message.id, patience).await,
         Err(error) => {
             show::complain(&error.to_string());
             Exit::Unavailable
@@ -155,37 +150,39 @@ async fn send(config: &Config, session: SessionId, mut fields: Value, patience: 
     }
 }
 
-/// `None` when there is no such session now; with it the events, where they are waited for.
+/// The events, where they are waited for.
 async fn deliver(
-    config: &Config,
+    client: &Client,
     session: SessionId,
-    body: &[u8],
+    message: &Message,
     patience: Patience,
-) -> Result<Option<Option<Follow>>, QueueError> {
+) -> Result<Option<Events>, ClientError> {
     // Followed first, so that no answer is missed.
     let answers = if patience.no_wait {
         None
     } else {
-        match rabbitmq::follow(&config.queue, session).await {
+        match client.follow(session).await {
             Ok(answers) => Some(answers),
             // There is no exchange of events where no worker ever was.
-            Err(QueueError::Declare { .. }) => return Ok(None),
+            Err(ClientError::Queue(QueueError::Declare { .. })) => return Err(ClientError::NoSession(session)),
             Err(error) => return Err(error),
         }
     };
-    Ok(match rabbitmq::send_control(&config.queue, session, body).await? {
-        Routed::Delivered => Some(answers),
-        Routed::NoRoute => None,
-    })
+    client.send(session, message).await?;
+    Ok(answers)
 }
 
-async fn wait(mut answers: Follow, id: &str, patience: Patience) -> Exit {
+async fn wait(mut answers: Events, id: &str, patience: Patience) -> Exit {
     let until = Instant::now() + Duration::from_secs(patience.wait.into());
     let mut was_received = false;
     loop {
-        let body = match timeout_at(until, answers.next()).await {
-            Ok(Ok(body)) => body,
-            Ok(Err(error)) => {
+        let event = match timeout_at(until, answers.next()).await {
+            Ok(Some(Ok(event))) => event,
+            Ok(None) => {
+                show::complain(TOO_LATE);
+                return Exit::Failure;
+            }
+            Ok(Some(Err(error))) => {
                 show::complain(&format!("{error}; whether the message {id} was applied is not known"));
                 return Exit::Unavailable;
             }
@@ -199,9 +196,6 @@ async fn wait(mut answers: Follow, id: &str, patience: Patience) -> Exit {
                 return Exit::Timeout;
             }
         };
-        let Ok(event) = serde_json::from_slice::<Event>(&body) else {
-            continue;
-        };
         match answer(&event.data.body, id) {
             Answer::None => {}
             Answer::Received => was_received = true,
@@ -210,7 +204,7 @@ async fn wait(mut answers: Follow, id: &str, patience: Patience) -> Exit {
                 return if applied { Exit::Success } else { Exit::Failure };
             }
             Answer::TooLate => {
-                show::complain("the session ended before it took the message");
+                show::complain(TOO_LATE);
                 return Exit::Failure;
             }
         }

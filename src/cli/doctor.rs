@@ -16,9 +16,11 @@ use crate::message::Task;
 use crate::queue::QueueError;
 use crate::queue::rabbitmq::RabbitMq;
 use crate::sandbox::docker::DockerEngine;
-use crate::sandbox::{disk, home};
+use crate::sandbox::kubernetes::KubernetesEngine;
+use crate::sandbox::{Backend, disk, home};
 use crate::session::credential::Asked;
 
+mod cluster;
 mod engine;
 mod faults;
 mod walls;
@@ -62,7 +64,17 @@ pub(super) async fn doctor(config: Config, json: bool, task: Option<&Path>) -> E
     }
     let mut sandbox = config.sandbox.clone();
     sandbox.images = config.images();
-    engine::engine(&config, &DockerEngine::new(sandbox), &mut findings).await;
+    match sandbox.backend {
+        Backend::Docker => engine::engine(&config, &DockerEngine::new(sandbox), &mut findings).await,
+        Backend::Kubernetes => {
+            cluster::cluster(
+                &config,
+                &KubernetesEngine::new(sandbox, Arc::new(Silent)),
+                &mut findings,
+            )
+            .await
+        }
+    }
     if let Some(path) = task {
         match resolved.map(|resolved| resolved.connect) {
             Ok(connect) => forges(&config, &connect, path, &mut findings).await,
@@ -108,6 +120,15 @@ fn ok(check: &str, found: String) -> Finding {
     }
 }
 
+fn warning(check: &str, found: String, remedy: &str) -> Finding {
+    Finding {
+        check: check.to_owned(),
+        state: State::Warning,
+        found,
+        remedy: Some(remedy.to_owned()),
+    }
+}
+
 fn problem(check: &str, found: String, remedy: &str) -> Finding {
     Finding {
         check: check.to_owned(),
@@ -143,6 +164,12 @@ fn state(directory: &Path) -> Finding {
         Ok(state::State::Absent) => ok("state", format!("{shown} is not there yet; the worker makes it")),
         Ok(state::State::Free) => ok("state", format!("{shown} is there; no worker runs here")),
         Ok(state::State::Running) => ok("state", format!("{shown} is in use: a worker runs here")),
+        Ok(state::State::Open(mode)) => Finding {
+            check: "state".to_owned(),
+            state: State::Warning,
+            found: format!("other users may enter {shown} (mode {mode:03o}); a worker closes it when it starts"),
+            remedy: Some(format!("chmod 700 {shown}")),
+        },
         Err(found) => problem(
             "state",
             found,

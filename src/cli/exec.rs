@@ -4,9 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use super::compose::{compose, read_task};
 use super::show::Show;
+use super::timings::Timings;
 use super::{Exit, log, run, show};
 use crate::config::Config;
 use crate::message::{EventBody, Task};
@@ -20,7 +22,9 @@ use crate::worker::{Modes, Worker, reap};
 const AT_ONCE: Duration = Duration::from_secs(10);
 
 /// Runs one task to its end. The first signal stops it and keeps its work, the second ends it at once.
-pub(super) async fn exec(config: Config, task: &Path, json: bool) -> Exit {
+///
+/// With `timings`, where its time went is told at the end, on standard error.
+pub(super) async fn exec(config: Config, task: &Path, json: bool, timings: bool) -> Exit {
     log::to_standard_error();
     let body = match read_task(task) {
         Ok(body) => body,
@@ -50,6 +54,7 @@ pub(super) async fn exec(config: Config, task: &Path, json: bool) -> Exit {
         composed.mask.clone(),
         Modes::default(),
     );
+    let mut timings = timings.then(|| Timings::from(Timestamp::now()));
     handle.push(Bytes::from(body)).await;
     let working = worker.clone();
     let mut running = tokio::spawn(async move {
@@ -77,6 +82,9 @@ pub(super) async fn exec(config: Config, task: &Path, json: bool) -> Exit {
                         exit = Exit::Success;
                     }
                     show.event(&event);
+                    if let Some(timings) = &mut timings {
+                        timings.event(&event);
+                    }
                     if event.data.body.is_terminal() {
                         break;
                     }
@@ -98,7 +106,7 @@ pub(super) async fn exec(config: Config, task: &Path, json: bool) -> Exit {
             }
         }
     }
-    // Teardown and the end of the claim come after the final event.
+    // The end of the claim comes after the final event.
     if !ended {
         tokio::select! {
             _ = &mut running => {}
@@ -108,7 +116,11 @@ pub(super) async fn exec(config: Config, task: &Path, json: bool) -> Exit {
             }
         }
     }
+    composed.rooms.engine.leave().await;
     show.end();
+    if let Some(timings) = timings {
+        show::aside(&timings.table(Timestamp::now()));
+    }
     exit
 }
 

@@ -1,6 +1,6 @@
-//! Files with secrets that others than their owner may read or write.
+//! Files with secrets that others than the worker's user (or root) may read, write or exchange.
 //!
-//! Only looks at modes, never into a file. Keys that open sealed credentials are refused where they are read; these are told of.
+//! Only looks at owners and modes, never into a file. Keys that open sealed credentials are refused where they are read; the rest is told of.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -16,24 +16,43 @@ const MOST: usize = 10;
 pub(super) struct Exposed {
     key: String,
     path: PathBuf,
-    mode: u32,
+    fault: Fault,
+}
+
+#[derive(Debug)]
+enum Fault {
+    /// Others may use it.
+    Mode(u32),
+    /// It is another user's, who may change its mode and what stands in it.
+    Owner(u32),
+    /// Others may put another in its place.
+    Place(u32),
 }
 
 impl Exposed {
     /// What is wrong, in words.
     pub(super) fn found(&self) -> String {
-        format!(
-            "{} {} can be used by others than its owner (mode {:03o})",
-            self.key,
-            self.path.display(),
-            self.mode
-        )
+        let (key, path) = (&self.key, self.path.display());
+        match self.fault {
+            Fault::Mode(mode) => format!("{key} {path} can be used by others than its owner (mode {mode:03o})"),
+            Fault::Owner(user) => {
+                format!("{key} {path} belongs to user {user}, who is neither root nor the user that this runs as")
+            }
+            Fault::Place(mode) => {
+                format!("a file of {key} lies in {path}, where others may put another in its place (mode {mode:03o})")
+            }
+        }
     }
 
     /// The command that mends it.
     pub(super) fn remedy(&self) -> String {
-        let mode = if self.path.is_dir() { "700" } else { "600" };
-        format!("chmod {mode} {}", self.path.display())
+        let path = self.path.display();
+        match self.fault {
+            Fault::Owner(_) => format!("chown it to the worker's user: chown cofferdam {path}"),
+            Fault::Place(_) => format!("chmod go-w {path}"),
+            Fault::Mode(_) if self.path.is_dir() => format!("chmod 700 {path}"),
+            Fault::Mode(_) => format!("chmod 600 {path}"),
+        }
     }
 }
 
@@ -67,6 +86,9 @@ pub(super) fn secret_files(config: &Config) -> Vec<Exposed> {
             all.extend(entries.filter_map(|entry| look(key, &entry.path())).take(MOST));
         }
     }
+    // The files themselves are looked at where they are read.
+    let keys = config.credentials.identities.iter().filter_map(|path| path.parent());
+    all.extend(keys.filter_map(|directory| exchangeable("credentials.identities", directory)));
     if let Some(directory) = &config.session.saved_states {
         // Its files are closed, but their names say who may have which.
         all.extend(open_to(0o077, "session.saved_states", directory));
@@ -83,9 +105,42 @@ fn look(key: &str, path: &Path) -> Option<Exposed> {
 /// One that has any of these bits.
 fn open_to(closed: u32, key: &str, path: &Path) -> Option<Exposed> {
     let about = std::fs::metadata(path).ok()?;
-    (about.mode() & closed != 0).then(|| Exposed {
+    let own = nix::unistd::geteuid().as_raw();
+    let fault = if about.uid() != own && about.uid() != 0 {
+        Fault::Owner(about.uid())
+    } else if about.mode() & closed != 0 {
+        Fault::Mode(about.mode() & 0o777)
+    } else {
+        return None;
+    };
+    Some(Exposed {
         key: key.to_owned(),
         path: path.to_owned(),
-        mode: about.mode() & 0o777,
+        fault,
+    })
+}
+
+/// A directory in which others may rename: not those where everybody may write and only owners may rename (`/tmp`).
+fn exchangeable(key: &str, directory: &Path) -> Option<Exposed> {
+    const STICKY: u32 = 0o1000;
+    // Nobody renames in what is mounted read-only, as in a pod.
+    let system = nix::sys::statvfs::statvfs(directory).ok()?;
+    if system.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) {
+        return None;
+    }
+    let about = std::fs::metadata(directory).ok()?;
+    let mode = about.mode() & 0o7777;
+    let own = nix::unistd::geteuid().as_raw();
+    let fault = if about.uid() != own && about.uid() != 0 {
+        Fault::Owner(about.uid())
+    } else if mode & 0o022 != 0 && mode & STICKY == 0 {
+        Fault::Place(mode)
+    } else {
+        return None;
+    };
+    Some(Exposed {
+        key: key.to_owned(),
+        path: directory.to_owned(),
+        fault,
     })
 }

@@ -3,26 +3,57 @@
 //! Also panics' words. Never lets a line out in pieces, so that no secret is cut in two before it is looked for.
 
 use std::io::{self, Write as _};
+use std::sync::{Arc, OnceLock};
 
 use tracing::{Level, Metadata};
+use tracing_subscriber::filter::FilterExt as _;
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, filter, fmt, registry};
 
 use super::show;
+use crate::message::SessionId;
+use crate::metrics::Recent;
 use crate::secret::log_line;
 
+/// Where lines of sessions are remembered too, once there is such a place.
+static RECENT: OnceLock<Arc<Recent>> = OnceLock::new();
+
+/// What the log needs for as long as the daemon runs: with the feature `otel` the exporter of spans, otherwise nothing.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    #[cfg(feature = "otel")]
+    _tracing: Option<super::otel::Tracing>,
+}
+
 /// The daemon's log: JSON lines on standard error. lapin logs each channel that the broker closes, which is how a missing queue is told here.
-pub(super) fn as_json() {
+///
+/// # Errors
+/// With the feature `otel`: where traces are to go cannot be used.
+pub(super) fn as_json() -> Result<Kept, String> {
     mask_panics();
-    let lines = fmt::layer().json().flatten_event(true).with_writer(Masked);
-    let lines = registry()
-        .with(level("info,lapin=off"))
-        .with(filter::filter_fn(is_told))
-        .with(lines);
-    // Set once per process; a second time changes nothing.
-    let _ = lines.try_init();
+    // One span tells whose line it is: the session's.
+    let told = level("info,lapin=off").and(filter::filter_fn(is_told));
+    let lines = fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_span_list(false)
+        .with_writer(Masked)
+        .with_filter(told.and(filter::filter_fn(is_whose)));
+    let lines = registry().with(lines);
+    // Each is set once per process; a second time changes nothing.
+    #[cfg(feature = "otel")]
+    {
+        let (layer, tracing) = super::otel::layer(&lines)?.unzip();
+        let _ = lines.with(layer).try_init();
+        Ok(Kept { _tracing: tracing })
+    }
+    #[cfg(not(feature = "otel"))]
+    {
+        let _ = lines.try_init();
+        Ok(Kept::default())
+    }
 }
 
 /// The log of commands: only what is worth a person's attention.
@@ -34,6 +65,18 @@ pub(super) fn to_standard_error() {
         .with(filter::filter_fn(is_told))
         .with(lines);
     let _ = lines.try_init();
+}
+
+/// From now on the lines of each session are remembered here, as they left.
+pub(super) fn remember(recent: Arc<Recent>) {
+    // Once per process.
+    let _ = RECENT.set(recent);
+}
+
+/// Whose line this is. A quotation mark in a text is escaped, so only a field of the line itself can be meant.
+fn session_of(line: &str) -> Option<SessionId> {
+    let (_, rest) = line.split_once("\"session\":\"")?;
+    rest.split('"').next()?.parse().ok()
 }
 
 fn level(otherwise: &str) -> EnvFilter {
@@ -69,6 +112,11 @@ fn is_told(about: &Metadata<'_>) -> bool {
     *about.level() != Level::TRACE || about.target().split("::").next() == Some("cofferdam")
 }
 
+/// Of spans, lines bear only the one that tells whose they are.
+fn is_whose(about: &Metadata<'_>) -> bool {
+    about.is_event() || about.name() == "session"
+}
+
 /// A bug's words may repeat what it stumbled over.
 fn mask_panics() {
     std::panic::set_hook(Box::new(|panic| {
@@ -94,6 +142,11 @@ impl io::Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let masked = log_line(&String::from_utf8_lossy(line));
         io::stderr().lock().write_all(masked.as_bytes())?;
+        if let Some(recent) = RECENT.get()
+            && let Some(session) = session_of(&masked)
+        {
+            recent.add(&session.to_string(), &masked);
+        }
         Ok(line.len())
     }
 
@@ -105,6 +158,20 @@ impl io::Write for Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_a_session_s_by_its_own_field_and_by_nothing_that_it_quotes() {
+        let id = "7e1c0e9c-4a5d-4f5e-8d5b-0d2f4f1f9b11";
+        let of = |line: &str| session_of(line).map(|session| session.to_string());
+        assert_eq!(
+            of(&format!("{{\"span\":{{\"session\":\"{id}\"}}}}")).as_deref(),
+            Some(id)
+        );
+        let quoted = serde_json::json!({"message": format!("{{\"session\":\"{id}\"}}")}).to_string();
+        assert_eq!(of(&quoted), None);
+        assert_eq!(of("{\"session\":\"none\"}"), None);
+        assert_eq!(of("{}"), None);
+    }
 
     #[test]
     fn lapin_is_silent_unless_it_is_asked_for_by_name() {

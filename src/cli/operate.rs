@@ -1,4 +1,4 @@
-//! `cofferdam drain` and `cofferdam sessions`: an operator's word with the worker that runs on this machine.
+//! `cofferdam drain`, `sessions`, `logs` and `gc`: an operator's word with the worker that runs on this machine.
 //!
 //! Asks over the socket in the state directory; never takes the directory's lock, which is the worker's.
 
@@ -8,6 +8,7 @@ use super::{Exit, show};
 use crate::admin::client::{self, AskError};
 use crate::admin::socket::{SessionStatus, Status};
 use crate::config::Config;
+use crate::message::SessionId;
 
 /// How often it is looked whether a worker has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
@@ -88,6 +89,62 @@ pub(super) async fn sessions(config: &Config, json: bool) -> Exit {
     ));
     status.sessions.iter().for_each(|session| show::line(&row(session)));
     Exit::Success
+}
+
+/// Shows what the worker said of a session, one JSON object a line.
+pub(super) async fn logs(config: &Config, session: SessionId) -> Exit {
+    match client::told(&config.state_dir, &session.to_string()).await {
+        Ok(Some(told)) => {
+            if told.dropped > 0 {
+                show::complain(&format!("{} earlier lines are not kept any more", told.dropped));
+            }
+            told.lines.iter().for_each(|line| show::line(line));
+            Exit::Success
+        }
+        Ok(None) => {
+            show::complain(&format!(
+                "the worker knows nothing of the session {session}: it ran elsewhere, before this start, or too many others since; look into the log"
+            ));
+            Exit::Unavailable
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+/// Lists what nobody owns, and has it removed unless it is only to be listed.
+pub(super) async fn gc(config: &Config, only_list: bool, json: bool) -> Exit {
+    let collected = match client::collect(&config.state_dir, only_list).await {
+        Ok(collected) => collected,
+        Err(error) => return failed(&error),
+    };
+    if json {
+        match serde_json::to_string_pretty(&collected) {
+            Ok(text) => show::line(&text),
+            Err(error) => {
+                show::complain(&error.to_string());
+                return Exit::Software;
+            }
+        }
+    } else {
+        for one in &collected.found {
+            let word = match (only_list, one.removed) {
+                (true, _) => "would remove",
+                (false, true) => "removed",
+                (false, false) => "could not remove",
+            };
+            show::line(&format!("{word} {} {} ({})", one.kind, one.what, one.why));
+        }
+        if collected.found.is_empty() {
+            show::line("nothing is there that nobody owns");
+        }
+    }
+    collected.problems.iter().for_each(|problem| show::complain(problem));
+    let is_clean = only_list || collected.found.iter().all(|one| one.removed);
+    if is_clean && collected.problems.is_empty() {
+        Exit::Success
+    } else {
+        Exit::Unavailable
+    }
 }
 
 fn row(session: &SessionStatus) -> String {

@@ -7,10 +7,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::compose::compose;
+use super::notify;
 use super::{Exit, log, show};
-use crate::admin::socket::{Operated, SessionStatus, Socket, Status};
+use crate::admin::socket::{Collected, Garbage, Operated, SessionStatus, Socket, Status};
 use crate::admin::{Admin, Readiness};
 use crate::config::Config;
+use crate::metrics::{Recent, Told};
 use crate::queue::Queue;
 use crate::queue::rabbitmq::RabbitMq;
 use crate::sandbox::EngineFacts;
@@ -45,7 +47,13 @@ impl RunModes {
 
 /// Runs until it is told to stop, or has done what its modes ask for.
 pub(super) async fn run(config: Config, modes: RunModes) -> Exit {
-    log::as_json();
+    let _kept = match log::as_json() {
+        Ok(kept) => kept,
+        Err(message) => {
+            show::complain(&format!("traces cannot be exported: {message}"));
+            return Exit::BadConfig;
+        }
+    };
     let composed = match compose(&config).await {
         Ok(composed) => composed,
         Err((exit, message)) => {
@@ -53,6 +61,7 @@ pub(super) async fn run(config: Config, modes: RunModes) -> Exit {
             return exit;
         }
     };
+    log::remember(composed.rooms.metrics.recent.clone());
     let queue = match RabbitMq::start(&config.queue) {
         Ok(queue) => Arc::new(queue),
         Err(error) => {
@@ -100,7 +109,7 @@ pub(super) async fn run(config: Config, modes: RunModes) -> Exit {
 
     let worker = Worker::new(
         composed.rooms.clone(),
-        queue,
+        queue.clone(),
         config.concurrency,
         composed.mask.clone(),
         modes.of_worker(),
@@ -112,13 +121,17 @@ pub(super) async fn run(config: Config, modes: RunModes) -> Exit {
     let drain = Duration::from_secs(config.drain_s);
     let operator = Arc::new(Operator {
         worker: worker.clone(),
-        readiness,
+        readiness: readiness.clone(),
         stop: stop.clone(),
         name: composed.rooms.worker.clone(),
         slots: config.concurrency,
         since: jiff::Timestamp::now().as_second(),
         drain_s: config.drain_s,
+        recent: composed.rooms.metrics.recent.clone(),
     });
+    if let Some(admin) = &admin {
+        admin.shows(operator.clone());
+    }
     let socket = match Socket::start(&config.state_dir, operator.clone()) {
         Ok(socket) => socket,
         Err(error) => {
@@ -135,19 +148,37 @@ pub(super) async fn run(config: Config, modes: RunModes) -> Exit {
             operator.hurry();
         }
     });
-    worker.run(stop.clone(), drain).await;
+    notify::during(worker.run(stop.clone(), drain), || notify::Told {
+        // Not the disk: a worker that waits for room is up.
+        up: queue.is_connected() && composed.rooms.engine_health.is_fit(),
+        stopping: stop.is_cancelled(),
+        whole: !signals.is_finished() && !watching.iter().any(tokio::task::JoinHandle::is_finished),
+        line: line_of(&worker, &readiness, config.concurrency),
+    })
+    .await;
     signals.abort();
     watching.iter().for_each(tokio::task::JoinHandle::abort);
     if let Some(admin) = admin {
         admin.stop(Duration::from_secs(2)).await;
     }
     drop(socket);
+    composed.rooms.engine.leave().await;
     tracing::info!("worker stopped");
     match worker.last() {
         Some(Some(outcome)) if modes.once => show::exit_of(outcome),
         Some(None) if modes.once => Exit::Error,
         Some(_) | None => Exit::Success,
     }
+}
+
+/// The line that a service manager shows of the worker.
+fn line_of(worker: &Worker, readiness: &Readiness, slots: usize) -> String {
+    let running = worker.sessions().len();
+    let state = match readiness.reasons().as_slice() {
+        [] => "takes tasks".to_owned(),
+        reasons => reasons.join(", "),
+    };
+    format!("{state}; {running} of {slots} sessions")
 }
 
 /// What an operator does to the worker, by signals and by the socket.
@@ -159,8 +190,10 @@ struct Operator {
     slots: usize,
     since: i64,
     drain_s: u64,
+    recent: Arc<Recent>,
 }
 
+#[async_trait::async_trait]
 impl Operated for Operator {
     fn status(&self) -> Status {
         let sessions = self.worker.sessions().into_iter().map(|seen| SessionStatus {
@@ -197,6 +230,24 @@ impl Operated for Operator {
         tracing::info!("stopping at once: sessions end and keep their work");
         self.worker.stop_sessions(Cause::WorkerStopped);
     }
+
+    fn told(&self, session: &str) -> Option<Told> {
+        self.recent.of(session)
+    }
+
+    async fn collect(&self, only_list: bool) -> Collected {
+        let collected = self.worker.collect(only_list).await;
+        let found = collected.found.iter().map(|one| Garbage {
+            kind: one.kind.to_owned(),
+            what: one.what.clone(),
+            why: one.why.to_owned(),
+            removed: !collected.left.contains(one),
+        });
+        Collected {
+            found: found.collect(),
+            problems: collected.problems,
+        }
+    }
 }
 
 /// Keeps the broker's state known, and does the hourly work on mirrors and bundles.
@@ -207,7 +258,7 @@ async fn watch(rooms: Arc<crate::session::Rooms>, queue: Arc<RabbitMq>) {
     loop {
         clock.tick().await;
         let broker = queue.is_connected();
-        rooms.metrics.amqp_connected(broker);
+        rooms.metrics.broker.connected(broker);
         if broker_was.replace(broker) != Some(broker) {
             tracing::info!(connected = broker, "broker");
         }
@@ -229,7 +280,7 @@ async fn ask_engine(rooms: Arc<crate::session::Rooms>, runtimes: Vec<(String, St
         clock.tick().await;
         let answer = rooms.engine.ping().await;
         let changed = rooms.engine_health.note(answer.is_ok());
-        rooms.metrics.engine(rooms.engine_health.is_fit());
+        rooms.metrics.sandboxes.engine(rooms.engine_health.is_fit());
         match (changed, answer) {
             (Some(true), _) => {
                 told_away = false;

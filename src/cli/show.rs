@@ -29,6 +29,11 @@ pub(super) fn complain(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "cofferdam: {}", crate::secret::log_line(text));
 }
 
+/// Text of our own on standard error, as it is. A closed one is nobody's error.
+pub(super) fn aside(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// Shows events.
 pub(super) struct Show {
     json: bool,

@@ -4,10 +4,9 @@ use std::path::Path;
 
 use super::compose::read_task;
 use super::{Exit, log, show, watch};
+use crate::client::Client;
 use crate::config::Config;
-use crate::message::Task;
-use crate::queue::Routed;
-use crate::queue::rabbitmq;
+use crate::message::{Task, TraceParent};
 
 /// Sends a task.
 pub(super) async fn submit(config: &Config, path: &Path, follow: bool, json: bool) -> Exit {
@@ -26,36 +25,28 @@ pub(super) async fn submit(config: &Config, path: &Path, follow: bool, json: boo
             return Exit::BadTask;
         }
     };
-    // Followed first, so that no event is missed.
-    let following = if follow {
-        match rabbitmq::follow(&config.queue, task.session).await {
-            Ok(following) => Some(following),
-            Err(error) => {
-                show::complain(&error.to_string());
-                return Exit::Unavailable;
-            }
-        }
+    let mut client = Client::new(config.queue.clone());
+    // As OpenTelemetry hands a trace to a program; what is none is none.
+    if let Some(trace) = std::env::var("TRACEPARENT")
+        .ok()
+        .and_then(|text| TraceParent::parse(&text))
+    {
+        client = client.traced(trace);
+    }
+    let sent = if follow {
+        client.start(&body).await.map(|(_, events)| Some(events))
     } else {
-        None
+        client.submit(&body).await.map(|_| None)
     };
-    match rabbitmq::submit(&config.queue, task.session, &body).await {
-        Ok(Routed::Delivered) => {}
-        Ok(Routed::NoRoute) => {
-            show::complain(
-                "the broker has no task queue yet: start a worker with `cofferdam run` once, it declares it",
-            );
-            return Exit::Unavailable;
+    match sent {
+        Ok(Some(events)) => watch::follow(events, json).await,
+        Ok(None) => {
+            show::line(&task.session.to_string());
+            Exit::Success
         }
         Err(error) => {
             show::complain(&error.to_string());
-            return Exit::Unavailable;
-        }
-    }
-    match following {
-        Some(following) => watch::follow(following, json).await,
-        None => {
-            show::line(&task.session.to_string());
-            Exit::Success
+            Exit::Unavailable
         }
     }
 }

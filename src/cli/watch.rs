@@ -2,21 +2,22 @@
 //!
 //! Changes nothing about the session; ending this view of it leaves it running.
 
+use futures::StreamExt as _;
+
 use super::show::Show;
 use super::{Exit, log, show};
+use crate::client::{Client, ClientError, Events};
 use crate::config::Config;
-use crate::message::{Event, EventBody, SessionId};
-use crate::queue::QueueError;
-use crate::queue::rabbitmq::{self, Follow};
+use crate::message::{EventBody, SessionId};
 
 /// Watches a session from now on.
 pub(super) async fn watch(config: &Config, session: SessionId, json: bool) -> Exit {
     log::to_standard_error();
+    let client = Client::new(config.queue.clone());
     let watching = async {
         // Followed first, so that an end in between is seen.
-        let following = rabbitmq::follow(&config.queue, session).await?;
-        let is_over = rabbitmq::is_over(&config.queue, session).await?;
-        Ok::<_, QueueError>((following, is_over))
+        let events = client.follow(session).await?;
+        Ok::<_, ClientError>((events, client.is_over(session).await?))
     };
     match watching.await {
         Ok((_, true)) => {
@@ -25,7 +26,7 @@ pub(super) async fn watch(config: &Config, session: SessionId, json: bool) -> Ex
             ));
             Exit::Unavailable
         }
-        Ok((following, false)) => follow(following, json).await,
+        Ok((events, false)) => follow(events, json).await,
         Err(error) => {
             show::complain(&error.to_string());
             Exit::Unavailable
@@ -34,38 +35,31 @@ pub(super) async fn watch(config: &Config, session: SessionId, json: bool) -> Ex
 }
 
 /// Shows what comes until the session is over, or rests and nothing is queued that goes on with it.
-pub(super) async fn follow(mut following: Follow, json: bool) -> Exit {
+pub(super) async fn follow(mut events: Events, json: bool) -> Exit {
     let mut show = Show::new(json);
-    let mut highest = 0;
-    loop {
-        let body = match following.next().await {
-            Ok(body) => body,
+    let mut last = None;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => {
+                show.event(&event);
+                last = ended(&event.data.body);
+                if let EventBody::Suspended { queued: false, .. } = event.data.body {
+                    show.end();
+                    show::complain(
+                        "the session rests: to go on, submit its task with the next prompt and the event's `resume`",
+                    );
+                }
+            }
             Err(error) => {
                 show.end();
                 show::complain(&format!("{error}; the session goes on without this view of it"));
                 return Exit::Unavailable;
             }
-        };
-        // What a newer worker may send is not an error here.
-        let Ok(event) = serde_json::from_slice::<Event>(&body) else {
-            continue;
-        };
-        // An owner that does not know yet that it lost the session, or the answer to a task that came too late.
-        if event.data.attempt < highest {
-            continue;
-        }
-        highest = event.data.attempt;
-        show.event(&event);
-        if let Some(exit) = ended(&event.data.body) {
-            show.end();
-            if exit == Exit::Success && matches!(event.data.body, EventBody::Suspended { .. }) {
-                show::complain(
-                    "the session rests: to go on, submit its task with the next prompt and the event's `resume`",
-                );
-            }
-            return exit;
         }
     }
+    show.end();
+    // The events end with one that says how.
+    last.unwrap_or(Exit::Software)
 }
 
 /// How a view ends with an event, if it does.

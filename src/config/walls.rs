@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::{Config, ConfigError};
-use crate::sandbox::images;
+use crate::sandbox::{Backend, images};
 
 /// Processes and threads below which gVisor's own threads would not fit: they count in the same control group.
 const LEAST_PIDS_OF_RUNSC: i64 = 1024;
@@ -54,6 +54,21 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
             detail: detail.to_owned(),
         })
     };
+    if config.sandbox.backend == Backend::Kubernetes {
+        if let Err((key, rule)) = config.sandbox.kubernetes.check() {
+            return wrong(&format!("sandbox.kubernetes.{key}"), rule);
+        }
+        if let Some(name) = config
+            .agents
+            .iter()
+            .find_map(|(name, agent)| agent.set_up.as_ref().map(|_| name))
+        {
+            return wrong(
+                &format!("agents.{name}.set_up"),
+                "needs a directory that two sandboxes share, which sandbox.backend \"kubernetes\" has not",
+            );
+        }
+    }
     for rule in &config.sandbox.images {
         if rule == "*" {
             return wrong(
@@ -61,7 +76,11 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
                 "`*` would allow every image: name them, or at least their registry",
             );
         }
-        if let Err(detail) = images::check_form(rule.strip_suffix('*').unwrap_or(rule)) {
+        let formed = match rule.strip_suffix('*') {
+            Some(beginning) => images::check_beginning(beginning),
+            None => images::check_form(rule),
+        };
+        if let Err(detail) = formed {
             return wrong("sandbox.images", &format!("{rule:?}: {detail}"));
         }
     }

@@ -127,6 +127,8 @@ impl CountRequests for Counter {
     fn count(&self, _: ForgeKind, endpoint: &'static str, status: u16) {
         self.0.lock().unwrap().push((endpoint, status));
     }
+
+    fn left(&self, _: ForgeKind, _: u8) {}
 }
 
 /// Delays that do not keep a test waiting.

@@ -257,13 +257,13 @@ impl Forge for Github {
     async fn open_change_request(
         &self,
         project: &ProjectFacts,
-        source: &BranchName,
-        target: &BranchName,
+        (source, target): (&BranchName, &BranchName),
         text: &ChangeRequestText,
+        is_new: bool,
     ) -> Result<Opened, ForgeError> {
         let title = one_line(&text.title, LONGEST_TITLE);
         let body = description(&text.description, LONGEST_BODY);
-        if let Some(found) = self.find_open(project, source, target).await? {
+        if !is_new && let Some(found) = self.find_open(project, source, target).await? {
             return self.adopt(project, &found, &title, &body).await;
         }
         let url = self.api.address.resource(&self.below(&project.path, &["pulls"])?);

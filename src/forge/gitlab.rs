@@ -298,11 +298,11 @@ impl Forge for Gitlab {
     async fn open_change_request(
         &self,
         project: &ProjectFacts,
-        source: &BranchName,
-        target: &BranchName,
+        (source, target): (&BranchName, &BranchName),
         text: &ChangeRequestText,
+        is_new: bool,
     ) -> Result<Opened, ForgeError> {
-        if let Some(found) = self.find_open(project, source, target).await? {
+        if !is_new && let Some(found) = self.find_open(project, source, target).await? {
             return self.adopt(project, &found, text).await;
         }
         let url = self.api.address.resource(&["projects", &project.id, "merge_requests"]);

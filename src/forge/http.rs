@@ -16,6 +16,8 @@ use std::time::{Duration, Instant, SystemTime};
 use http::{HeaderMap, Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tracing::Instrument as _;
+use tracing::field::Empty;
 use url::Url;
 
 use super::address::Address;
@@ -302,7 +304,13 @@ impl Api {
         if let Some(mark) = mark {
             request = request.header(IF_NONE_MATCH, mark);
         }
-        let response = match request.send().await {
+        let span = tracing::info_span!(
+            "forge",
+            otel.name = asked.endpoint,
+            forge = self.kind.as_str(),
+            status = Empty
+        );
+        let response = match request.send().instrument(span.clone()).await {
             Ok(response) => response,
             Err(error) => {
                 self.counter.count(self.kind, asked.endpoint, 0);
@@ -319,9 +327,13 @@ impl Api {
                 });
             }
         };
+        span.record("status", response.status().as_u16());
+        drop(span);
         self.counter
             .count(self.kind, asked.endpoint, response.status().as_u16());
-        self.rate.note(response.headers(), Instant::now());
+        if let Some(left) = self.rate.note(response.headers(), Instant::now()) {
+            self.counter.left(self.kind, left);
+        }
         let answer = self.read(asked, response).await?;
         if !of.kept {
             return Ok(answer);

@@ -106,6 +106,8 @@ fn build(
         .referer(false)
         // Shorter than servers keep idle connections, so that a write seldom meets one that is being closed.
         .pool_idle_timeout(Duration::from_secs(30))
+        // Of each forge. A hundred sessions that begin at once leave no hundred connections behind.
+        .pool_max_idle_per_host(8)
         .user_agent(concat!("cofferdam/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(connect_timeout)
         .tls_certs_merge(certificates)

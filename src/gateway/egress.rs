@@ -183,7 +183,7 @@ impl Proxy {
     }
 
     async fn answer(self: &Arc<Self>, request: Request<Incoming>, opened: &Mutex<Option<Tunnel>>) -> Response<Body> {
-        self.metrics.egress_request(self.egress.level().as_str());
+        self.metrics.gateway.egress_request(self.egress.level().as_str());
         let answered = if request.method() == Method::CONNECT {
             self.connect(request, opened).await
         } else {
@@ -247,7 +247,7 @@ impl Proxy {
 
     /// Counts a refusal, and tells the first of its kind.
     async fn refused(&self, refusal: &Refusal) {
-        self.metrics.egress_refused(refusal.rule.as_str());
+        self.metrics.gateway.egress_refused(refusal.rule.as_str());
         if self.refusals.note(refusal) {
             let Refusal {
                 rule,

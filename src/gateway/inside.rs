@@ -88,6 +88,12 @@ impl Inside {
         self.alone
     }
 
+    /// Whether the control connection has ended.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.gone.is_cancelled()
+    }
+
     /// Ends when the control connection has ended.
     pub async fn gone(&self) {
         self.gone.cancelled().await;

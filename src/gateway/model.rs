@@ -66,7 +66,7 @@ fn yes() -> bool {
 }
 
 /// How a key is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeyStyle {
     /// `Authorization: Bearer <key>`.

@@ -198,7 +198,8 @@ impl Tail {
 
 /// From the worker's pipe to the process's input.
 async fn pump_input(mut from: DuplexStream, mut to: OwnedWriteHalf) {
-    let mut buffer = vec![0_u8; 16 * 1024];
+    // A session keeps this as long as its agent lives.
+    let mut buffer = vec![0_u8; 1024];
     loop {
         let count = from.read(&mut buffer).await.unwrap_or(0);
         // An empty frame ends the input.

@@ -15,10 +15,13 @@ pub const LARGEST_CONTROL: usize = 256 * 1024;
 
 /// One control message.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[schemars(extend("unevaluatedProperties" = false))]
 pub struct Control {
     /// The version of this contract; 1.
+    #[schemars(range(min = 1, max = 1))]
     pub version: u32,
     /// The sender's own id of this message; the answering event names it.
+    #[schemars(length(min = 1, max = 128))]
     pub id: String,
     /// What to do.
     #[serde(flatten)]
@@ -32,6 +35,7 @@ pub enum ControlKind {
     /// Another prompt to the agent, in the same sandbox and on the same branches.
     Prompt {
         /// What the user asks.
+        #[schemars(length(min = 1, max = LONGEST_PROMPT))]
         text: String,
         /// What becomes of a turn that runs.
         #[serde(default)]

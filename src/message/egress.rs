@@ -28,6 +28,9 @@ pub enum EgressLevel {
 }
 
 impl EgressLevel {
+    /// Every level.
+    pub const ALL: [Self; 4] = [Self::Connections, Self::Registries, Self::Custom, Self::Open];
+
     /// The word used in tasks, configurations and labels.
     #[must_use]
     pub fn as_str(self) -> &'static str {

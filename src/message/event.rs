@@ -10,6 +10,7 @@ use super::capability::Capabilities;
 use super::id::{BranchName, CommitId, ConnectionName, ProjectKey, SessionId};
 use super::outcome::{ChangeRequestRef, ProjectOutcome, Reason, SessionOutcome};
 use super::resume::Resume;
+use super::trace::TraceParent;
 
 /// The prefix of every event's CloudEvents type.
 pub const TYPE_PREFIX: &str = "dev.cofferdam.session.";
@@ -34,6 +35,9 @@ pub struct Event {
     pub datacontenttype: String,
     /// What happened.
     pub data: EventData,
+    /// Its trace, in the message's headers and not in its body.
+    #[serde(skip)]
+    pub trace: Option<TraceParent>,
 }
 
 /// The data of an event: where it stands in the session, and what happened.
@@ -42,6 +46,7 @@ pub struct EventData {
     /// The session.
     pub session: SessionId,
     /// Which attempt at the session, from 1.
+    #[schemars(range(min = 1))]
     pub attempt: u32,
     /// Position within the attempt, from 1. Consumers drop what they have seen and ignore older attempts.
     pub seq: u64,
@@ -510,6 +515,7 @@ impl Event {
                 seq,
                 body,
             },
+            trace: None,
         }
     }
 

@@ -44,6 +44,8 @@ macro_rules! reasons {
 /// The coarse result; the words are those of OpenTelemetry's CI/CD conventions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+// An orchestrator decides by these: there is never another one within a version of the contract.
+#[schemars(extend("x-closed" = true))]
 pub enum Outcome {
     /// It did what was asked.
     Success,
@@ -95,7 +97,7 @@ reasons! {
     ForgeUnavailable, "forge_unavailable", Error, "The forge did not answer, or answered with a fault of its own.";
     ForgeAnswerInvalid, "forge_answer_invalid", Error, "The forge's answer could not be understood.";
     MirrorFailed, "mirror_failed", Error, "The worker's copy of the project could not be refreshed.";
-    SandboxUnavailable, "sandbox_unavailable", Error, "The container engine did not answer.";
+    SandboxUnavailable, "sandbox_unavailable", Error, "The container engine did not answer, or the cluster took the sandbox away.";
     ImageMissing, "image_missing", Failure, "The agent's image does not exist on this worker and could not be pulled.";
     ImageRefused, "image_refused", Failure, "The agent's image is not one that the operator allows.";
     RuntimeMissing, "runtime_missing", Failure, "The container engine does not have the runtime that is asked for; nothing weaker is used.";

@@ -28,12 +28,15 @@ pub const MOST_PROJECTS: usize = 32;
 #[serde(deny_unknown_fields)]
 pub struct Task {
     /// The version of this contract; 1.
+    #[schemars(range(min = 1, max = 1))]
     pub version: u32,
     /// The session's id, chosen by the orchestrator. Sending the same id again is a duplicate, not a second session.
     pub session: SessionId,
     /// What the user asks the agent to do.
+    #[schemars(length(min = 1, max = LONGEST_PROMPT))]
     pub prompt: String,
     /// The projects to clone, 1 to 32.
+    #[schemars(length(max = MOST_PROJECTS))]
     pub projects: Vec<ProjectRequest>,
     /// Forge instances with the user's credential for each, by a name that the projects use.
     pub connections: BTreeMap<ConnectionName, ConnectionRequest>,

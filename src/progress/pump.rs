@@ -91,7 +91,9 @@ impl Pump {
 
     fn event(&mut self, body: EventBody) -> Event {
         self.seq += 1;
-        Event::now(&self.worker, self.session, self.attempt, self.seq, body)
+        let mut event = Event::now(&self.worker, self.session, self.attempt, self.seq, body);
+        event.trace = self.shared.trace.get().copied();
+        event
     }
 
     async fn note(&mut self, body: EventBody) {

@@ -111,6 +111,7 @@ impl MemoryQueue {
             numbered: task.numbered,
             takeovers: 0,
             redelivered,
+            trace: None,
             handle: Box::new(Settler {
                 shared: Arc::clone(&self.shared),
                 task: Some(task),
@@ -352,6 +353,7 @@ mod tests {
             takeovers: 0,
             after: 0,
             rests: false,
+            trace: None,
         }
     }
 

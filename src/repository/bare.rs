@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::RepositoryError;
 use crate::grant::ShownRef;
-use crate::message::BranchName;
+use crate::message::{BranchName, CommitId};
 
 /// Largest list of references that is read: some 500,000 branches.
 const LARGEST_REFS: u64 = 64 * 1024 * 1024;
@@ -83,11 +83,68 @@ fn parse_refs(text: &str) -> Vec<ShownRef> {
         .collect()
 }
 
+/// Sets one reference, to a commit, in the one file that holds all. Only for whoever keeps all others from writing there.
+pub(super) fn set_packed_ref(repository: &Path, name: &str, commit: &CommitId) -> Result<(), RepositoryError> {
+    let path = repository.join("packed-refs");
+    let text = fs::read_to_string(&path).map_err(RepositoryError::state("read", &path))?;
+    write_whole(&path, with_ref(&text, name, commit).as_bytes())
+}
+
+/// As git wants it: sorted by the bytes of the names, each perhaps followed by the line of what a tag points at.
+fn with_ref(text: &str, name: &str, commit: &CommitId) -> String {
+    let new = format!("{commit} {name}\n");
+    let mut made = String::with_capacity(text.len() + new.len());
+    let mut is_written = false;
+    let mut is_replaced = false;
+    for line in text.lines() {
+        // A tag's second line goes where its first went.
+        if line.starts_with('^') {
+            if !is_replaced {
+                made.push_str(line);
+                made.push('\n');
+            }
+            continue;
+        }
+        let has = line
+            .split_once(' ')
+            .filter(|_| !line.starts_with('#'))
+            .map(|(_, has)| has);
+        is_replaced = has == Some(name);
+        if !is_written && has.is_some_and(|has| has >= name) {
+            made.push_str(&new);
+            is_written = true;
+        }
+        if !is_replaced {
+            made.push_str(line);
+            made.push('\n');
+        }
+    }
+    if !is_written {
+        made.push_str(&new);
+    }
+    made
+}
+
+/// Whether a reference stands in a file of its own. Never follows a link.
+pub(super) fn has_loose_refs(repository: &Path) -> Result<bool, RepositoryError> {
+    let mut directories = vec![repository.join("refs")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).map_err(RepositoryError::state("list", &directory))? {
+            let entry = entry.map_err(RepositoryError::state("list", &directory))?;
+            let kind = entry
+                .file_type()
+                .map_err(RepositoryError::state("look at", &entry.path()))?;
+            if !kind.is_dir() {
+                return Ok(true);
+            }
+            directories.push(entry.path());
+        }
+    }
+    Ok(false)
+}
+
 /// The commit of a branch: the loose reference if there is one, else the packed.
-pub(super) fn read_branch(
-    repository: &Path,
-    branch: &BranchName,
-) -> Result<Option<crate::message::CommitId>, RepositoryError> {
+pub(super) fn read_branch(repository: &Path, branch: &BranchName) -> Result<Option<CommitId>, RepositoryError> {
     let loose = repository.join("refs/heads").join(branch.as_str());
     match fs::read_to_string(&loose) {
         Ok(text) => return Ok(text.trim().parse().ok()),
@@ -109,6 +166,41 @@ pub(super) fn read_branch(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reference_is_set_at_its_place() {
+        let (old, new) = ("a".repeat(40), "b".repeat(40));
+        let text =
+            format!("# pack-refs with: peeled fully-peeled sorted \n{old} refs/heads/b\n{old} refs/tags/v1\n^{old}\n");
+        let commit: CommitId = new.parse().unwrap();
+        let lines = |name: &str| {
+            let made = with_ref(&text, name, &commit);
+            made.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let (b, tag, peeled) = (
+            format!("{old} refs/heads/b"),
+            format!("{old} refs/tags/v1"),
+            format!("^{old}"),
+        );
+        let set = |name: &str| format!("{new} {name}");
+        let expect = [
+            (
+                "refs/heads/a",
+                vec![set("refs/heads/a"), b.clone(), tag.clone(), peeled.clone()],
+            ),
+            ("refs/heads/b", vec![set("refs/heads/b"), tag.clone(), peeled.clone()]),
+            (
+                "refs/heads/c",
+                vec![b.clone(), set("refs/heads/c"), tag.clone(), peeled.clone()],
+            ),
+            ("refs/tags/v1", vec![b.clone(), set("refs/tags/v1")]),
+            ("refs/tags/v2", vec![b, tag, peeled, set("refs/tags/v2")]),
+        ];
+        for (name, lines_expected) in expect {
+            assert_eq!(lines(name), lines_expected, "{name}");
+        }
+        assert_eq!(with_ref("", "refs/heads/a", &commit), format!("{new} refs/heads/a\n"));
+    }
 
     #[test]
     fn packed_references_are_read_without_comments_and_peeled_lines() {

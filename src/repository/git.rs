@@ -260,9 +260,13 @@ impl Git {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .process_group(0)
-            .fd_mappings(descriptors)
-            .map_err(|_| self.start_error(std::io::Error::other("two files for one descriptor")))?;
+            .process_group(0);
+        // Whoever passes descriptors is forked with all its pages; the others are not, which is much of what a short git costs.
+        if !descriptors.is_empty() {
+            command
+                .fd_mappings(descriptors)
+                .map_err(|_| self.start_error(std::io::Error::other("two files for one descriptor")))?;
+        }
         tokio::process::Command::from(command)
             .spawn()
             .map_err(|source| self.start_error(source))

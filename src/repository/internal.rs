@@ -12,6 +12,7 @@ use super::policy::{self, Policy};
 pub(super) use serve::WRITING;
 
 mod added;
+mod instructions;
 mod limits;
 mod pre_receive;
 mod script;
@@ -24,6 +25,8 @@ mod walls;
 pub(super) const PRE_RECEIVE: &str = "pre-receive";
 /// The subcommand that prints a file of a branch.
 pub(super) const SCRIPT: &str = "script";
+/// The subcommand that prints what a branch says to agents.
+pub(super) const INSTRUCTIONS: &str = "instructions";
 /// The subcommand that sums up what was staged.
 pub(super) const INSPECT: &str = "inspect";
 
@@ -59,6 +62,9 @@ pub fn run_on(
         [PRE_RECEIVE] => return pre_receive::run(input, &mut complaints),
         [INSPECT, directory, head, detail] => survey::run(Path::new(directory), head, detail, &mut output),
         [SCRIPT, directory, reference, path] => script::run(Path::new(directory), reference, path, &mut output),
+        [INSTRUCTIONS, directory, reference, patterns @ ..] => {
+            instructions::run(Path::new(directory), reference, patterns, &mut output)
+        }
         [SERVE, directory, hooks, access, program, rest @ ..] => Err(serve::run(
             Path::new(directory),
             Path::new(hooks),
@@ -69,7 +75,7 @@ pub fn run_on(
         [WALLS] => walls::told().and_then(|told| writeln!(output, "{told}").map_err(|error| error.to_string())),
         [ADDED, directory, head, most] => added::run(Path::new(directory), head, most, &mut output),
         _ => Err(format!(
-            "usage: {PRE_RECEIVE} | {INSPECT} DIRECTORY HEAD full|count | {SCRIPT} DIRECTORY REF PATH | {ADDED} DIRECTORY HEAD BYTES; these are for the worker itself"
+            "usage: {PRE_RECEIVE} | {INSPECT} DIRECTORY HEAD full|count | {SCRIPT} DIRECTORY REF PATH | {INSTRUCTIONS} DIRECTORY REF PATTERN... | {ADDED} DIRECTORY HEAD BYTES; these are for the worker itself"
         )),
     };
     match done {

@@ -3,11 +3,13 @@
 //! Never mounted, never served, never used for a session whose token was not just shown the project. One at a time: a lock file
 //! is held from the first look until the session's objects are linked, also by the git processes in between.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
+use url::Url;
 
 use super::bare;
 use super::git::{Credential, Finished, Invocation, Limits};
@@ -15,11 +17,21 @@ use super::remote::{self, Access};
 use super::{Config, RepositoryError, Shared, blocking};
 use crate::grant::{ProjectGrant, ShownRef};
 use crate::message::CommitId;
+use crate::secret::Secret;
 
+mod ask;
+mod lfs;
 mod lock;
+mod ls_refs;
 mod maintenance;
+mod take_in;
 
+pub(super) use ask::Asker;
+pub(super) use lfs::{Known, lfs_attributes};
+#[cfg(feature = "fuzzing")]
+pub(crate) use ls_refs::parse as shown_refs;
 pub(super) use maintenance::{clear_interrupted, expire_all, maintain_all};
+pub(super) use take_in::{Taken, take_in};
 
 /// All objects are checked and stay in packs, so that linking a few files hands over everything. Three old flaws that harm nobody are let
 /// through: real projects have them in their history.
@@ -36,6 +48,8 @@ pub struct Mirrored {
     refs: Vec<ShownRef>,
     /// The commit of the base branch.
     base: CommitId,
+    /// What the refresh had to do.
+    freshness: Freshness,
     /// Keeps other refreshes and housekeeping out.
     lock: fs::File,
 }
@@ -51,6 +65,35 @@ impl Mirrored {
     #[must_use]
     pub fn base(&self) -> &CommitId {
         &self.base
+    }
+
+    /// What the refresh had to do.
+    #[must_use]
+    pub fn freshness(&self) -> Freshness {
+        self.freshness
+    }
+}
+
+/// What a refresh had to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// Nothing: the mirror had all that the forge shows.
+    Hit,
+    /// Fetch what was new.
+    Updated,
+    /// Make the mirror.
+    Made,
+}
+
+impl Freshness {
+    /// The word in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Updated => "updated",
+            Self::Made => "made",
+        }
     }
 }
 
@@ -102,13 +145,47 @@ impl Place {
     }
 }
 
-/// Brings the mirror of a project up to date with what this token is shown now.
+/// What a forge showed a token a moment ago.
+#[derive(Debug)]
+pub struct Shown {
+    address: Url,
+    token: Secret,
+    at: Instant,
+    refs: Vec<ShownRef>,
+}
+
+/// For how long what was shown counts as what is shown.
+const JUST_NOW: Duration = Duration::from_secs(10);
+
+impl Shown {
+    fn is_of(&self, address: &Url, access: &Access) -> bool {
+        self.address == *address && self.token.expose() == access.token.expose() && self.at.elapsed() < JUST_NOW
+    }
+}
+
+/// Asks before it is known which mirror this will be.
+pub(super) async fn shown(shared: &Shared, clone_url: &str, access: &Access) -> Option<Shown> {
+    let address = remote::address(clone_url).ok()?;
+    let limit = Duration::from_secs(shared.config.fetch_timeout_s);
+    let at = Instant::now();
+    let refs = shared.asker.shown(&address, access, limit).await?;
+    Some(Shown {
+        address,
+        token: access.token.clone(),
+        at,
+        refs,
+    })
+}
+
+/// Brings the mirror of a project up to date with what this token is shown now. The forge is asked first what that is: most often it is what
+/// the mirror has, and git is not needed.
 pub(super) async fn refresh(
     shared: &Shared,
     project: &ProjectGrant,
     access: &Access,
+    shown: Option<Shown>,
 ) -> Result<Mirrored, RepositoryError> {
-    remote::address(&project.clone_url)?;
+    let address = remote::address(&project.clone_url)?;
     let place = Place::of(&shared.config, project, access);
     fs::create_dir_all(&place.directory).map_err(RepositoryError::state("make the directory", &place.directory))?;
     let limit = Duration::from_secs(shared.config.fetch_timeout_s);
@@ -118,10 +195,46 @@ pub(super) async fn refresh(
     let existed = repository.join("HEAD").exists();
     prepare(&repository, project).await?;
     let before = bare::read_refs(&repository)?;
-    if maintenance::begin(&place)? && existed && !place.unreachable().exists() {
+    // A refresh that was cut off left nobody knows what.
+    let is_whole = existed && !place.fetching().exists() && is_packed(&repository).await?;
+    let shown = match shown.filter(|shown| shown.is_of(&address, access)) {
+        _ if !is_whole => None,
+        Some(shown) => Some(shown.refs),
+        None => shared.asker.shown(&address, access, limit).await,
+    };
+    // An empty project has words of its own, which git finds.
+    let (refs, freshness) = if !before.is_empty() && shown.is_some_and(|shown| is_same(&shown, &before)) {
+        (before, Freshness::Hit)
+    } else {
+        let made = if existed { Freshness::Updated } else { Freshness::Made };
+        let fetched = fetch_whole(shared, (project, access), &place, (existed, before), &lock).await?;
+        (fetched, made)
+    };
+    maintenance::when_urgent(shared, &place, &lock).await?;
+    let base = base_of(&refs, project)?;
+    bare::write_whole(&place.refreshed(), b"")?;
+    Ok(Mirrored {
+        path: repository,
+        refs,
+        base,
+        freshness,
+        lock,
+    })
+}
+
+/// Has git fetch what is new, and makes a mirror anew that is damaged. Takes whether there was a mirror, and what it had; says what it has now.
+async fn fetch_whole(
+    shared: &Shared,
+    (project, access): (&ProjectGrant, &Access),
+    place: &Place,
+    (existed, before): (bool, Vec<ShownRef>),
+    lock: &fs::File,
+) -> Result<Vec<ShownRef>, RepositoryError> {
+    let repository = place.repository();
+    if maintenance::begin(place)? && existed && !place.unreachable().exists() {
         bare::write_whole(&place.unreachable(), b"")?;
     }
-    let fetched = fetch(shared, &repository, project, access, &lock).await;
+    let fetched = fetch(shared, &repository, project, access, lock).await;
     // What the forge does not explain may be damage of the mirror itself; git heals some of it, with complaints. Looked into once, and not
     // for a mirror that was just made.
     let suspect = match &fetched {
@@ -130,11 +243,11 @@ pub(super) async fn refresh(
         Err(_) => None,
     };
     match suspect {
-        Some(text) if existed && !is_sound(shared, &repository, &lock).await => {
+        Some(text) if existed && !is_sound(shared, &repository, lock).await => {
             tracing::warn!(project = %project.key, %text, "the mirror is damaged and is made anew");
             discard(&repository).await?;
             prepare(&repository, project).await?;
-            fetch(shared, &repository, project, access, &lock).await?;
+            fetch(shared, &repository, project, access, lock).await?;
         }
         Some(_) | None => {
             if fetched.is_err() {
@@ -145,45 +258,26 @@ pub(super) async fn refresh(
             fetched?;
         }
     }
-    pack_refs(shared, &repository, &lock).await?;
+    pack_refs(shared, &repository, lock).await?;
     let refs = bare::read_refs(&repository)?;
-    maintenance::note_unreachable(shared, &place, &before, &refs, &lock).await?;
-    maintenance::noted(&place)?;
-    maintenance::when_urgent(shared, &place, &lock).await?;
-    let base = base_of(&refs, project)?;
-    bare::write_whole(&place.refreshed(), b"")?;
-    Ok(Mirrored {
-        path: repository,
-        refs,
-        base,
-        lock,
-    })
+    maintenance::note_unreachable(shared, place, &before, &refs, lock).await?;
+    maintenance::noted(place)?;
+    Ok(refs)
 }
 
-/// The first attributes file of the base branch that hands files to git LFS, where there is one.
-pub(super) async fn lfs_attributes(shared: &Shared, mirrored: &Mirrored) -> Result<Option<String>, RepositoryError> {
-    let limit = Duration::from_secs(shared.config.inspect_timeout_s);
-    let invocation = Invocation::new("look for git LFS", limit)
-        .on(&mirrored.path)
-        .arguments(["grep", "--no-color", "--no-textconv", "-l", "-E", "^[^#]*filter=lfs"])
-        .arguments([
-            mirrored.base.as_str(),
-            "--",
-            ".gitattributes",
-            ":(glob)**/.gitattributes",
-        ]);
-    let finished = run_locked(shared, invocation, &mirrored.lock).await?;
-    match finished.code {
-        // git grep exits with 1 when nothing matches.
-        Some(0 | 1) => {
-            let listed = String::from_utf8_lossy(&finished.stdout);
-            let found = listed.lines().next().and_then(|line| line.split_once(':'));
-            Ok(found.map(|(_, path)| path.chars().filter(|c| !c.is_control()).take(200).collect()))
-        }
-        _ => Err(RepositoryError::Inspect {
-            text: remote::shortened(&finished.stderr),
-        }),
-    }
+/// Whether two lists name the same commits by the same names.
+fn is_same(shown: &[ShownRef], before: &[ShownRef]) -> bool {
+    let sorted = |refs: &[ShownRef]| -> BTreeMap<String, CommitId> {
+        let pair = |shown: &ShownRef| (shown.name.clone(), shown.target.clone());
+        refs.iter().map(pair).collect()
+    };
+    shown.len() == before.len() && sorted(shown) == sorted(before)
+}
+
+/// Whether all references are in the one file, and every pack has its index; a mirror that lost its packs has none.
+async fn is_packed(repository: &Path) -> Result<bool, RepositoryError> {
+    let repository = repository.to_owned();
+    blocking(move || Ok(!bare::has_loose_refs(&repository)? && maintenance::has_packs(&repository)?)).await
 }
 
 /// Looks through all objects of a mirror, and removes it when it is damaged. Says whether it was.

@@ -3,6 +3,7 @@
 //! Compare-and-swap on the old value, never a rewind, never another reference, never a retry: after a failure that may have had its effect
 //! the caller reads the branch from the forge first.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::git::{Credential, Invocation, Limits};
@@ -77,6 +78,7 @@ impl Staging {
         let finished = self.shared.git.run(invocation).await?;
         let line = reference_line(&finished.stdout, &reference);
         if finished.success() {
+            *self.published.lock().unwrap_or_else(PoisonError::into_inner) = Some(request.head.clone());
             return Ok(Published {
                 unchanged: line.as_ref().is_some_and(|line| line.flag == '='),
                 remote: remote_lines(&finished.stderr),

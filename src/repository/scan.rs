@@ -27,7 +27,7 @@ pub use rules::{Allow, Match, Rules, RulesError};
 pub use search::{Changed, Finding, Seen, Wanted};
 
 /// What a finding leads to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// The project's work is kept and not published.

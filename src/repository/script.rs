@@ -1,4 +1,4 @@
-//! Reads one small file of a branch that the forge showed, for the worker's own use: a set-up script of the default branch.
+//! Reads one small file of a branch that the forge showed, for the worker's own use: a set-up script of the default branch, say.
 //!
 //! Read by a child process from the session's object store; what was pushed to staging is never looked at.
 
@@ -19,6 +19,20 @@ impl Staging {
     /// # Errors
     /// The child failed or was too slow; the file is no plain text, or larger than 256 KiB.
     pub async fn script(&self, branch: &BranchName, path: &str) -> Result<Option<String>, RepositoryError> {
+        self.small_file(branch, path, LARGEST, "read the set-up script").await
+    }
+
+    /// The same of any file of at most so many bytes (256 KiB at most), in an act that is named when it is too slow.
+    ///
+    /// # Errors
+    /// The child failed or was too slow; the file is no plain text, or larger.
+    pub async fn small_file(
+        &self,
+        branch: &BranchName,
+        path: &str,
+        most: usize,
+        act: &'static str,
+    ) -> Result<Option<String>, RepositoryError> {
         let failed = |text: String| RepositoryError::Inspect { text };
         let reference = format!("refs/heads/{branch}");
         let arguments = [
@@ -29,17 +43,15 @@ impl Staging {
         ];
         let child = start_reader(&self.shared.internal, &arguments)?;
         let limit = Duration::from_secs(self.shared.config.inspect_timeout_s);
-        let Some(Ended { status, stdout, stderr }) = until_end(child, Vec::new(), limit, LARGEST + 1).await else {
-            return Err(RepositoryError::Timeout {
-                act: "read the set-up script",
-                limit,
-            });
+        let Some(Ended { status, stdout, stderr }) = until_end(child, Vec::new(), limit, most.min(LARGEST) + 1).await
+        else {
+            return Err(RepositoryError::Timeout { act, limit });
         };
         let status = status.map_err(|error| failed(error.to_string()))?;
         if !status.success() {
             return Err(failed(format!("{path}: {}", shortened(&stderr))));
         }
-        let stdout = stdout.ok_or_else(|| failed(format!("{path} is larger than {LARGEST} bytes")))?;
+        let stdout = stdout.ok_or_else(|| failed(format!("{path} is larger than {} bytes", most.min(LARGEST))))?;
         // The first byte says whether there is a file, so that an empty one is one.
         let Some((b'+', text)) = stdout.split_first() else {
             return Ok(None);

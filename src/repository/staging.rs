@@ -6,8 +6,9 @@
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::mirror::{Taken, take_in};
 use super::policy::{self, Policy};
 use super::{Mirrored, ObjectStore, RepositoryError, Shared, bare, blocking, internal};
 use crate::grant::{ProjectGrant, Trailers};
@@ -25,6 +26,10 @@ pub struct Staging {
     pub(super) directory: PathBuf,
     pub(super) policy: Policy,
     store: Option<ObjectStore>,
+    /// The directory of the mirror that this was made from; `None` when this was reopened.
+    mirror: Option<PathBuf>,
+    /// The last head that the forge took.
+    pub(super) published: Arc<Mutex<Option<CommitId>>>,
     /// Held by the push that runs: two would remove each other's quarantine, and race for the same branch anyway.
     pushing: Arc<tokio::sync::Semaphore>,
 }
@@ -73,6 +78,8 @@ impl Staging {
             directory,
             policy,
             store: Some(store),
+            mirror: mirrored.path.parent().map(Path::to_owned),
+            published: Arc::default(),
             pushing: one(),
         })
     }
@@ -81,6 +88,27 @@ impl Staging {
     #[must_use]
     pub fn store(&self) -> Option<&ObjectStore> {
         self.store.as_ref()
+    }
+
+    /// Shows the session's objects to its sandbox: links them, as a bare repository, into this directory, which is made.
+    ///
+    /// # Errors
+    /// They cannot be linked, for example because the directory is on another file system. Nothing of it is left then.
+    pub async fn show(&self, to: PathBuf) -> Result<(), RepositoryError> {
+        let gone = || RepositoryError::state("find", &self.directory)(std::io::ErrorKind::NotFound.into());
+        let store = self.store.clone().ok_or_else(gone)?;
+        let (head, made) = (self.policy.base.clone(), to.clone());
+        let shown = blocking(move || store.share(&made, &head)).await;
+        if shown.is_err() {
+            remove_directory(to).await?;
+        }
+        shown
+    }
+
+    /// Which of the session's projects this is.
+    #[must_use]
+    pub fn number(&self) -> usize {
+        self.policy.number
     }
 
     /// Which project this is.
@@ -101,6 +129,27 @@ impl Staging {
     /// The disk.
     pub fn head(&self) -> Result<Option<CommitId>, RepositoryError> {
         bare::read_branch(&self.repository(), &self.policy.branch)
+    }
+
+    /// Gives what was published back to the mirror, so that the next session need not fetch it; says whether there was something to give. Meant
+    /// for the session's end. Waits for nobody: a mirror that is in use is left alone.
+    ///
+    /// # Errors
+    /// git refused, time, or the disk. The next refresh puts right what is left of it.
+    pub async fn give_back(&self) -> Result<bool, RepositoryError> {
+        let published = self.published.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (Some(mirror), Some(head)) = (&self.mirror, published) else {
+            return Ok(false);
+        };
+        let taken = Taken {
+            mirror,
+            source: &self.repository(),
+            store: &self.directory.join(policy::STORE),
+            branch: &self.policy.branch,
+            head: &head,
+            limits: self.limits(),
+        };
+        take_in(&self.shared, taken).await
     }
 
     /// Removes this project's object store and staging.
@@ -251,6 +300,8 @@ pub(super) fn reopen(shared: &Arc<Shared>, directory: &Path) -> Result<Vec<Stagi
                 directory,
                 policy,
                 store: None,
+                mirror: None,
+                published: Arc::default(),
                 pushing: one(),
             });
         }

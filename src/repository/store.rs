@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use super::{RepositoryError, bare};
 use crate::message::BranchName;
 
+mod share;
+
 /// The object store of one session for one project.
 #[derive(Debug, Clone)]
 pub struct ObjectStore {

@@ -9,6 +9,7 @@ mod isolation;
 mod mirror;
 mod publish;
 mod push;
+mod quick;
 mod sandbox;
 mod script;
 mod search;

@@ -6,10 +6,16 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::kubernetes;
+
 /// How sandboxes are made.
 #[derive(Debug, Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// Where sandboxes run: `docker`, on this machine; or `kubernetes`, a pod for each.
+    pub backend: Backend,
+    /// What only a cluster needs.
+    pub kubernetes: kubernetes::config::Config,
     /// The engine's socket; `DOCKER_HOST` or the usual path when absent.
     pub docker_socket: Option<String>,
     /// The OCI runtime that the engine shall use; the engine's default when absent. An agent's or a tenant's own wins. A missing runtime
@@ -40,11 +46,16 @@ pub struct Config {
     pub pull_timeout_s: u64,
     /// Time limit of one call to the engine, in seconds.
     pub call_timeout_s: u64,
+    /// Sandboxes that are kept started and empty at most, so that a session finds one ready; 0: none. Each takes some 5 MB on `runc` and 15 MB on
+    /// `runsc` while it waits. Only `cofferdam run` keeps any.
+    pub warm: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
+            backend: Backend::Docker,
+            kubernetes: kubernetes::config::Config::default(),
             docker_socket: None,
             runtime: None,
             images: Vec::new(),
@@ -59,12 +70,23 @@ impl Default for Config {
             pull: false,
             pull_timeout_s: 15 * 60,
             call_timeout_s: 15,
+            warm: 2,
         }
     }
 }
 
-/// Where a workspace lives.
+/// Where sandboxes run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// In containers of an engine on the worker's machine.
+    Docker,
+    /// In pods of a cluster.
+    Kubernetes,
+}
+
+/// Where a workspace lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Workspace {
     /// In memory, bounded by `workspace_bytes`, counted against the sandbox's memory.
@@ -74,8 +96,8 @@ pub enum Workspace {
 }
 
 /// Which profile of system calls a sandbox gets.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema)]
+#[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
 pub enum Seccomp {
     /// The one that this program brings.
@@ -84,6 +106,16 @@ pub enum Seccomp {
     Engine,
     /// An operator's file, read at each start of a sandbox.
     File(PathBuf),
+}
+
+impl From<Seccomp> for String {
+    fn from(profile: Seccomp) -> Self {
+        match profile {
+            Seccomp::Ours => "ours".to_owned(),
+            Seccomp::Engine => "engine".to_owned(),
+            Seccomp::File(path) => path.display().to_string(),
+        }
+    }
 }
 
 impl TryFrom<String> for Seccomp {

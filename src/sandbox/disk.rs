@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -13,11 +13,13 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::message::SandboxId;
 
+mod clock;
 mod open;
 pub mod remove;
 pub mod tree;
 mod usage;
 
+pub use clock::{Clock, TICK};
 pub use usage::Usage;
 
 /// Free space that is wanted again before new work starts, in parts of a hundred above the mark: the mark itself would be met to and fro.
@@ -58,6 +60,8 @@ impl Default for Config {
 pub struct Free {
     /// Bytes that may be written without being root.
     pub bytes: u64,
+    /// Bytes that it has in all.
+    pub size: u64,
     /// Files that may be made; `None` where the file system does not count them.
     pub files: Option<u64>,
 }
@@ -71,6 +75,7 @@ pub fn free(directory: &Path) -> std::io::Result<Free> {
     let about = nix::sys::statvfs::statvfs(existing.unwrap_or(Path::new("/")))?;
     Ok(Free {
         bytes: about.blocks_available().saturating_mul(about.fragment_size()),
+        size: about.blocks().saturating_mul(about.fragment_size()),
         files: (about.files() > 0).then(|| about.files_available()),
     })
 }
@@ -86,6 +91,7 @@ pub struct Disk {
     pushed: Mutex<HashMap<SandboxId, u64>>,
     low: watch::Sender<bool>,
     looking: Semaphore,
+    clock: Mutex<Weak<Clock>>,
 }
 
 /// What a workspace was last seen to hold, in bytes, and when.
@@ -106,6 +112,7 @@ impl Disk {
             pushed: Mutex::default(),
             low: watch::Sender::new(false),
             looking: Semaphore::new(LOOKS_AT_A_TIME),
+            clock: Mutex::default(),
         }
     }
 
@@ -250,7 +257,11 @@ mod tests {
     use super::*;
 
     const fn bytes(bytes: u64) -> Free {
-        Free { bytes, files: None }
+        Free {
+            bytes,
+            size: u64::MAX,
+            files: None,
+        }
     }
 
     #[test]
@@ -261,6 +272,7 @@ mod tests {
         assert!(!is_low(bytes(1050), 1000, true));
         assert!(!is_low(bytes(0), 0, false), "a mark of nothing switches it off");
         let crowded = Free {
+            size: u64::MAX,
             bytes: u64::MAX,
             files: Some(9),
         };

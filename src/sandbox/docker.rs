@@ -36,6 +36,7 @@ pub struct DockerEngine {
     config: Config,
     /// Made at the first use and after a failure, because the engine may start after the worker.
     client: tokio::sync::Mutex<Option<Docker>>,
+    events: events::Events,
 }
 
 impl std::fmt::Debug for DockerEngine {
@@ -54,6 +55,7 @@ impl DockerEngine {
         Self {
             config,
             client: tokio::sync::Mutex::new(None),
+            events: events::Events::default(),
         }
     }
 
@@ -88,15 +90,11 @@ impl DockerEngine {
             return Ok(client.clone());
         }
         let longest = LONGEST_ANSWER.max(self.pull_timeout());
-        let connect = |error: Error| SandboxError::Connect {
+        let away = |error: Error| SandboxError::Connect {
             detail: sentence(&error),
         };
-        let fresh = match &self.config.docker_socket {
-            Some(path) => Docker::connect_with_unix(path, longest.as_secs(), bollard::API_DEFAULT_VERSION),
-            None => Docker::connect_with_local_defaults().map(|client| client.with_timeout(longest)),
-        }
-        .map_err(connect)?;
-        let agreed = fresh.negotiate_version().await.map_err(connect)?;
+        let fresh = connect(self.config.docker_socket.as_deref(), longest).map_err(away)?;
+        let agreed = fresh.negotiate_version().await.map_err(away)?;
         Ok(slot.insert(agreed).clone())
     }
 
@@ -165,8 +163,8 @@ impl Engine for DockerEngine {
         survey::survey(&client, self.timeout()).await
     }
 
-    async fn require_image(&self, image: &str) -> Result<(), SandboxError> {
-        self.image(image).await.map(drop)
+    async fn require_image(&self, image: &str) -> Result<String, SandboxError> {
+        self.image(image).await.map(|image| image.id)
     }
 
     async fn require_runtime(&self, runtime: &str) -> Result<(), SandboxError> {
@@ -190,6 +188,7 @@ impl Engine for DockerEngine {
         let body = spec::create_body(&self.config, spec, &image, profile.as_deref());
         let mut sandbox = DockerSandbox {
             client: client.clone(),
+            socket: self.config.docker_socket.clone(),
             name: name.clone(),
             timeout: self.timeout(),
             events: None,
@@ -217,7 +216,10 @@ impl Engine for DockerEngine {
             });
         }
         // Before the start: nothing that is killed is missed.
-        sandbox.events = Some(events::EventWatch::start(client.clone(), name.clone()));
+        sandbox.events = Some(
+            self.events
+                .watch(client.clone(), &spec::worker_label(spec), name.clone()),
+        );
         if let Err(error) = within(
             self.timeout(),
             client.start_container(&name, None::<StartContainerOptions>),
@@ -272,6 +274,14 @@ impl Engine for DockerEngine {
     async fn remove(&self, listed: &Listed) -> Result<(), SandboxError> {
         let client = self.client().await?;
         remove(&client, &listed.key, self.timeout()).await
+    }
+}
+
+/// A way to the engine that is not yet talked to.
+fn connect(socket: Option<&str>, longest: Duration) -> Result<Docker, Error> {
+    match socket {
+        Some(path) => Docker::connect_with_unix(path, longest.as_secs(), bollard::API_DEFAULT_VERSION),
+        None => Docker::connect_with_local_defaults().map(|client| client.with_timeout(longest)),
     }
 }
 

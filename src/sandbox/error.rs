@@ -51,6 +51,64 @@ pub enum SandboxError {
         /// The limit, in seconds.
         limit_s: u64,
     },
+    /// The cluster's API does not answer.
+    #[error("the cluster does not answer ({detail}): look at its API, or at sandbox.kubernetes.kubeconfig")]
+    ClusterAway {
+        /// What happened.
+        detail: String,
+    },
+    /// The worker may not do there what it must, or its namespace is not there.
+    #[error(
+        "the cluster does not let this worker {act} ({detail}): give its account the rights that the README lists (Sandboxes in a cluster)"
+    )]
+    Forbidden {
+        /// What was to be done.
+        act: String,
+        /// The cluster's words.
+        detail: String,
+    },
+    /// The namespace is full.
+    #[error(
+        "the quota of the cluster's namespace has no room for another sandbox ({detail}): send the task again when others have ended, or have the quota raised"
+    )]
+    Quota {
+        /// The cluster's words.
+        detail: String,
+    },
+    /// No node takes it.
+    #[error(
+        "no node of the cluster took the sandbox within {limit_s} s (sandbox.kubernetes.start_timeout_s): {detail}; send the task again when there is room, or have nodes added"
+    )]
+    Unplaced {
+        /// The scheduler's words.
+        detail: String,
+        /// The limit, in seconds.
+        limit_s: u64,
+    },
+    /// The cluster took it away, or somebody did.
+    #[error("the cluster took the sandbox away ({detail}): send the task again")]
+    Taken {
+        /// Its words.
+        detail: String,
+    },
+    /// It filled the space that it may take, and the cluster ended it for that.
+    #[error(
+        "the session filled the space that its sandbox may take ({detail}): raise sandbox.workspace_bytes, or ask for less at a time"
+    )]
+    Full {
+        /// The cluster's words.
+        detail: String,
+    },
+    /// What runs in the namespace could reach others.
+    #[error(
+        "no sandbox is started in the cluster's namespace {namespace:?}, because {detail}: apply the network policy that the README shows (Sandboxes in a cluster)"
+    )]
+    NetworkOpen {
+        /// The namespace.
+        namespace: String,
+        /// What is open.
+        detail: String,
+    },
     /// A sandbox could not be created.
     #[error("a sandbox could not be created: {detail}")]
     Create {
@@ -94,10 +152,17 @@ impl SandboxError {
             | Self::Wait { .. }
             | Self::Remove { .. }
             | Self::PullImage { .. }
-            | Self::PullTimeout { .. } => true,
+            | Self::PullTimeout { .. }
+            | Self::ClusterAway { .. }
+            | Self::Quota { .. }
+            | Self::Unplaced { .. }
+            | Self::Taken { .. } => true,
             Self::ImageMissing { .. }
             | Self::ImageRefused { .. }
             | Self::RuntimeMissing { .. }
+            | Self::Forbidden { .. }
+            | Self::Full { .. }
+            | Self::NetworkOpen { .. }
             | Self::Prepare { .. } => false,
         }
     }

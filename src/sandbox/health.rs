@@ -37,6 +37,12 @@ impl Health {
         (fit != was).then_some(fit)
     }
 
+    /// A session lost its sandbox with the engine: no work is begun before it answers.
+    pub fn lost(&self) {
+        *self.failures.lock().unwrap_or_else(PoisonError::into_inner) = MOST_FAILURES;
+        self.fit.send_replace(false);
+    }
+
     /// Whether new work may start.
     #[must_use]
     pub fn is_fit(&self) -> bool {
@@ -65,6 +71,10 @@ mod tests {
         assert_eq!(health.note(true), None);
         assert_eq!([health.note(false), health.note(false)], [None, None]);
         assert_eq!(health.note(false), Some(false));
+        assert_eq!(health.note(false), None);
+        assert_eq!(health.note(true), Some(true));
+        health.lost();
+        assert!(!health.is_fit());
         assert_eq!(health.note(false), None);
         assert_eq!(health.note(true), Some(true));
     }

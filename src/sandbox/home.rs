@@ -13,9 +13,9 @@ use crate::message::SandboxId;
 /// Longest path of a unix socket, in bytes, without the ending NUL.
 const LONGEST_SOCKET_PATH: usize = 107;
 
-/// The directory of one sandbox: `<state>/sandboxes/<id>` (0700), with `mount/` (0711) for the socket in it.
+/// The directory of one sandbox: `<state>/sandboxes/<id>` (0700), with `mount/` (0711) for the socket in it, and `objects/` (0711).
 ///
-/// The parent shuts out other users of the machine; the leaf lets the sandbox's user pass, because it alone is mounted.
+/// The parent shuts out other users of the machine; the leaves let the sandbox's user pass, because they alone are mounted.
 #[derive(Debug)]
 pub struct SandboxHome {
     id: SandboxId,
@@ -41,6 +41,7 @@ impl SandboxHome {
         }
         make_directory(&home.root, 0o700)?;
         make_directory(&home.socket_directory(), 0o711)?;
+        make_directory(&home.objects_directory(), 0o711)?;
         Ok(home)
     }
 
@@ -56,10 +57,16 @@ impl SandboxHome {
         self.root.join("mount")
     }
 
+    /// The directory in which the session's objects are shown to the sandbox; mounted when nobody knows yet whose they will be.
+    #[must_use]
+    pub fn objects_directory(&self) -> PathBuf {
+        self.root.join("objects")
+    }
+
     /// The socket's path.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.socket_directory().join("gateway.sock")
+        self.socket_directory().join(super::SOCKET_NAME)
     }
 
     /// Makes a directory for a workspace on disk, owned by the sandbox's user.

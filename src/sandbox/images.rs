@@ -25,6 +25,18 @@ pub fn pinned(image: &str) -> Option<&str> {
 /// # Errors
 /// What is wrong, as a fragment of a sentence.
 pub fn check_form(image: &str) -> Result<(), &'static str> {
+    check_beginning(image)?;
+    if !is_reference(image.rsplit_once('@').map_or(image, |(name, _)| name)) {
+        return Err("it is no reference of an image: [host[:port]/]name[/name...][:tag], names in small letters");
+    }
+    Ok(())
+}
+
+/// Whether references may begin like this: what stands before the `*` of a rule may end anywhere in one.
+///
+/// # Errors
+/// What is wrong, as a fragment of a sentence.
+pub fn check_beginning(image: &str) -> Result<(), &'static str> {
     if image.is_empty() || image.len() > 512 || image.starts_with('-') {
         return Err("a reference has 1 to 512 characters and does not begin with '-'");
     }
@@ -35,6 +47,46 @@ pub fn check_form(image: &str) -> Result<(), &'static str> {
         return Err("what stands after '@' must be sha256: and 64 digits of 0-9 and a-f");
     }
     Ok(())
+}
+
+/// `[host[:port]/]name[/name...][:tag]`. The engine's address of an image is made of it, so nothing that means something in an address may pass:
+/// `own/../other` begins as a rule for `own/*` wants it, and is `other`.
+fn is_reference(name: &str) -> bool {
+    let inner = |b: u8| matches!(b, b'.' | b'_' | b'-');
+    let is_tag = |tag: &str| {
+        let begins = tag.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+        begins && tag.len() <= 128 && tag.bytes().all(|b| b.is_ascii_alphanumeric() || inner(b))
+    };
+    let is_name = |name: &str| {
+        let bounded = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        bounded(name.chars().next())
+            && bounded(name.chars().next_back())
+            && !name.contains("..")
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || inner(b))
+    };
+    let is_host = |part: &str| {
+        let (host, port) = part.split_once(':').unwrap_or((part, "1"));
+        let is_named = host.contains('.') || part.contains(':') || host == "localhost";
+        is_named
+            && !host.contains("..")
+            && host.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && host
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
+            && !port.is_empty()
+            && port.len() <= 5
+            && port.bytes().all(|b| b.is_ascii_digit())
+    };
+    let (path, last) = name
+        .rsplit_once('/')
+        .map_or((None, name), |(path, last)| (Some(path), last));
+    let (last, tag) = last
+        .split_once(':')
+        .map_or((last, None), |(last, tag)| (last, Some(tag)));
+    let mut parts = path.into_iter().flat_map(|path| path.split('/')).enumerate();
+    is_name(last) && tag.is_none_or(is_tag) && parts.all(|(place, part)| is_name(part) || (place == 0 && is_host(part)))
 }
 
 /// Whether the operator's rules allow an image. An empty list allows none.
@@ -136,10 +188,32 @@ mod tests {
             "-a",
             "a*",
             "",
+            "own/../other:1",
+            "own/./a",
+            "own//a",
+            "/a",
+            "a/",
+            "x/../../containers",
+            "Own/a",
+            "a:b:c",
+            "a:",
+            "host:port/a",
+            "..:1/a",
+            "a?b",
+            "a%2e",
+            "a\\b",
+            "a#b",
         ] {
             assert!(check_form(wrong).is_err(), "{wrong}");
         }
-        for good in ["a", "host.example:5000/a/b:1", &format!("a:1@{D1}")] {
+        for good in [
+            "a",
+            "host.example:5000/a/b:1",
+            "localhost:5000/a",
+            "Host.example/a__b/c-d.e:V1.2_3-x",
+            &format!("a:1@{D1}"),
+            D1,
+        ] {
             assert_eq!(check_form(good), Ok(()), "{good}");
         }
     }

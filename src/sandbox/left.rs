@@ -9,6 +9,9 @@ use crate::message::SandboxId;
 
 /// How old a container must be whose owner's directory is gone, in seconds.
 const LEAST_AGE_S: i64 = 60;
+/// By how much the clocks of two workers, or one clock before and after it is set, may differ, in seconds. Deadlines are the only times that
+/// outlive a process, and so the only ones by the wall clock: leases and limits are measured by clocks that cannot be set.
+const CLOCK_SLACK_S: i64 = 300;
 
 /// A container of some worker, as the engine lists it.
 #[derive(Debug, Clone)]
@@ -56,7 +59,9 @@ pub fn must_go(listed: &Listed, known: Known, now: i64) -> bool {
         Known::Alive => false,
         Known::Dead => true,
         Known::Gone => now.saturating_sub(listed.created) >= LEAST_AGE_S,
-        Known::Unknown => listed.deadline.is_some_and(|deadline| deadline <= now),
+        Known::Unknown => listed
+            .deadline
+            .is_some_and(|deadline| deadline.saturating_add(CLOCK_SLACK_S) <= now),
     }
 }
 
@@ -96,8 +101,23 @@ mod tests {
         assert!(!must_go(&overdue, Known::Gone, 1059));
         assert!(must_go(&overdue, Known::Gone, 1060));
         assert!(!must_go(&overdue, Known::Unknown, 1000));
-        assert!(must_go(&overdue, Known::Unknown, 1001));
+        assert!(must_go(&overdue, Known::Unknown, 1001 + 300));
         assert!(!must_go(&listed(None), Known::Unknown, i64::MAX));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_by_five_minutes_takes_no_sandbox_that_may_live() {
+        let set_to = deadline(Duration::from_secs(60));
+        for jump in [-300, 0, 299] {
+            let now = set_to - 1 + jump;
+            assert!(!must_go(&listed(Some(set_to)), Known::Unknown, now), "{jump}");
+            // What lives, lives by its lock, and what is dead is dead: no clock is asked.
+            assert!(!must_go(&listed(Some(set_to)), Known::Alive, now), "{jump}");
+            assert!(must_go(&listed(Some(set_to)), Known::Dead, now), "{jump}");
+        }
+        assert!(must_go(&listed(Some(set_to)), Known::Unknown, set_to + 300));
+        // A label that somebody made up.
+        assert!(!must_go(&listed(Some(i64::MAX)), Known::Unknown, i64::MAX - 1));
     }
 
     #[test]

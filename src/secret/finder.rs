@@ -4,9 +4,9 @@
 //! compared. Never prints a value.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use zeroize::Zeroizing;
 
 use super::forms::{Form, SHORTEST};
@@ -29,7 +29,26 @@ enum View {
     Escapes,
 }
 
+/// Those in use, by where the forms lie that they look for: a session has several masks for the same secrets.
+static SHARED: Mutex<Vec<(Vec<usize>, Weak<Finder>)>> = Mutex::new(Vec::new());
+
 impl Finder {
+    /// One for these secrets in this order: the one that there is, else a new one.
+    pub(super) fn of(secrets: impl IntoIterator<Item = Arc<Vec<Form>>>) -> Arc<Self> {
+        let secrets: Vec<_> = secrets.into_iter().collect();
+        let key: Vec<usize> = secrets.iter().map(|forms| Arc::as_ptr(forms).addr()).collect();
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        // Where another's forms come to lie in the same place later, this one is gone: it holds its own.
+        shared.retain(|(_, finder)| finder.strong_count() > 0);
+        let mut same = shared.iter().filter(|(of, _)| *of == key);
+        if let Some(finder) = same.find_map(|(_, finder)| finder.upgrade()) {
+            return finder;
+        }
+        let finder = Arc::new(Self::new(secrets));
+        shared.push((key, Arc::downgrade(&finder)));
+        finder
+    }
+
     pub(super) fn new(secrets: impl IntoIterator<Item = Arc<Vec<Form>>>) -> Self {
         let secrets: Vec<_> = secrets.into_iter().collect();
         let mut by_beginning: BTreeMap<&[u8], Vec<(usize, usize)>> = BTreeMap::new();
@@ -39,7 +58,12 @@ impl Finder {
                 by_beginning.entry(beginning).or_default().push((secret, form));
             }
         }
-        let automaton = AhoCorasick::new(by_beginning.keys()).ok();
+        // Small: every session has several, each for as long as it lives. The quickest kind would take ten times the memory.
+        let automaton = AhoCorasick::builder()
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
+            .dense_depth(1)
+            .build(by_beginning.keys())
+            .ok();
         let beginnings = by_beginning.into_values().collect();
         let longest = secrets
             .iter()

@@ -50,7 +50,7 @@ impl Mask {
     pub fn add(&mut self, secret: &Secret) {
         if !self.known.iter().any(|known| Arc::ptr_eq(known, &secret.0)) {
             self.known.push(Arc::clone(&secret.0));
-            self.finder = Arc::new(Finder::new(self.known.iter().map(|known| Arc::clone(&known.forms))));
+            self.finder = Finder::of(self.known.iter().map(|known| Arc::clone(&known.forms)));
         }
     }
 

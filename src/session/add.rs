@@ -101,7 +101,7 @@ impl Add<'_> {
             let directory = directories::beside(&taken, &key);
             admit::project(rooms, task, request, directory, connection.clone()).await
         };
-        let admitted = self.unless_dropped(&connection, admitting).await?;
+        let mut admitted = self.unless_dropped(&connection, admitting).await?;
         let mixed = self.mixed(&admitted)?;
         let (_, agent) = minted::agent(rooms, task)?;
         let trailers = admit::trailers_of(task, &admitted.grant, &minted::credited(agent)?);
@@ -110,7 +110,7 @@ impl Add<'_> {
             .map_err(refused)?;
 
         let mirroring = async {
-            let mirrored = stage::refreshed(rooms, &admitted).await?;
+            let mirrored = stage::refreshed(rooms, &mut admitted).await?;
             rooms.repositories.refuse_lfs(&mirrored).await?;
             Ok(mirrored)
         };
@@ -212,10 +212,12 @@ impl Add<'_> {
         let project = &work.admitted.grant;
         let trailers = grant.trailers.get(&project.key).ok_or_else(stage::no_trailers)?;
         let mut is_last = false;
+        let shown = self.open.show(work).await;
         loop {
             workspace::make_directory(inside, project).await?;
             let made = made.cloning.insert((work.clone(), None));
-            let mut cloning = workspace::Cloning::begin(inside, project, trailers, work.began_at.is_some()).await?;
+            let mut cloning =
+                workspace::Cloning::begin(inside, project, trailers, work.began_at.is_some(), shown.as_deref()).await?;
             made.1 = Some(cloning.process());
             match cloning.finish(self.progress).await {
                 Ok(()) => return Ok(()),
@@ -285,6 +287,9 @@ impl Add<'_> {
                 }
                 Err(_) => tracing::info!("a refused project is slow to go from its sandbox"),
             }
+        }
+        if let Some(number) = made.staging {
+            self.open.hide(number).await;
         }
         if let Some(number) = made.staging
             && let Err(error) = self.rooms.repositories.unstage(self.task.session, number).await

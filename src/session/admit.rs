@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::try_join_all;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 use super::connections::{Connected, Connection, Connections};
 use super::credential::Asked;
@@ -18,6 +20,7 @@ use crate::message::{
     BranchName, Capabilities, ConnectionName, EventBody, ForgeKind, ProjectKey, Publish, Reason, Right, Task,
 };
 use crate::progress::Progress;
+use crate::repository::Shown;
 use crate::secret::Secret;
 
 /// One project that may be worked on.
@@ -29,6 +32,8 @@ pub(super) struct Admitted {
     pub(super) by_git: bool,
     /// Why its commits cannot be pushed, where that is known.
     pub(super) cannot_push: Option<String>,
+    /// What the forge shows of it, asked when it was looked up; taken by the first refresh.
+    pub(super) shown: Option<AbortOnDropHandle<Option<Shown>>>,
 }
 
 /// The secrets of a task, looked up where the operator allows; also what the session's events are masked with.
@@ -158,10 +163,16 @@ pub(super) async fn project(
     let key = request.key();
     let connected = connection.current()?;
     let git_only = connected.is_git_only();
-    let facts = if git_only {
-        by_git(rooms, request, &connected).await?
+    let (facts, shown) = if git_only {
+        (by_git(rooms, request, &connected).await?, None)
     } else {
-        connected.forge.project(&request.path).await?
+        // A forge may be far away: its API and its git are asked at once, at the address that the project has unless it was renamed. Only the
+        // refresh waits for the second answer, in its own time.
+        let address = format!("{}/{}.git", connected.forge.instance(), request.path);
+        let (repositories, access) = (rooms.repositories.clone(), connected.access.clone());
+        let asking = tokio::spawn(async move { repositories.shown(&address, &access).await }.in_current_span());
+        let asking = AbortOnDropHandle::new(asking);
+        (connected.forge.project(&request.path).await?, Some(asking))
     };
     let Some(default_branch) = facts.default_branch.clone() else {
         let message = format!("{key} has no commit yet: push a first one, then send the task again");
@@ -208,6 +219,7 @@ pub(super) async fn project(
         connection,
         by_git: git_only,
         cannot_push,
+        shown,
     })
 }
 

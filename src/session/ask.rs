@@ -10,7 +10,7 @@ use super::questions::AskPeople;
 use super::turn::Started;
 use super::{Ready, Session, turn, usage};
 use crate::agent::ask::{Ask, Permissions};
-use crate::agent::{self, AgentError, ProjectBrief, TurnLimits, TurnReport, prompt};
+use crate::agent::{self, AgentError, ProjectBrief, Said, TurnLimits, TurnReport, prompt};
 use crate::grant::{Grant, ProjectGrant};
 use crate::message::{EventBody, ProjectKey};
 
@@ -28,15 +28,17 @@ impl Session<'_> {
         // What was added is told once; an agent that starts now is told of all.
         let untold = self.open.projects.take_untold();
         let mut briefs = self.briefs(&grant);
-        let told = agent.is_some().then(|| {
+        let is_begun = agent.is_some();
+        if is_begun {
             let is_new = |brief: &ProjectBrief| {
                 untold
                     .iter()
                     .any(|key| (&key.connection, &key.path) == (&brief.connection, &brief.path))
             };
             briefs.retain(is_new);
-            prompt::next(&begun.prompt, &briefs)
-        });
+            self.hear(ready.config, &mut briefs).await;
+        }
+        let told = is_begun.then(|| prompt::next(&begun.prompt, &briefs));
         let (started, prompt) = match (agent, told) {
             (Some(started), Some(prompt)) => (started, prompt),
             (agent, _) => {
@@ -49,13 +51,24 @@ impl Session<'_> {
                     ask: self.asks(ready.config),
                 };
                 let saved = self.find_saved(ready, &directories).await;
-                let starting = self.live.while_alive(turn::start(&inside, start, saved, self.progress));
+                let has_memory = saved.is_some();
+                // Boxed, as what is large and soon over: a session holds the room for it as long as its agent works.
+                let starting = Box::pin(self.live.while_alive(turn::start(&inside, start, saved, self.progress)));
+                // What an agent remembers it was told before.
+                let hearing = Box::pin(async {
+                    if !has_memory {
+                        self.hear(ready.config, &mut briefs).await;
+                    }
+                });
                 let started = tokio::select! {
                     biased;
                     () = stop.cancelled() => return Err(AgentError::Cancelled.into()),
-                    started = starting => started?,
+                    (started, ()) = async { tokio::join!(starting, hearing) } => started?,
                 };
                 self.used_saved().await;
+                if has_memory && !started.loaded {
+                    self.hear(ready.config, &mut briefs).await;
+                }
                 let prompt = if started.loaded {
                     prompt::loaded(&begun.prompt, &briefs)
                 } else {
@@ -75,7 +88,7 @@ impl Session<'_> {
         self.progress.state(EventBody::TurnStarted { turn }).await;
         // A spent budget stops the turn too, and is told from somebody's word.
         let watched = stop.child_token();
-        let turning = self.live.while_alive(async {
+        let turning = Box::pin(self.live.while_alive(async {
             let turned = started.agent.turn(&prompt, limits, self.progress, &watched).await;
             if matches!(turned, Err(AgentError::Ended { .. })) {
                 started.settle().await;
@@ -88,7 +101,7 @@ impl Session<'_> {
                 }
                 failure
             })
-        });
+        }));
         let turned = usage::watched(ready.meter.as_deref(), self.progress, &watched, stop, turning).await;
         agent::tell_dropped_errors(started.dropped_errors(), self.progress).await;
         let stop_reason = match &turned {
@@ -97,6 +110,38 @@ impl Session<'_> {
         };
         self.progress.state(EventBody::TurnEnded { turn, stop_reason }).await;
         turned
+    }
+
+    /// Adds what the projects say to agents. What cannot be read is told, and stops nothing.
+    async fn hear(&self, config: &agent::Config, briefs: &mut [ProjectBrief]) {
+        let all = self.open.work();
+        let hearing = briefs.iter_mut().map(async |brief| {
+            let is_it =
+                |grant: &ProjectGrant| (&grant.key.connection, &grant.key.path) == (&brief.connection, &brief.path);
+            let Some(work) = all.iter().find(|work| is_it(&work.admitted.grant)) else {
+                return;
+            };
+            let branch = &work.admitted.grant.default_branch;
+            match work.staging.instructions(branch, &config.instructions).await {
+                Ok(found) => {
+                    let said = found.into_iter().map(|one| Said {
+                        at: format!("{} (branch {branch})", one.path),
+                        text: one.text,
+                        note: one.note,
+                    });
+                    brief.said.extend(said);
+                }
+                Err(error) => {
+                    let code = "instructions_unread".to_owned();
+                    let message = format!(
+                        "{}: the agent is not told what its project says to it: {error}",
+                        brief.path
+                    );
+                    self.progress.state(EventBody::Warning { code, message }).await;
+                }
+            }
+        });
+        futures::future::join_all(hearing).await;
     }
 
     /// Who answers an agent that asks for leave, where people do.
@@ -145,6 +190,7 @@ impl Session<'_> {
             base: project.base.to_string(),
             change_request_word: project.forge.change_request_word(),
             begun: begun(&project.key),
+            said: Vec::new(),
         };
         grant.projects.iter().map(brief).collect()
     }

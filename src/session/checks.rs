@@ -13,6 +13,7 @@ use super::publish::{Publishing, Work};
 use crate::agent::sections::Sections;
 use crate::forge::ChangeRequestText;
 use crate::message::{Attention, CommitId, EventBody, Otherwise, Reason};
+use crate::metrics::Awaits;
 use crate::repository::scan::{Finding, Mode, Rules, Wanted};
 use crate::secret::{Secret, Traces};
 use crate::tools::Wish;
@@ -29,7 +30,7 @@ use sentences::Checked;
 const ENDING: Duration = Duration::from_secs(30);
 
 /// What follows when the work changes what runs on its own.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CiFiles {
     /// A warning event, and a section in the change request.
@@ -175,7 +176,7 @@ impl Publishing<'_> {
             default: Otherwise::Kept,
             question: None,
         };
-        let _waits = self.steering.waits();
+        let _waits = self.steering.waits(Awaits::Answer);
         self.progress.state(body).await;
         let stopped = async {
             if self.steering.token().is_cancelled() {

@@ -61,7 +61,12 @@ impl From<ForgeError> for Failure {
 impl From<SandboxError> for Failure {
     fn from(error: SandboxError) -> Self {
         let reason = match &error {
-            SandboxError::Connect { .. } => Reason::SandboxUnavailable,
+            SandboxError::Connect { .. }
+            | SandboxError::ClusterAway { .. }
+            | SandboxError::Quota { .. }
+            | SandboxError::Unplaced { .. }
+            | SandboxError::Taken { .. } => Reason::SandboxUnavailable,
+            SandboxError::Full { .. } => Reason::DiskFull,
             SandboxError::ImageMissing { .. } | SandboxError::PullImage { .. } => Reason::ImageMissing,
             SandboxError::PullTimeout { .. } => Reason::PullTimeout,
             SandboxError::ImageRefused { .. } => Reason::ImageRefused,
@@ -70,6 +75,8 @@ impl From<SandboxError> for Failure {
             | SandboxError::Start { .. }
             | SandboxError::Wait { .. }
             | SandboxError::Remove { .. }
+            | SandboxError::Forbidden { .. }
+            | SandboxError::NetworkOpen { .. }
             | SandboxError::Prepare { .. } => Reason::SandboxFailed,
         };
         Self::new(reason, error.to_string())

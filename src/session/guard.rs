@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::failure::Failure;
 use crate::message::{EventBody, Reason, SandboxId};
@@ -16,10 +17,8 @@ use crate::metrics::Metrics;
 use crate::progress::Progress;
 use crate::repository::Staging;
 use crate::sandbox::Sandbox;
-use crate::sandbox::disk::{Disk, Usage};
+use crate::sandbox::disk::{Disk, Free, TICK, Usage};
 
-/// How often the disk is asked; asking costs microseconds.
-const TICK: Duration = Duration::from_millis(500);
 /// Between two looks at a workspace, which costs what it holds.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 /// Looking may take this part of the time.
@@ -100,7 +99,9 @@ impl Guard {
         } = watched;
         let (kills_tx, kills) = watch::channel(Kills::default());
         let space = watch::Sender::new(Space::Enough);
-        let mut tasks = vec![tokio::spawn(hear(sandbox.memory_kills(), kills_tx, metrics, progress))];
+        let mut tasks = vec![tokio::spawn(
+            hear(sandbox.memory_kills(), kills_tx, metrics, progress).in_current_span(),
+        )];
         if let Some((path, most_bytes)) = workspace {
             tasks.push(tokio::spawn(look(
                 disk.clone(),
@@ -123,7 +124,7 @@ impl Guard {
     /// Counts what is pushed as well, from now on: it is on the host's disk, wherever the workspace is.
     pub(super) fn watch_pushes(&mut self, projects: Pushed) {
         let looking = look_at_pushes(self.disk.clone(), self.id, projects, self.space.clone());
-        self.tasks.push(tokio::spawn(looking));
+        self.tasks.push(tokio::spawn(looking.in_current_span()));
     }
 
     /// Waits until the session has to end, or until not even keeping its work may go on. Cancel-safe.
@@ -173,7 +174,7 @@ async fn hear(
 ) {
     let mut seen = 0;
     while let Ok(count) = engine.wait_for(|count| *count > seen).await.map(|count| *count) {
-        metrics.memory_kills(count - seen);
+        metrics.sandboxes.memory_kills(count - seen);
         kills.send_replace(Kills {
             count,
             last: Some(Instant::now()),
@@ -192,7 +193,7 @@ async fn hear(
     }
 }
 
-/// Asks the disk often, and counts the workspace when it is time or when the disk lost so much that the workspace may be over its limit.
+/// Looks often at what is free, and counts the workspace when it is time or when the disk lost so much that the workspace may be over its limit.
 async fn look(
     disk: Arc<Disk>,
     id: SandboxId,
@@ -210,9 +211,11 @@ async fn look(
     let mut over: Option<Instant> = None;
     let mut settled = None;
     let (mut looked, mut cuts) = (Instant::now(), 0);
+    let clock = disk.clock();
+    let mut was_in_danger = false;
     loop {
         tokio::time::sleep(TICK).await;
-        let Some(free) = disk.free().await else { continue };
+        let Some(free) = clock.free() else { continue };
         let room = limits.bytes.saturating_sub(usage.bytes);
         let lost = free_then.saturating_sub(free.bytes) > room / 2;
         // In danger all look, so that nobody is chosen by what others held some time ago.
@@ -233,7 +236,13 @@ async fn look(
         if over.is_some_and(|since| since.elapsed() > QUIETING) {
             settled.get_or_insert(usage.bytes);
         }
-        let host = (disk.must_go(id, free, 2, true), disk.must_go(id, free, 4, false));
+        // Not at once: what was pushed is only counted now.
+        let is_counted = std::mem::replace(&mut was_in_danger, disk.in_danger(free, 2));
+        let host = if is_counted {
+            host_wants(&disk, id, free).await
+        } else {
+            (false, false)
+        };
         let now = judge(usage, limits, settled, host);
         if now != Space::Enough {
             over.get_or_insert_with(Instant::now);
@@ -242,24 +251,45 @@ async fn look(
     }
 }
 
-/// Asks the disk often, and how much was pushed, which a few directories tell.
+/// While the disk is in danger, asks how much was pushed, which a few directories tell. Until then it sleeps: most sessions never meet that.
 async fn look_at_pushes(disk: Arc<Disk>, id: SandboxId, projects: Pushed, told: watch::Sender<Space>) {
+    let clock = disk.clock();
+    let mut is_counted = false;
     loop {
-        tokio::time::sleep(TICK).await;
+        clock.danger().await;
         let mut bytes = 0_u64;
         for project in projects() {
             bytes = bytes.saturating_add(project.staged_bytes().await.unwrap_or(0));
         }
         disk.count_pushed(id, bytes);
-        let Some(free) = disk.free().await else { continue };
-        let now = if disk.must_go(id, free, 4, false) {
-            Space::Danger(Excess::Host)
-        } else if disk.must_go(id, free, 2, true) {
-            Space::Over(Excess::Host)
-        } else {
-            Space::Enough
+        // All count before anybody is chosen. In the next round all have, and what cannot wait is seen there before the pause.
+        if let Some(free) = clock.free().filter(|_| is_counted)
+            && host_wants(&disk, id, free).await.1
+        {
+            worsen(&told, Space::Danger(Excess::Host));
+        }
+        tokio::time::sleep(TICK).await;
+        let Some(free) = clock.free() else { continue };
+        is_counted = disk.in_danger(free, 2);
+        let now = match host_wants(&disk, id, free).await {
+            (_, true) => Space::Danger(Excess::Host),
+            (true, false) => Space::Over(Excess::Host),
+            (false, false) => Space::Enough,
         };
         worsen(&told, now);
+    }
+}
+
+/// Whether this session has to make room on the host, and whether it has to at once. The clock's word is some time old: another one may have made
+/// room since, so the disk itself has the last one.
+async fn host_wants(disk: &Disk, id: SandboxId, free: Free) -> (bool, bool) {
+    let must_go = |free| (disk.must_go(id, free, 2, true), disk.must_go(id, free, 4, false));
+    if must_go(free) == (false, false) {
+        return (false, false);
+    }
+    match disk.free().await {
+        Some(free) => must_go(free),
+        None => (false, false),
     }
 }
 

@@ -3,10 +3,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::metrics::Awaits;
+
 /// A slot that can be lent.
 pub trait Lend: Send + Sync + std::fmt::Debug {
-    /// Its session waits: another may have it, where the worker has room for one more.
-    fn lend(&self);
+    /// Its session waits for this: another may have it, where the worker has room for one more.
+    fn lend(&self, awaits: Awaits);
     /// Its session goes on, now.
     fn take_back(&self);
 }
@@ -34,14 +36,15 @@ impl Waiting {
         }))
     }
 
-    pub(super) fn begin(&self) -> Waits {
+    /// What the first part waits for is what the session waits for.
+    pub(super) fn begin(&self, awaits: Awaits) -> Waits {
         let mut parts = self.0.parts.lock().unwrap_or_else(PoisonError::into_inner);
         *parts += 1;
         // Under the lock, so that a loan and its return stay in order.
         if *parts == 1
             && let Some(slot) = &self.0.slot
         {
-            slot.lend();
+            slot.lend(awaits);
         }
         Waits(self.clone())
     }

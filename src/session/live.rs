@@ -7,9 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 use super::failure::Failure;
 use super::guard::{Guard, Pushed, Watched};
+use super::objects::Objects;
+use super::pool::Kind;
 use super::{HeldSandbox, Rooms, space};
 use crate::gateway::{Gateway, Inside, egress};
 use crate::message::{Reason, SandboxId, SessionId};
@@ -20,6 +23,8 @@ use crate::sandbox::{Sandbox, SandboxError, SandboxSpec, Workspace};
 
 /// How long `inside` may take to report after the container started.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the engine may take to know why PID 1 ended: the next look at all containers tells where its events do not.
+const KNOWN_AFTER: Duration = Duration::from_secs(10);
 /// How long after a failure inside its cause may still show: the end of the whole sandbox, or a word of the engine about memory.
 const AFTERMATH: Duration = Duration::from_millis(700);
 
@@ -60,7 +65,19 @@ impl Live {
         }
     }
 
-    /// Starts a sandbox and waits for `inside`. Without a runtime it is the engine's default one.
+    /// Takes one that was started before, if there is one.
+    pub(super) fn claim(&mut self, rooms: &Rooms, kind: &Kind) {
+        if let Some(warm) = rooms.pool.claim(rooms, kind) {
+            *self = warm;
+        }
+    }
+
+    /// Whether it is started and its first process is there.
+    pub(super) fn is_well(&self) -> bool {
+        self.inside.as_ref().is_some_and(|inside| !inside.is_gone())
+    }
+
+    /// Starts a sandbox, unless one was claimed, and watches over it from now on. Without a runtime it is the engine's default one.
     pub(super) async fn start(
         &mut self,
         rooms: &Rooms,
@@ -68,7 +85,36 @@ impl Live {
         runtime: Option<&str>,
         progress: &Arc<Progress>,
     ) -> Result<(), Failure> {
-        if self.workspace.is_none() && rooms.sandbox.workspace == Workspace::Directory {
+        if !self.is_well() {
+            self.make(rooms, image, runtime, Duration::ZERO).await?;
+        }
+        let (Some(home), Some(sandbox)) = (&self.home, &self.sandbox) else {
+            return Err(not_started());
+        };
+        let workspace = self.workspace.clone().map(|path| (path, rooms.sandbox.workspace_bytes));
+        self.guard = Some(Guard::start(
+            Watched {
+                id: home.id(),
+                workspace,
+                disk: rooms.disk.clone(),
+                metrics: rooms.metrics.clone(),
+                progress: progress.clone(),
+            },
+            sandbox.as_ref(),
+        ));
+        Ok(())
+    }
+
+    /// Starts a sandbox and waits for `inside`. It may wait that long for a session.
+    pub(super) async fn make(
+        &mut self,
+        rooms: &Rooms,
+        image: &str,
+        runtime: Option<&str>,
+        waits: Duration,
+    ) -> Result<(), Failure> {
+        let is_on_disk = rooms.sandbox.workspace == Workspace::Directory && rooms.engine.shares_directories();
+        if self.workspace.is_none() && is_on_disk {
             self.make_workspace(rooms)?;
         }
         if self.home.is_none() {
@@ -83,22 +129,26 @@ impl Live {
             runtime: runtime.map(str::to_owned),
             worker: rooms.owner(),
             owner: rooms.lock.owner().clone(),
-            deadline: left::deadline(rooms.config.longest_sandbox()),
+            deadline: left::deadline(rooms.config.longest_sandbox() + waits),
             socket_directory: home.socket_directory(),
+            objects_directory: home.objects_directory(),
             tools_directory: rooms.tools_directory.clone(),
             workspace_directory: self.workspace.clone(),
         };
         let gateway = self.gateway.insert(gateway);
         let engine = rooms.engine.clone();
-        let starting = self
-            .starting
-            .insert(tokio::spawn(async move { engine.start(&spec).await }));
+        let starting = self.starting.insert(tokio::spawn(
+            async move { engine.start(&spec).await }.instrument(tracing::info_span!("sandbox")),
+        ));
         let started = starting.await;
         self.starting = None;
         let sandbox = match started {
-            Ok(Ok(sandbox)) => sandbox,
+            Ok(Ok(sandbox)) => {
+                rooms.metrics.sandboxes.created(true);
+                sandbox
+            }
             Ok(Err(error)) => {
-                rooms.metrics.sandbox_create_failure();
+                rooms.metrics.sandboxes.created(false);
                 return Err(error.into());
             }
             Err(error) => {
@@ -109,20 +159,13 @@ impl Live {
             }
         };
         self.sandbox = Some(sandbox.clone());
-        let workspace = self.workspace.clone().map(|path| (path, rooms.sandbox.workspace_bytes));
-        self.guard = Some(Guard::start(
-            Watched {
-                id,
-                workspace,
-                disk: rooms.disk.clone(),
-                metrics: rooms.metrics.clone(),
-                progress: progress.clone(),
-            },
-            sandbox.as_ref(),
-        ));
         let inside = tokio::select! {
-            inside = gateway.inside(HELLO_TIMEOUT) => inside?,
-            ended = sandbox.wait() => return Err(sandbox_ended(ended)),
+            inside = gateway.inside(HELLO_TIMEOUT) => inside.map_err(Failure::from),
+            ended = sandbox.wait() => Err(sandbox_ended(ended)),
+        };
+        let inside = match inside {
+            Ok(inside) => inside,
+            Err(failure) => return Err(or_engine_lost(failure, sandbox.as_ref()).await),
         };
         self.inside = Some(Arc::new(inside));
         Ok(())
@@ -176,10 +219,20 @@ impl Live {
             ended = sandbox.wait() => Err(sandbox_ended(ended)),
             () = inside.gone() => Err(connection_ended(sandbox.as_ref()).await),
         };
-        ended.map_err(|mut failure| {
-            guard.add_kills(&mut failure);
-            failure
-        })
+        match ended {
+            Ok(done) => Ok(done),
+            Err(failure) => {
+                let mut failure = or_engine_lost(failure, sandbox.as_ref()).await;
+                guard.add_kills(&mut failure);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Where projects' objects are shown to the sandbox.
+    pub(super) fn objects(&self) -> Result<Objects, Failure> {
+        let home = self.home.as_ref().ok_or_else(not_started)?;
+        Ok(Objects::of(home.objects_directory()))
     }
 
     /// Where the workspace is on disk, if it is there.
@@ -192,37 +245,39 @@ impl Live {
         space::full(self.inside.as_ref()?).await
     }
 
-    /// Removes everything. Called once, at the end of every session; says what could not be removed.
-    pub(super) async fn close(self, rooms: &Rooms, session: SessionId) {
-        self.close_sandbox(session).await;
+    /// Removes everything. Called once, at the end of every session; says what could not be removed. Beside the sandbox's end goes on what
+    /// still needs the session's repositories.
+    pub(super) async fn close(self, rooms: &Rooms, session: SessionId, beside: impl Future<Output = ()> + Send) {
+        tokio::join!(self.close_sandbox(&session), beside);
         if let Err(error) = rooms.repositories.remove_session(session).await {
             tracing::error!(%session, %error, "a session's repositories were not removed");
         }
     }
 
-    /// Removes the sandbox and its directories; says what could not be removed, and whether nothing of it runs any more.
-    pub(super) async fn close_sandbox(mut self, session: SessionId) -> bool {
+    /// Removes the sandbox and its directories; says what could not be removed and for whom it was, and whether nothing of it runs any more.
+    pub(super) async fn close_sandbox(mut self, whose: &impl std::fmt::Display) -> bool {
         let mut gone = true;
         if let Some(starting) = self.starting.take()
             && let Ok(Ok(sandbox)) = starting.await
         {
             self.sandbox = Some(sandbox);
         }
-        drop(self.guard.take());
         // The connections go first: what still runs in the sandbox can then do no more.
         drop(self.inside.take());
         drop(self.gateway.take());
         if let Some(sandbox) = self.sandbox.take()
             && let Err(error) = sandbox.remove().await
         {
-            tracing::error!(%session, %error, "a sandbox was not removed; the reaper will try again");
+            tracing::error!(session = %whose, %error, "a sandbox was not removed; the reaper will try again");
             gone = false;
         }
         if let Some(home) = self.home.take()
             && let Err(error) = home.remove().await
         {
-            tracing::error!(%session, %error, "a sandbox's directory was not removed; the reaper will try again");
+            tracing::error!(session = %whose, %error, "a sandbox's directory was not removed; the reaper will try again");
         }
+        // What it took of the disk counts until it is given back: nobody else goes for it meanwhile.
+        drop(self.guard.take());
         drop(self.held.take());
         gone
     }
@@ -269,11 +324,23 @@ async fn first_cause(failure: Failure, sandbox: &dyn Sandbox, inside: &Inside, g
 
 /// The end of PID 1 closes its connection a moment before the engine knows why.
 async fn connection_ended(sandbox: &dyn Sandbox) -> Failure {
-    let ended = tokio::time::timeout(Duration::from_secs(5), sandbox.wait()).await;
+    let ended = tokio::time::timeout(KNOWN_AFTER, sandbox.wait()).await;
     ended.map_or_else(
         |_| Failure::new(Reason::SandboxFailed, "the connection to the sandbox broke"),
         sandbox_ended,
     )
+}
+
+/// A sandbox that ended with its engine did not end by itself.
+async fn or_engine_lost(failure: Failure, sandbox: &dyn Sandbox) -> Failure {
+    if failure.reason != Reason::SandboxFailed || !sandbox.is_engine_lost().await {
+        return failure;
+    }
+    let message = format!(
+        "the container engine went away and the sandbox with it ({}): send the task again when the engine is back",
+        failure.message
+    );
+    Failure::new(Reason::SandboxUnavailable, message)
 }
 
 fn sandbox_ended(ended: Result<crate::sandbox::Ended, SandboxError>) -> Failure {

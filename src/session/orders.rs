@@ -16,6 +16,7 @@ use super::adding::{Adding, Expected};
 use super::checks::{Answers, Known};
 use super::connections::{Connection, Connections};
 use super::failure::Failure;
+use super::objects::Objects;
 use super::projects::Projects;
 use super::prompts::{NotTaken, Prompts, Stopped};
 use super::publish::Work;
@@ -51,6 +52,7 @@ pub(super) struct Open {
     pub(super) adding: Adding,
     inside: Arc<OnceLock<Arc<Inside>>>,
     git: Arc<OnceLock<Arc<GitRoutes>>>,
+    objects: Arc<OnceLock<Objects>>,
     /// Held by whoever replaces a credential.
     renewing: Arc<tokio::sync::Mutex<()>>,
     /// The orders that are being done.
@@ -67,6 +69,24 @@ impl Open {
         // Set once per session.
         let _ = self.inside.set(inside);
         let _ = self.git.set(git);
+    }
+
+    /// Projects' objects can be shown to the sandbox.
+    pub(super) fn shows(&self, objects: Objects) {
+        // Set once per session.
+        let _ = self.objects.set(objects);
+    }
+
+    /// Shows a project's objects to the sandbox; where, seen from inside. Nowhere if that cannot be: then they are fetched through the gateway.
+    pub(super) async fn show(&self, work: &Work) -> Option<String> {
+        self.objects.get()?.show(&work.staging).await
+    }
+
+    /// Shows them no more.
+    pub(super) async fn hide(&self, number: usize) {
+        if let Some(objects) = self.objects.get() {
+            objects.hide(number).await;
+        }
     }
 
     /// What control messages had made of the task when the last owner died.
@@ -131,7 +151,7 @@ pub(super) async fn obey(
     open: &Open,
     progress: &Progress,
     steering: &Steering,
-    inbox: &mut mpsc::Receiver<Order>,
+    inbox: &mut mpsc::Receiver<Box<Order>>,
 ) -> Infallible {
     let mut running = FuturesUnordered::new();
     loop {
@@ -139,7 +159,7 @@ pub(super) async fn obey(
             Some(order) = inbox.recv(), if running.len() < MOST_AT_ONCE => {
                 open.unanswered().push(order.id.clone());
                 let early = early(open, &order.kind);
-                running.push(obey_one(rooms, task, open, progress, steering, (order, early)));
+                running.push(obey_one(rooms, task, open, progress, steering, (*order, early)));
             }
             Some(()) = running.next() => {}
             else => std::future::pending().await,
@@ -262,7 +282,7 @@ async fn obey_one(
 }
 
 /// Answers what the end of the session left unanswered, but for prompts that another worker gets.
-pub(super) async fn decline(open: &Open, progress: &Progress, inbox: &mut mpsc::Receiver<Order>, goes_on: bool) {
+pub(super) async fn decline(open: &Open, progress: &Progress, inbox: &mut mpsc::Receiver<Box<Order>>, goes_on: bool) {
     inbox.close();
     let mut left: Vec<String> = std::mem::take(&mut *open.unanswered());
     let mut late = std::mem::take(&mut *open.late.lock().unwrap_or_else(PoisonError::into_inner));

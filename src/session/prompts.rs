@@ -273,6 +273,18 @@ impl Prompts {
         (!all.is_empty()).then(|| all.join(BETWEEN))
     }
 
+    /// Takes no more; everything that another attempt has to ask, as one prompt, and the conversation until then: what was asked here and is not
+    /// published went with the sandbox.
+    pub(super) fn close_undone(&self) -> (Option<String>, Vec<Exchange>) {
+        let mut state = self.state();
+        state.closed = true;
+        let undone = std::mem::take(&mut state.undone);
+        let waiting = std::mem::take(&mut state.waiting);
+        let all: Vec<String> = undone.into_iter().chain(waiting).map(|one| one.text).collect();
+        let next = (!all.is_empty()).then(|| all.join(BETWEEN));
+        (next, state.over.history.clone())
+    }
+
     /// Takes no more, unless one waits already: then the session goes on. Says whether it is closed.
     pub(super) fn close_if_empty(&self) -> bool {
         let mut state = self.state();

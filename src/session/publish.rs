@@ -242,6 +242,8 @@ impl Publishing<'_> {
         let grant = &work.admitted.grant;
         let asks = self.words.publish != Publish::Branch;
         let by_push = asks && work.is_git_only();
+        // Nobody opens anything for a branch that is not there.
+        let is_new = work.expected().is_none();
         let (exists, said) = attended(self, work, |connected| {
             Box::pin(async move {
                 let (options, exists) = if by_push {
@@ -251,6 +253,10 @@ impl Publishing<'_> {
                 };
                 work.pushing.store(true, Ordering::Release);
                 let said = push::push(self, work, &connected, head, &options).await?;
+                // A change request that the API opens says where its branch stands, in the same answer.
+                if by_push || !asks {
+                    push::read_back(self.rooms, work, &connected, head).await?;
+                }
                 Ok((exists, said))
             })
         })
@@ -273,49 +279,74 @@ impl Publishing<'_> {
         if !asks {
             return Ok((done, None));
         }
+        // Whether the forge was seen to have the branch as it was pushed.
+        let is_seen = &AtomicBool::new(by_push);
         let opened = attended(self, work, |connected| {
             Box::pin(async move {
                 if by_push {
-                    open::by_push(self.rooms, work, &connected, (head, text), exists, said).await
+                    let opened = open::by_push(self.rooms, work, &connected, (head, text), exists, said).await?;
+                    return Ok((opened, None));
+                }
+                let opened = open::by_api(self, work, &connected, text, is_new).await;
+                let shown = opened
+                    .as_ref()
+                    .ok()
+                    .and_then(|opened| opened.change_request().head.as_ref());
+                let unseen = if shown == Some(head) {
+                    None
                 } else {
-                    open::by_api(self, work, &connected, text).await
+                    push::read_back(self.rooms, work, &connected, head).await.err()
+                };
+                is_seen.store(unseen.is_none(), Ordering::Release);
+                match (opened, unseen) {
+                    (Ok(opened), unseen) => Ok((opened, unseen)),
+                    // That the branch is not there goes before what came of that.
+                    (Err(_), Some(unseen)) => Err(unseen),
+                    (Err(failure), None) => Err(failure),
                 }
             })
         })
         .await;
-        let counted = match &opened {
-            Ok(Opened::New(_)) => "opened",
-            Ok(Opened::Adopted(_)) => "updated",
-            Err(_) => "failed",
+        let opens = match &opened {
+            Ok((Opened::New(_), _)) => true,
+            Ok((Opened::Adopted(_), _)) => false,
+            Err(_) => is_new,
         };
-        self.rooms.metrics.change_request(grant.forge.as_str(), counted);
+        let sessions = &self.rooms.metrics.sessions;
+        sessions.change_request(grant.forge.as_str(), opens, opened.is_ok());
         let word = grant.forge.change_request_word();
-        match opened {
-            Ok(opened) => {
-                let request = opened.change_request();
-                let (project, change_request) = (grant.key.clone(), reference(work, request));
-                done.message = format!("the {word} {} is open", request.url);
-                self.progress
-                    .state(match &opened {
-                        Opened::New(_) => EventBody::ChangeRequestOpened {
-                            project,
-                            change_request,
-                        },
-                        Opened::Adopted(_) => EventBody::ChangeRequestUpdated {
-                            project,
-                            change_request,
-                        },
-                    })
-                    .await;
-                Ok((done, Some(opened)))
-            }
+        let (opened, unseen) = match opened {
+            Ok(opened) => opened,
+            Err(failure) if !is_seen.load(Ordering::Acquire) => return Err(failure),
             Err(failure) => {
                 done.reason = Reason::ChangeRequestFailed;
                 done.message = format!(
                     "the branch is on the forge, but the {word} could not be opened: {}",
                     failure.message
                 );
-                Ok((done, None))
+                return Ok((done, None));
+            }
+        };
+        let request = opened.change_request();
+        let (project, change_request) = (grant.key.clone(), reference(work, request));
+        done.message = format!("the {word} {} is open", request.url);
+        self.progress
+            .state(match &opened {
+                Opened::New(_) => EventBody::ChangeRequestOpened {
+                    project,
+                    change_request,
+                },
+                Opened::Adopted(_) => EventBody::ChangeRequestUpdated {
+                    project,
+                    change_request,
+                },
+            })
+            .await;
+        match unseen {
+            None => Ok((done, Some(opened))),
+            Some(mut failure) => {
+                failure.message = format!("{}; {}: look at what it shows", failure.message, done.message);
+                Err(failure)
             }
         }
     }
@@ -415,6 +446,16 @@ impl Work {
         }
         outcome
     }
+}
+
+/// Gives the mirrors what was published, so that the next session need not fetch it. Nobody depends on it.
+pub(super) async fn give_back(work: &[Arc<Work>]) {
+    join_all(work.iter().map(|work| async {
+        if let Err(error) = work.staging.give_back().await {
+            tracing::debug!(project = %work.admitted.grant.key, %error, "what was published is not in the mirror yet");
+        }
+    }))
+    .await;
 }
 
 fn describe(words: &Words<'_>, sections: &Sections, branch: &Branch, sisters: &[Sister]) -> String {

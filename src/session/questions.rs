@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::steering::Steering;
 use crate::agent::ask::{Ask, Decided, Request};
 use crate::message::{Attention, Choice, DecidedBy, EventBody, Otherwise, Question};
+use crate::metrics::Awaits;
 use crate::progress::Progress;
 
 /// Questions that one session may ask people in all.
@@ -211,7 +212,7 @@ impl Ask for AskPeople {
         };
         let id = asked.id.clone();
         // The slot is another session's meanwhile.
-        let _waits = self.steering.waits();
+        let _waits = self.steering.waits(Awaits::Answer);
         let body = EventBody::NeedsAttention {
             project: None,
             reason: Attention::PermissionAsked,

@@ -120,6 +120,7 @@ pub(super) async fn disconnect(
         if let Some(inside) = &open.inside() {
             let _ = tokio::time::timeout(HANDING_OVER, workspace::erase(inside, grant)).await;
         }
+        open.hide(work.staging.number()).await;
     }
     // One may have been added meanwhile.
     let all = open.work();

@@ -10,6 +10,7 @@ use sha2::Digest as _;
 
 use super::checks::CiFiles;
 use super::credential;
+use super::pool::Pool;
 use super::visibility::MixedVisibility;
 use crate::agent::Agents;
 use crate::forge::Connect;
@@ -166,6 +167,8 @@ pub struct Rooms {
     pub progress: crate::progress::Config,
     /// Sandboxes that are in use, for the reaper.
     pub live_sandboxes: LiveSandboxes,
+    /// Sandboxes that are ready before anybody asks.
+    pub pool: Arc<Pool>,
 }
 
 impl Rooms {
@@ -195,6 +198,11 @@ impl LiveSandboxes {
     pub(super) fn hold(&self, id: SandboxId) -> HeldSandbox {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
         HeldSandbox { all: self.clone(), id }
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// All of them.

@@ -38,8 +38,11 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// What set-up this agent's sessions have, where one of the projects is covered by it.
-    pub(super) fn plan(&self, name: &AgentName, grant: &Grant) -> Option<Plan<'a>> {
+    /// What set-up this agent's sessions have, where one of the projects is covered by it; in the agent's image where it names none.
+    pub(super) fn plan<'i>(&self, name: &AgentName, grant: &Grant, image: &'i str) -> Option<Plan<'i>>
+    where
+        'a: 'i,
+    {
         let agent = self.rooms.agents.get(name)?;
         let config = agent.set_up.as_ref()?;
         let covered = grant
@@ -49,7 +52,7 @@ impl<'a> Session<'a> {
         covered.then(|| Plan {
             config,
             secrets: self.rooms.set_up_secrets.get(name).map_or(&[], Vec::as_slice),
-            image: config.image.as_deref().unwrap_or(&agent.image),
+            image: config.image.as_deref().unwrap_or(image),
         })
     }
 
@@ -102,7 +105,7 @@ impl<'a> Session<'a> {
         let trailers = grant.trailers.get(&project.key).ok_or_else(no_trailers)?;
         project.base = project.default_branch.clone();
         project.branch = project.default_branch.clone();
-        workspace::clone(inside, &project, trailers, false, self.progress).await
+        workspace::clone(inside, &project, trailers, false, None, self.progress).await
     }
 
     /// The script in one project, where there is one for it.
@@ -156,7 +159,8 @@ impl<'a> Session<'a> {
     /// Removes the set-up's sandbox, with all that it had in memory. In a task of its own: a session that is cut here still removes it.
     async fn end_first(&mut self) -> Result<(), Failure> {
         let Some(first) = self.first.take() else { return Ok(()) };
-        let gone = tokio::spawn(first.close_sandbox(self.task.session)).await;
+        let session = self.task.session;
+        let gone = tokio::spawn(async move { first.close_sandbox(&session).await }).await;
         if gone.unwrap_or(false) {
             Ok(())
         } else {

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use futures::future::try_join_all;
+use tracing::Instrument as _;
 
 use super::Rooms;
 use super::admit::{self, Admitted};
@@ -22,12 +23,15 @@ pub(super) async fn stage_all(
     admitted: Vec<Admitted>,
 ) -> Result<(Arc<Grant>, Vec<Arc<Work>>), Failure> {
     let trailers = &grant.trailers;
-    let staged = admitted.into_iter().enumerate().map(|(number, admitted)| async move {
-        let trailers = trailers.get(&admitted.grant.key).ok_or_else(no_trailers)?;
-        let mirrored = refreshed(rooms, &admitted).await?;
-        rooms.repositories.refuse_lfs(&mirrored).await?;
-        stage(rooms, task, number, admitted, &mirrored, trailers).await
-    });
+    let staged = admitted
+        .into_iter()
+        .enumerate()
+        .map(|(number, mut admitted)| async move {
+            let trailers = trailers.get(&admitted.grant.key).ok_or_else(no_trailers)?;
+            let mirrored = refreshed(rooms, &mut admitted).await?;
+            rooms.repositories.refuse_lfs(&mirrored).await?;
+            stage(rooms, task, number, admitted, &mirrored, trailers).await
+        });
     let work = try_join_all(staged).await?;
     grant.projects = work.iter().map(|work| work.admitted.grant.clone()).collect();
     Ok((Arc::new(grant), work.into_iter().map(Arc::new).collect()))
@@ -68,19 +72,31 @@ pub(super) async fn stage(
 }
 
 /// A fresh mirror. A forge that does not answer is asked again; a fetch that took all its time is not begun again.
-pub(super) async fn refreshed(rooms: &Rooms, admitted: &Admitted) -> Result<Mirrored, Failure> {
+pub(super) async fn refreshed(rooms: &Rooms, admitted: &mut Admitted) -> Result<Mirrored, Failure> {
     let mut wait = FIRST_WAIT;
     let mut attempt = 1;
     loop {
         let connected = admitted.connection.current()?;
-        match rooms.repositories.refresh(&admitted.grant, &connected.access).await {
+        let shown = match admitted.shown.take() {
+            // One that was lost is asked again.
+            Some(asking) => asking.await.unwrap_or_default(),
+            None => None,
+        };
+        let refreshing = rooms
+            .repositories
+            .refresh_knowing(&admitted.grant, &connected.access, shown);
+        match refreshing.instrument(tracing::info_span!("mirror")).await {
             Err(error @ RepositoryError::Unavailable { .. }) if attempt < TRIES => {
                 tracing::warn!(project = %admitted.grant.key, attempt, %error, "a project could not be fetched and is tried again");
                 tokio::time::sleep(wait).await;
                 wait *= 2;
                 attempt += 1;
             }
-            done => return Ok(done?),
+            done => {
+                let result = done.as_ref().map_or("failed", |mirrored| mirrored.freshness().as_str());
+                rooms.metrics.forges.refreshed(result);
+                return Ok(done?);
+            }
         }
     }
 }

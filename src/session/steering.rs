@@ -13,6 +13,7 @@ use crate::message::control::PromptMode;
 use crate::message::event::Stage;
 use crate::message::task::{ConnectionRequest, ProjectRequest};
 use crate::message::{ConnectionName, Credential, Notes, ProjectKey};
+use crate::metrics::Awaits;
 
 /// Why a session shall stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,14 +113,17 @@ pub struct Steering {
     token: CancellationToken,
     cause: Arc<Mutex<Option<Cause>>>,
     publishing: Arc<AtomicBool>,
-    orders: mpsc::Sender<Order>,
-    inbox: Arc<Mutex<Option<mpsc::Receiver<Order>>>>,
+    /// Boxed: a queue takes the memory of 32 at its beginning, and few sessions get one.
+    orders: mpsc::Sender<Box<Order>>,
+    inbox: Arc<Mutex<Option<mpsc::Receiver<Box<Order>>>>>,
     owned: watch::Receiver<bool>,
     stage: Arc<Mutex<Option<(Stage, Instant)>>>,
     noting: Noting,
     /// Which notes the broker has.
     kept: Arc<watch::Sender<u64>>,
     waiting: Waiting,
+    /// Whether another attempt may follow where this one loses its engine.
+    has_another: bool,
 }
 
 /// Where a session notes what the next owner must know. Clones share it.
@@ -155,6 +159,7 @@ impl Steering {
             noting: Noting(Arc::new(watch::Sender::new((0, Notes::default())))),
             kept: Arc::new(watch::Sender::new(0)),
             waiting: Waiting::default(),
+            has_another: false,
         }
     }
 
@@ -204,9 +209,21 @@ impl Steering {
         self
     }
 
+    /// The same, where another attempt may follow if this one loses its engine.
+    #[must_use]
+    pub fn with_another(mut self, has_another: bool) -> Self {
+        self.has_another = has_another;
+        self
+    }
+
+    /// Whether another attempt may follow.
+    pub(super) fn has_another(&self) -> bool {
+        self.has_another
+    }
+
     /// The session waits for people, or for a prompt, for as long as the result lives.
-    pub(super) fn waits(&self) -> Waits {
-        self.waiting.begin()
+    pub(super) fn waits(&self, awaits: Awaits) -> Waits {
+        self.waiting.begin(awaits)
     }
 
     /// Whether it waits for people at this moment.
@@ -257,11 +274,11 @@ impl Steering {
     /// Hands the session an order; says whether it will see it.
     #[must_use]
     pub fn order(&self, order: Order) -> bool {
-        self.orders.try_send(order).is_ok()
+        self.orders.try_send(Box::new(order)).is_ok()
     }
 
     /// The session's end of the orders; once.
-    pub(super) fn inbox(&self) -> Option<mpsc::Receiver<Order>> {
+    pub(super) fn inbox(&self) -> Option<mpsc::Receiver<Box<Order>>> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 

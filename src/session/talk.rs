@@ -18,6 +18,7 @@ use crate::message::event::Stage;
 use crate::message::outcome::Outcome;
 use crate::message::resume::LONGEST_MEMORY;
 use crate::message::{EventBody, ProjectOutcome, Reason, Task};
+use crate::metrics::Awaits;
 
 /// How a session gives its slot back.
 pub(super) enum Close {
@@ -28,6 +29,8 @@ pub(super) enum Close {
         message: String,
         projects: Vec<ProjectOutcome>,
         next: Option<String>,
+        /// It lost its engine: another attempt counts.
+        is_lost: bool,
     },
 }
 
@@ -54,7 +57,7 @@ impl Session<'_> {
                 self.open.prompts.ended();
                 let worked = match worked.unwrap_or_else(|_| Err(self.out_of_time())) {
                     Ok(worked) => worked,
-                    Err(failure) => return self.broke(failure).await,
+                    Err(failure) => return Box::pin(self.broke(failure)).await,
                 };
                 interrupted = worked.interrupted;
                 let published = self.publish(ready, worked.refused).await;
@@ -81,7 +84,7 @@ impl Session<'_> {
                 let projects = self.outcomes(ready, projects.take()).await;
                 let close = self.close(interrupted.as_deref(), projects);
                 if let Close::Suspended { .. } = &close {
-                    self.put_away(ready, agent.take()).await;
+                    Box::pin(self.put_away(ready, agent.take())).await;
                 }
                 return close;
             }
@@ -112,7 +115,7 @@ impl Session<'_> {
     async fn idle(&mut self, ready: &Ready<'_>, deadline: Instant) -> Result<(), Failure> {
         let Some(limit) = ready.idle else { return Ok(()) };
         self.leave(None);
-        let _waits = self.steering.waits();
+        let _waits = self.steering.waits(Awaits::Prompt);
         let alive = self.live.while_alive(async {
             tokio::select! {
                 () = self.open.prompts.came() => Ok(()),
@@ -142,6 +145,7 @@ impl Session<'_> {
             message: with_kept(message, &projects),
             projects,
             next,
+            is_lost: false,
         };
         match self.steering.cause() {
             Some(Cause::Drain) if next.is_some() => suspended(
@@ -173,6 +177,16 @@ impl Session<'_> {
     /// After a failure: the work is kept, and what a stopping worker could not begin is handed on.
     pub(super) async fn broke(&mut self, failure: Failure) -> Close {
         self.open.adding.end().await;
+        if failure.reason == Reason::SandboxUnavailable {
+            self.rooms.engine_health.lost();
+            if self.steering.has_another() && matches!(self.steering.cause(), None | Some(Cause::Drain)) {
+                let (next, history) = self.open.prompts.close_undone();
+                if let Some(next) = next {
+                    self.memory.history = history;
+                    return self.begin_again(&failure, next).await;
+                }
+            }
+        }
         let left = self.open.prompts.is_one_left();
         let next = self.open.prompts.close(None);
         let next =
@@ -183,8 +197,24 @@ impl Session<'_> {
                 message: with_kept("the worker stops; another goes on with the session", &projects),
                 projects,
                 next: Some(next),
+                is_lost: false,
             },
             None => Close::Finished(failure.reason, without(failure.message, left), projects),
+        }
+    }
+
+    /// The engine went away, or took the sandbox away: neither the task nor the agent is to blame, so the session begins anew from its branch.
+    async fn begin_again(&self, failure: &Failure, next: String) -> Close {
+        tracing::warn!(session = %self.task.session, "another attempt is made: {}", failure.message);
+        let projects = self.keep_work(failure, true).await;
+        Close::Suspended {
+            message: with_kept(
+                "the container engine went away, or the cluster took the sandbox away: another attempt goes on with the session from its branch",
+                &projects,
+            ),
+            projects,
+            next: Some(next),
+            is_lost: true,
         }
     }
 
@@ -247,7 +277,7 @@ impl Session<'_> {
         let title = admit::title_of(self.task, &begun.prompt, begun.number);
         let grant = self.open.grant()?;
         let collecting = self.collect(&grant, (&title, &answer), agent_is);
-        let refused = self.live.while_alive(collecting).await?;
+        let refused = Box::pin(self.live.while_alive(collecting)).await?;
         if !refused.is_empty()
             && let Some(place) = self.live.full().await
         {

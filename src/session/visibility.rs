@@ -8,7 +8,7 @@ use crate::forge::Visibility;
 use crate::message::ProjectKey;
 
 /// What the operator says to sessions over public and other projects.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MixedVisibility {
     /// Never.

@@ -91,7 +91,7 @@ fn git_config(grant: &Grant) -> String {
     let mut text = format!(
         "[core]\n\thooksPath = {TOOLS_DIRECTORY}/hooks\n[safe]\n\tdirectory = *\n[push]\n\tdefault = current\n\tautoSetupRemote = true\n\
          [pull]\n\trebase = false\n[protocol \"file\"]\n\tallow = never\n[credential]\n\thelper =\n[advice]\n\tdetachedHead = false\n\
-         [commit]\n\tgpgSign = false\n[tag]\n\tgpgSign = false\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n[user]\n\tuseConfigOnly = true\n"
+         [commit]\n\tgpgSign = false\n[tag]\n\tgpgSign = false\n[checkout]\n\tworkers = 2\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n[user]\n\tuseConfigOnly = true\n"
     );
     for project in &grant.projects {
         let _ = writeln!(text, "[url \"{}\"]", remote(project));
@@ -193,7 +193,8 @@ pub(super) async fn collect(
     // out: they have had their say with the agent, and must not hold its work back.
     let script = "exec 2>&1; hooks=$6; ours() { git -c core.hooksPath=\"$hooks\" \"$@\"; }; cd \"$1\" || exit 90; left=0; \
         dir=$(git rev-parse --git-dir) || exit 94; \
-        n=0; while [ -e \"$dir/index.lock\" ] && [ $n -lt \"$7\" ]; do sleep 0.1; n=$((n+1)); done; rm -f \"$dir/index.lock\" \"$dir/HEAD.lock\"; \
+        n=0; while [ -e \"$dir/index.lock\" ] && [ $n -lt \"$7\" ]; do sleep 0.1; n=$((n+1)); done; \
+        for lock in \"$dir/index.lock\" \"$dir/HEAD.lock\"; do [ ! -e \"$lock\" ] || rm -f \"$lock\"; done; \
         find \"$dir/refs\" -name '*.lock' -type f -delete; \
         if [ \"$2\" = yes ]; then changes=$(git --no-optional-locks status --porcelain) || left=95; \
         [ -z \"$changes\" ] || { git add -A && ours commit -q --no-verify -m \"$3\"; } || left=91; fi; \

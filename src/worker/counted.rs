@@ -18,6 +18,18 @@ impl Counted {
     pub(super) fn new(queue: Arc<dyn Queue>, metrics: Arc<Metrics>) -> Self {
         Self { queue, metrics }
     }
+
+    /// State events only: what an agent says is not the operator's to read here.
+    fn remember(&self, event: &Event, confirmed: bool) {
+        let data = &event.data;
+        if data.body.is_progress() {
+            return;
+        }
+        let (kind, seq) = (&event.kind, data.seq);
+        let told = serde_json::json!({"timestamp": event.time, "event": kind, "seq": seq, "confirmed": confirmed, "data": data.body});
+        let line = crate::secret::log_line(&told.to_string());
+        self.metrics.recent.add(&data.session.to_string(), &line);
+    }
 }
 
 #[async_trait]
@@ -32,11 +44,12 @@ impl Queue for Counted {
 
     async fn publish(&self, event: &Event) -> Result<(), QueueError> {
         let published = self.queue.publish(event).await;
-        self.metrics.amqp_publish(published.is_ok());
+        self.metrics.broker.publish(published.is_ok());
+        self.remember(event, published.is_ok());
         if let EventBody::OutputDropped { bytes, .. } = &event.data.body
             && published.is_ok()
         {
-            self.metrics.output_dropped(*bytes);
+            self.metrics.broker.output_dropped(*bytes);
         }
         published
     }

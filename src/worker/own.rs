@@ -2,15 +2,17 @@
 //!
 //! Never knows what a session does, and says nothing of one that another worker owns.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tracing::Instrument as _;
 
 use super::controls::{self, Controls};
 use super::noting::Noted;
 use super::slot::Slot;
-use super::{Running, TEARDOWN, Worker, settle, suspend};
+use super::{Running, TEARDOWN, Worker, settle, suspend, trace};
 use crate::message::{EventBody, Notes, Reason, SessionId, SessionOutcome, Task};
 use crate::progress::Progress;
 use crate::queue::{Again, Claim, Delivery, Settle};
@@ -22,9 +24,12 @@ use crate::session::{self, Ended};
 impl Worker {
     /// A session that this worker owns.
     pub(super) async fn own(&self, task: Task, mut delivery: Delivery, mut claim: Box<dyn Claim>, slot: &Arc<Slot>) {
-        let session = task.session;
+        let (session, began) = (task.session, Instant::now());
+        let agent = task.agent.clone().or_else(|| self.rooms.default_agent.clone());
         delivery.attempt = claim.attempt();
-        let steering = Steering::of(claim.holds()).with_slot(slot.clone());
+        let steering = Steering::of(claim.holds()).with_slot(slot.clone()).with_another(
+            self.running_on.load(Ordering::Relaxed) && delivery.takeovers < self.rooms.config.most_takeovers,
+        );
         if !self.enter(session, &steering, claim.attempt()).await {
             tracing::error!(%session, "the session's former run here does not end; its task goes back");
             drop(claim);
@@ -33,7 +38,9 @@ impl Worker {
         }
         let ended = self.run_owned(task, delivery, claim.as_mut(), steering.clone()).await;
         self.leave(session);
+        let metrics = &self.rooms.metrics;
         let Some((ended, again, progress, mut controls)) = ended else {
+            metrics.broker.claim_lost();
             self.quota.ended(None);
             return;
         };
@@ -44,9 +51,16 @@ impl Worker {
         .await
         {
             tracing::warn!(%session, "the session is owned elsewhere; its end here is not told");
+            metrics.broker.claim_lost();
             self.quota.ended(None);
             return;
         }
+        let count = |reason: Reason| {
+            let agent = agent.as_ref().map(AsRef::as_ref);
+            metrics
+                .sessions
+                .finished(agent, reason.result().as_str(), reason.as_str(), began.elapsed());
+        };
         let outcome = match ended {
             Ended::Finished(outcome) => outcome,
             // Ended meanwhile, and told so.
@@ -54,12 +68,14 @@ impl Worker {
                 suspension.ended()
             }
             Ended::Suspended(suspension) => {
+                count(Reason::Suspended);
                 let goes_on_elsewhere = suspension.next.is_some();
                 self.quota
                     .ended((!goes_on_elsewhere).then(|| Reason::Suspended.result()));
                 return suspend::suspend(session, again, *suspension, &progress, claim, controls).await;
             }
         };
+        count(outcome.reason);
         controls.refuse_the_rest(claim.as_mut(), controls::OVER).await;
         self.quota.ended(Some(outcome.result));
         tracing::info!(%session, reason = outcome.reason.as_str(), duration_ms = outcome.duration_ms, "session ended: {}", outcome.message);
@@ -92,7 +108,8 @@ impl Worker {
         for secret in secrets.iter().flat_map(|secrets| secrets.values()) {
             mask.add(secret);
         }
-        let progress = Arc::new(self.progress(session, delivery.attempt, mask));
+        let progress = self.progress(session, delivery.attempt, mask);
+        let progress = Arc::new(progress.traced(trace::outgoing(delivery.trace)));
         progress
             .state(EventBody::Claimed {
                 worker: self.rooms.worker.clone(),
@@ -121,9 +138,9 @@ impl Worker {
             Ok(secrets) => {
                 // In a task of its own: a bug that panics costs this session, not the worker.
                 let (rooms, own_progress, own_steering) = (self.rooms.clone(), progress.clone(), steering.clone());
-                let mut running = tokio::spawn(async move {
-                    session::run(&rooms, &task, notes, secrets, &own_progress, &own_steering).await
-                });
+                let run =
+                    async move { session::run(&rooms, &task, notes, secrets, &own_progress, &own_steering).await };
+                let mut running = tokio::spawn(run.in_current_span());
                 loop {
                     tokio::select! {
                         ended = &mut running => break ended.unwrap_or_else(|error| Ended::Finished(bug(&error))),

@@ -47,12 +47,15 @@ impl Reaper {
                     is_own(one, here, &name) && !one.sandbox.is_some_and(|sandbox| held.contains(&sandbox))
                 };
                 let staying = remove_containers(rooms, listed.iter().filter(is_left)).await;
-                remove_homes(homes, |id| !held.contains(&id) && !staying.contains(&id)).await;
+                remove_homes(rooms, homes, |id| !held.contains(&id) && !staying.contains(&id)).await;
             }
             // The engine being away is told by readiness; here it only means "next time".
             Err(error) => tracing::debug!(%error, "orphaned sandboxes could not be looked for"),
         }
-        self.sessions(&rooms.repositories, put_away).await;
+        if let Err(error) = rooms.engine.tend(rooms.lock.owner()).await {
+            tracing::debug!(%error, "what dead workers left with the engine could not be looked for");
+        }
+        self.sessions(rooms, &rooms.repositories, put_away).await;
         if let Some(states) = States::of(&rooms.config) {
             let removed = states.expire().await;
             if removed > 0 {
@@ -123,9 +126,9 @@ impl Reaper {
         }
         let homes = home::all(state_dir);
         let staying = remove_containers(rooms, containers).await;
-        remove_homes(homes, |id| !staying.contains(&id)).await;
+        remove_homes(rooms, homes, |id| !staying.contains(&id)).await;
         let repositories = rooms.repositories.of_another(state_dir.clone());
-        self.sessions(&repositories, &|session| put_away(&repositories, session))
+        self.sessions(rooms, &repositories, &|session| put_away(&repositories, session))
             .await;
         // A socket that nobody listens on.
         let _ = std::fs::remove_file(state_dir.join("admin.sock"));
@@ -138,7 +141,7 @@ impl Reaper {
     }
 
     /// Keeps the work of sessions that run no more, and removes what they left.
-    async fn sessions(&mut self, repositories: &Repositories, put_away: &PutAway<'_>) {
+    async fn sessions(&mut self, rooms: &Rooms, repositories: &Repositories, put_away: &PutAway<'_>) {
         match repositories.sessions() {
             Ok(sessions) => sessions.into_iter().for_each(put_away),
             Err(error) => tracing::debug!(%error, "former sessions could not be listed"),
@@ -153,6 +156,7 @@ impl Reaper {
             }
             match repositories.clear_left(&directory).await {
                 Ok(kept) => {
+                    rooms.metrics.sandboxes.orphan("session");
                     self.not_before.remove(&directory);
                     for bundle in kept {
                         tracing::warn!(kept = %bundle.display(), "work of a session that was cut off was kept as a bundle");
@@ -177,8 +181,9 @@ pub async fn everything(rooms: &Rooms) {
     if let Ok(listed) = rooms.engine.list().await {
         let (here, name) = (rooms.lock.owner(), rooms.owner());
         let staying = remove_containers(rooms, listed.iter().filter(|one| is_own(one, here, &name))).await;
-        remove_homes(homes, |id| !staying.contains(&id)).await;
+        remove_homes(rooms, homes, |id| !staying.contains(&id)).await;
     }
+    rooms.engine.leave().await;
 }
 
 /// Puts away what is on the disk of a session; whoever calls this knows that it does not run.
@@ -188,7 +193,7 @@ pub fn put_away(repositories: &Repositories, session: SessionId) {
     }
 }
 
-async fn look(state_dir: &Path, labelled: Option<&Owner>, here: &Owner) -> Standing {
+pub(super) async fn look(state_dir: &Path, labelled: Option<&Owner>, here: &Owner) -> Standing {
     let (state_dir, labelled, here) = (state_dir.to_owned(), labelled.cloned(), here.clone());
     tokio::task::spawn_blocking(move || owner::standing(&state_dir, labelled.as_ref(), &here))
         .await
@@ -205,11 +210,14 @@ async fn remove_containers<'a>(rooms: &Rooms, listed: impl Iterator<Item = &'a L
     let mut staying = Vec::new();
     for one in listed {
         match rooms.engine.remove(one).await {
-            Ok(()) => tracing::warn!(
-                container = one.key,
-                worker = one.worker,
-                "a sandbox that nobody owned was removed"
-            ),
+            Ok(()) => {
+                rooms.metrics.sandboxes.orphan("container");
+                tracing::warn!(
+                    container = one.key,
+                    worker = one.worker,
+                    "a sandbox that nobody owned was removed"
+                );
+            }
             Err(error) => {
                 tracing::warn!(%error, container = one.key, "a sandbox that nobody owns could not be removed");
                 staying.extend(one.sandbox);
@@ -219,17 +227,20 @@ async fn remove_containers<'a>(rooms: &Rooms, listed: impl Iterator<Item = &'a L
     staying
 }
 
-async fn remove_homes(homes: Vec<(SandboxId, PathBuf)>, is_left: impl Fn(SandboxId) -> bool) {
+async fn remove_homes(rooms: &Rooms, homes: Vec<(SandboxId, PathBuf)>, is_left: impl Fn(SandboxId) -> bool) {
     for (_, path) in homes.into_iter().filter(|(id, _)| is_left(*id)) {
         match home::remove_tree(&path).await {
-            Ok(()) => tracing::debug!(directory = %path.display(), "the directory of a former sandbox was removed"),
+            Ok(()) => {
+                rooms.metrics.sandboxes.orphan("directory");
+                tracing::debug!(directory = %path.display(), "the directory of a former sandbox was removed");
+            }
             Err(error) => tracing::warn!(%error, "the directory of a former sandbox could not be removed"),
         }
     }
 }
 
 /// Whether there is anything in a state directory that goes with its worker.
-fn has_leftovers(state_dir: &Path) -> bool {
+pub(super) fn has_leftovers(state_dir: &Path) -> bool {
     ["sandboxes", "sessions"]
         .iter()
         .any(|name| std::fs::read_dir(state_dir.join(name)).is_ok_and(|mut entries| entries.next().is_some()))

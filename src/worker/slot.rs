@@ -3,13 +3,13 @@
 //! A session that was waited for goes on at once, without a slot that is free: nobody's answer lies behind another session's hours. Until one
 //! ends, no task is taken. So there are never more sessions, and never more sandboxes in memory, than may work and may wait together.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
 use super::Worker;
-use crate::metrics::Metrics;
+use crate::metrics::{Awaits, Metrics};
 use crate::queue::Delivery;
 use crate::session::lending::Lend;
 
@@ -33,8 +33,8 @@ pub(super) struct Slots {
 pub(super) struct Slot {
     all: Arc<Slots>,
     is_lent: AtomicBool,
-    /// Its session waits, whether it is lent or not.
-    waits: AtomicBool,
+    /// What its session waits for, whether it is lent or not.
+    awaits: Mutex<Option<Awaits>>,
 }
 
 impl Slots {
@@ -62,7 +62,7 @@ impl Slots {
                 return Arc::new(Slot {
                     all: self.clone(),
                     is_lent: AtomicBool::new(false),
-                    waits: AtomicBool::new(false),
+                    awaits: Mutex::default(),
                 });
             }
             // The sender lives in `self`.
@@ -71,11 +71,23 @@ impl Slots {
     }
 }
 
-impl Lend for Slot {
-    fn lend(&self) {
-        if !self.waits.swap(true, Ordering::AcqRel) {
-            self.all.metrics.session_waits(true);
+impl Slot {
+    fn now_awaits(&self, awaits: Option<Awaits>) {
+        let mut known = self.awaits.lock().unwrap_or_else(PoisonError::into_inner);
+        let sessions = &self.all.metrics.sessions;
+        if let Some(before) = known.take() {
+            sessions.wait(before, false);
         }
+        if let Some(now) = awaits {
+            sessions.wait(now, true);
+        }
+        *known = awaits;
+    }
+}
+
+impl Lend for Slot {
+    fn lend(&self, awaits: Awaits) {
+        self.now_awaits(Some(awaits));
         let lent = self.all.counts.send_if_modified(|counts| {
             let has_room = counts.waiting < self.all.most_waiting && !self.is_lent.load(Ordering::Acquire);
             if has_room {
@@ -89,9 +101,7 @@ impl Lend for Slot {
     }
 
     fn take_back(&self) {
-        if self.waits.swap(false, Ordering::AcqRel) {
-            self.all.metrics.session_waits(false);
-        }
+        self.now_awaits(None);
         self.all.counts.send_if_modified(|counts| {
             let was_lent = self.is_lent.swap(false, Ordering::AcqRel);
             if was_lent {
@@ -125,9 +135,14 @@ mod tests {
     use futures::FutureExt as _;
 
     use super::*;
+    use crate::metrics::Build;
 
     fn slots(most_working: usize, most_waiting: usize) -> Arc<Slots> {
-        Slots::of(most_working, most_waiting, Arc::new(Metrics::new("test").unwrap()))
+        Slots::of(
+            most_working,
+            most_waiting,
+            Arc::new(Metrics::new(&Build::default()).unwrap()),
+        )
     }
 
     #[test]
@@ -136,10 +151,10 @@ mod tests {
         let take = || slots.take().now_or_never();
         let first = take().unwrap();
         assert!(take().is_none());
-        first.lend();
+        first.lend(Awaits::Answer);
         let second = take().unwrap();
         // No more than may wait: this one keeps its slot.
-        second.lend();
+        second.lend(Awaits::Answer);
         assert!(take().is_none());
         // Both work now, so none is free before both but one have ended.
         first.take_back();
@@ -155,13 +170,13 @@ mod tests {
     fn a_session_that_ends_while_it_waits_gives_back_what_it_had() {
         let slots = slots(1, 1);
         let first = slots.take().now_or_never().unwrap();
-        first.lend();
-        first.lend();
+        first.lend(Awaits::Answer);
+        first.lend(Awaits::Answer);
         drop(first);
         assert_eq!(*slots.counts.borrow(), Counts::default());
         let never = self::slots(1, 0);
         let only = never.take().now_or_never().unwrap();
-        only.lend();
+        only.lend(Awaits::Answer);
         assert!(never.take().now_or_never().is_none());
         only.take_back();
     }
@@ -175,7 +190,7 @@ mod tests {
             async move { slots.take().await }
         });
         tokio::task::yield_now().await;
-        first.lend();
+        first.lend(Awaits::Answer);
         drop(waiting.await.unwrap());
     }
 }

@@ -33,6 +33,7 @@ pub(super) async fn suspend(
         mut resume,
         amendment,
         next,
+        is_lost,
         duration_ms: _,
     } = suspension;
     resume.attempt = again.attempt;
@@ -45,7 +46,7 @@ pub(super) async fn suspend(
             body,
             attempt: again.attempt.saturating_add(1),
             after: again.attempt,
-            takeovers: 0,
+            takeovers: if is_lost { again.takeovers.saturating_add(1) } else { 0 },
             ..again
         })
     });

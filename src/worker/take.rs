@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::controls::{self, Controls};
 use super::own::{close, refused};
 use super::slot::Slot;
-use super::{Worker, settle};
+use super::{Worker, settle, trace};
 use crate::message::{Control, Event, EventBody, Reason, SessionId, Task};
 use crate::queue::{Claim, Claimed, Delivery, Settle};
 use crate::session;
@@ -23,7 +24,7 @@ const TAKING_BACK: Duration = Duration::from_secs(10);
 
 impl Worker {
     /// One delivery, from its body to the end of its session.
-    pub(super) async fn take_in(&self, mut delivery: Delivery, slot: &Arc<Slot>) {
+    pub(super) async fn take_in(&self, delivery: Delivery, slot: &Arc<Slot>) {
         let task = match Task::parse(&delivery.body) {
             Ok(task) => task,
             Err(error) => {
@@ -32,7 +33,16 @@ impl Worker {
                 return;
             }
         };
+        let span = trace::span(task.session, delivery.trace);
+        self.take_task(task, delivery, slot).instrument(span).await;
+    }
+
+    /// A delivery that is a task.
+    async fn take_task(&self, task: Task, mut delivery: Delivery, slot: &Arc<Slot>) {
         let session = task.session;
+        if delivery.redelivered {
+            self.rooms.metrics.broker.redelivered();
+        }
         let after = task.resume.as_ref().map_or(0, |resume| resume.attempt);
         delivery.count_from(after);
         // What was taken over was claimed before, where it was allowed: whether its owner is really gone, only a claim can tell.
@@ -48,16 +58,23 @@ impl Worker {
         let is_asked = task.resume.is_some() && !delivery.numbered && !delivery.redelivered;
         match self.queue.claim(session, delivery.again(after)).await {
             Ok(Claimed::Owner(claim)) if delivery.takeovers > self.rooms.config.most_takeovers => {
-                self.rooms.metrics.amqp_delivery("abandoned");
+                self.rooms.metrics.broker.delivery("abandoned");
+                let agent = task.agent.as_ref().or(self.rooms.default_agent.as_ref());
+                let (reason, sessions) = (Reason::Abandoned, &self.rooms.metrics.sessions);
+                let (result, reason) = (reason.result().as_str(), reason.as_str());
+                sessions.finished(agent.map(AsRef::as_ref), result, reason, Duration::ZERO);
                 self.give_up(session, delivery, claim).await;
             }
             Ok(Claimed::Owner(claim)) => {
-                self.rooms.metrics.amqp_delivery("claimed");
+                self.rooms.metrics.broker.delivery("claimed");
+                if delivery.takeovers > 0 {
+                    self.rooms.metrics.broker.took_over();
+                }
                 self.own(task, delivery, claim, slot).await;
             }
             Ok(Claimed::Elsewhere) => {
                 tracing::info!(%session, "a duplicate of a task was dropped: its session runs already");
-                self.rooms.metrics.amqp_delivery("elsewhere");
+                self.rooms.metrics.broker.delivery("elsewhere");
                 if is_asked {
                     self.refuse_to_resume(session, after, SUPERSEDED).await;
                 }
@@ -65,7 +82,7 @@ impl Worker {
             }
             Ok(Claimed::Superseded) => {
                 tracing::info!(%session, "a duplicate of a task was dropped: its session went on from there since");
-                self.rooms.metrics.amqp_delivery("superseded");
+                self.rooms.metrics.broker.delivery("superseded");
                 if is_asked {
                     self.refuse_to_resume(session, after, SUPERSEDED).await;
                 }
@@ -73,7 +90,7 @@ impl Worker {
             }
             Ok(Claimed::Over(left)) => {
                 tracing::info!(%session, "a task was dropped: its session is over");
-                self.rooms.metrics.amqp_delivery("over");
+                self.rooms.metrics.broker.delivery("over");
                 if task.resume.is_some() {
                     self.refuse_to_resume(session, after, OVER).await;
                 }
@@ -82,7 +99,7 @@ impl Worker {
             }
             Err(error) => {
                 tracing::warn!(%session, %error, "a session was not claimed; its task goes back");
-                self.rooms.metrics.amqp_delivery("returned");
+                self.rooms.metrics.broker.delivery("returned");
                 // Each return counts against the task: a broker that is unwell for a while must not use them up.
                 tokio::time::sleep(pause(delivery.attempt)).await;
                 settle(delivery, Settle::Return).await;
@@ -134,12 +151,13 @@ impl Worker {
     async fn reject(&self, session: SessionId, delivery: Delivery, code: &str, message: &str) {
         let (code, message) = (code.to_owned(), self.mask.apply(message));
         tracing::warn!(%session, code, "a task was refused: {message}");
-        self.rooms.metrics.amqp_delivery("dead_lettered");
+        self.rooms.metrics.broker.delivery("dead_lettered");
         let body = EventBody::Rejected {
             code: code.clone(),
             message: message.clone(),
         };
-        let event = Event::now(&self.rooms.worker, session, delivery.attempt, 1, body);
+        let mut event = Event::now(&self.rooms.worker, session, delivery.attempt, 1, body);
+        event.trace = delivery.trace;
         if let Err(error) = self.queue.publish(&event).await {
             tracing::warn!(%session, %error, "the rejection of a task was not published");
         }
@@ -154,7 +172,8 @@ impl Worker {
             delivery.takeovers
         );
         tracing::error!(%session, "{message}");
-        let progress = Arc::new(self.progress(session, claim.attempt(), self.mask.clone()));
+        let progress = self.progress(session, claim.attempt(), self.mask.clone());
+        let progress = Arc::new(progress.traced(delivery.trace));
         Controls::new(Steering::default(), progress.clone(), None)
             .refuse_the_rest(claim.as_mut(), controls::OVER)
             .await;

@@ -1,12 +1,12 @@
 //! Between an agent's output and the protocol's crate: bounds lines, drops what is not JSON, and reads updates itself.
 //!
-//! The crate queues without bound, so a flood must stop here: updates are handled one by one and never reach it, and the pipe to it is
-//! small. Never interprets a request or an answer.
+//! The crate queues without bound, so a flood must stop here: updates are handled one by one and never reach it. Never interprets a request or an answer.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::Sink;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::load::Replay;
@@ -18,6 +18,8 @@ use crate::progress::Progress;
 
 /// Longest line that is read; a longer one is dropped and counted.
 const LONGEST_LINE: usize = 8 * 1024 * 1024;
+/// What is read at a time, in bytes: each session has that for as long as its agent lives.
+const PIECE: usize = 2 * 1024;
 /// Most requests and answers of an agent to us in its life. A well-behaved agent sends a few hundred.
 const MOST_PASSED: u32 = 100_000;
 
@@ -60,7 +62,7 @@ impl Said {
 /// Reads the agent's output to its end, passing on what the crate shall see.
 pub(super) async fn filter(
     output: impl AsyncRead + Send + Unpin,
-    mut onward: impl AsyncWrite + Send + Unpin,
+    onward: mpsc::Sender<std::io::Result<String>>,
     said: Said,
     heard: watch::Sender<Instant>,
     told: Told,
@@ -70,7 +72,7 @@ pub(super) async fn filter(
         tally,
         replay,
     } = &told;
-    let mut reader = BufReader::with_capacity(64 * 1024, output);
+    let mut reader = BufReader::with_capacity(PIECE, output);
     let mut calls = update::Calls::default();
     let mut count = 0_u32;
     loop {
@@ -117,15 +119,26 @@ pub(super) async fn filter(
             tracing::warn!("an agent sent more requests than any agent needs; its connection is closed");
             break;
         }
-        let passed = async {
-            onward.write_all(&line).await?;
-            onward.write_all(b"\n").await
-        };
-        if passed.await.is_err() {
+        // JSON that was read is text.
+        let Ok(line) = String::from_utf8(line) else { continue };
+        if onward.send(Ok(line)).await.is_err() {
             break;
         }
     }
     told.tell().await;
+}
+
+/// Where the crate's own lines go.
+pub(super) fn sink(
+    input: impl AsyncWrite + Send + Unpin + 'static,
+) -> impl Sink<String, Error = std::io::Error> + Send + 'static {
+    futures::sink::unfold(input, |mut input, line: String| async move {
+        let mut line = line.into_bytes();
+        line.push(b'\n');
+        input.write_all(&line).await?;
+        input.flush().await?;
+        Ok(input)
+    })
 }
 
 pub(super) enum Line {

@@ -60,7 +60,7 @@ pub(super) async fn engine(config: &Config, engine: &DockerEngine, findings: &mu
     }
     for (name, agent) in &config.agents {
         findings.push(match engine.require_image(&agent.image).await {
-            Ok(()) => ok(&format!("image of agent {name}"), agent.image.clone()),
+            Ok(_) => ok(&format!("image of agent {name}"), agent.image.clone()),
             Err(error) => problem(
                 &format!("image of agent {name}"),
                 error.to_string(),

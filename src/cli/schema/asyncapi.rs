@@ -44,6 +44,7 @@ pub(super) fn document() -> Value {
                     "title": "Task",
                     "summary": "Asks for a session, or for going on with one that was suspended.",
                     "contentType": "application/json",
+                    "headers": traced("The trace that the session becomes a part of, in the form of W3C Trace Context."),
                     "payload": task,
                 },
                 "control": {
@@ -56,6 +57,7 @@ pub(super) fn document() -> Value {
                     "title": "Event",
                     "summary": "What happened in a session: CloudEvents 1.0, structured.",
                     "contentType": "application/cloudevents+json; charset=utf-8",
+                    "headers": traced("The trace that the task came with; with the worker's own span where it makes any."),
                     "payload": event,
                 },
                 "dead": {
@@ -74,6 +76,12 @@ pub(super) fn document() -> Value {
             "schemas": schemas,
         },
     })
+}
+
+/// The optional header of a trace.
+fn traced(description: &str) -> Value {
+    let pattern = "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}";
+    json!({"type": "object", "properties": {"traceparent": {"type": "string", "pattern": pattern, "description": description}}})
 }
 
 fn channels(contract: &Contract) -> Value {

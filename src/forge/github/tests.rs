@@ -48,7 +48,7 @@ async fn open(fake: &Fake, draft: bool) -> Result<Opened, ForgeError> {
     };
     let (source, target) = ("f".parse().unwrap(), "main".parse().unwrap());
     github(fake)
-        .open_change_request(&facts(), &source, &target, &text)
+        .open_change_request(&facts(), (&source, &target), &text, false)
         .await
 }
 

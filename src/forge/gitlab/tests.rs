@@ -40,7 +40,7 @@ async fn open(fake: &Fake, draft: bool) -> Result<Opened, ForgeError> {
     };
     let (source, target) = ("f".parse().unwrap(), "main".parse().unwrap());
     gitlab(fake)
-        .open_change_request(&facts(), &source, &target, &text)
+        .open_change_request(&facts(), (&source, &target), &text, false)
         .await
 }
 

@@ -13,11 +13,11 @@ const AGE: Duration = Duration::from_secs(60);
 pub(in crate::forge) struct Rate(Mutex<Option<(Instant, u8)>>);
 
 impl Rate {
-    /// Notes what an answer says. Limits of their own, such as that of GitHub's search, are not the token's.
-    pub(in crate::forge) fn note(&self, headers: &HeaderMap, now: Instant) {
+    /// Notes what an answer says, and tells it in hundredths. Limits of their own, such as that of GitHub's search, are not the token's.
+    pub(in crate::forge) fn note(&self, headers: &HeaderMap, now: Instant) -> Option<u8> {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         if text("x-ratelimit-resource").is_some_and(|resource| resource != "core") {
-            return;
+            return None;
         }
         let number = |name: &str| text(name).and_then(|value| value.trim().parse::<u64>().ok());
         let of = |prefix: &str| {
@@ -27,10 +27,10 @@ impl Rate {
             );
             left.saturating_mul(100).checked_div(limit)
         };
-        if let Some(left) = of("x-ratelimit").or_else(|| of("ratelimit")) {
-            let left = u8::try_from(left).unwrap_or(100).min(100);
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, left));
-        }
+        let left = of("x-ratelimit").or_else(|| of("ratelimit"))?;
+        let left = u8::try_from(left).unwrap_or(100).min(100);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, left));
+        Some(left)
     }
 
     /// In hundredths.

@@ -28,7 +28,9 @@ fn text() -> ChangeRequestText {
 
 async fn open(forge: &dyn Forge, project: &ProjectFacts) -> Result<crate::forge::Opened, ForgeError> {
     let (source, target) = ("f".parse().unwrap(), "main".parse().unwrap());
-    forge.open_change_request(project, &source, &target, &text()).await
+    forge
+        .open_change_request(project, (&source, &target), &text(), false)
+        .await
 }
 
 fn facts() -> ProjectFacts {

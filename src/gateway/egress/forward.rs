@@ -203,7 +203,7 @@ impl Proxy {
                     proxy.refused(&refusal).await;
                     return Err(std::io::Error::other(refusal.message));
                 }
-                proxy.metrics.egress_bytes(direction.as_str(), bytes.len());
+                proxy.metrics.gateway.egress_bytes(direction.as_str(), bytes.len());
                 Ok(Some((Frame::data(bytes), (proxy, body, connection))))
             }
         })

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::message::{EgressLevel, EgressRule};
+use crate::metrics::Build;
 
 /// Answers in this order, the last one for ever.
 struct Lying(Mutex<VecDeque<Vec<IpAddr>>>);
@@ -43,7 +44,7 @@ impl Scene {
         let rules: Vec<EgressRule> = serde_json::from_str(rules).unwrap();
         let parse = |answer: &&[&str]| answer.iter().map(|text| text.parse().unwrap()).collect();
         let resolver = Lying(Mutex::new(answers.iter().map(parse).collect()));
-        let (metrics, refusals) = (Arc::new(Metrics::new("0").unwrap()), Refusals::default());
+        let (metrics, refusals) = (Arc::new(Metrics::new(&Build::default()).unwrap()), Refusals::default());
         let told = Arc::new(Mutex::new(Vec::new()));
         let tell: Tell = {
             let told = told.clone();

@@ -49,7 +49,7 @@ impl Tunnel {
                     if !fits || upstream.write_all(&bytes).await.is_err() {
                         return;
                     }
-                    proxy.metrics.egress_bytes(Direction::Up.as_str(), bytes.len());
+                    proxy.metrics.gateway.egress_bytes(Direction::Up.as_str(), bytes.len());
                 }
                 Err((rule, message)) => {
                     let refusal = refusal(rule, message);
@@ -169,6 +169,6 @@ async fn copy(
             return Err(Ended::Broken);
         }
         activity.touch();
-        proxy.metrics.egress_bytes(direction.as_str(), count);
+        proxy.metrics.gateway.egress_bytes(direction.as_str(), count);
     }
 }

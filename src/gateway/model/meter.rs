@@ -11,7 +11,7 @@ use super::usage::{Tap, Tokens};
 /// Counts for the operators' metrics. `model` is an endpoint's name in the configuration.
 pub trait CountModel: Send + Sync {
     /// One request ended with this status; 0 when there was no answer.
-    fn count(&self, status: u16);
+    fn count(&self, model: &str, status: u16);
     /// Bytes that went to a model and came from it.
     fn bytes(&self, model: &str, sent: u64, received: u64);
     /// Tokens as an answer tells them.
@@ -145,7 +145,7 @@ impl Meter {
 
     /// A request ended without an answer.
     pub(super) fn unanswered(&self) {
-        self.count.count(0);
+        self.count.count(&self.model, 0);
     }
 
     fn add(&self, bytes: u64, tokens: Tokens) {
@@ -180,7 +180,7 @@ impl Hold {
     /// A request was answered; what comes next of the answer goes through the result.
     pub(super) fn answered(mut self, status: u16, request_bytes: u64, costs: bool, tap: Tap) -> Reading {
         let meter = &self.meter;
-        meter.count.count(status);
+        meter.count.count(&meter.model, status);
         meter.count.bytes(&meter.model, request_bytes, 0);
         {
             let mut state = meter.state();

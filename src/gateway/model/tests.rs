@@ -28,7 +28,7 @@ struct Counts {
 }
 
 impl CountModel for Counts {
-    fn count(&self, status: u16) {
+    fn count(&self, _model: &str, status: u16) {
         self.statuses.lock().unwrap().push(status);
     }
 

@@ -255,7 +255,7 @@ struct Mailbox {
     kept: Option<Bytes>,
     /// Messages that waited when it was claimed.
     waiting: u32,
-    controls: mpsc::Receiver<Came>,
+    controls: mpsc::Receiver<Box<Came>>,
     /// The messages that were handed out and are not acknowledged.
     given: BTreeMap<Receipt, Acker>,
     /// Messages that were handed out.

@@ -14,19 +14,30 @@ use super::super::{QueueError, Routed};
 use super::Config;
 use super::address::Settings;
 use super::connection::{Failure, Live, connect_once, limited};
+use super::consume::{TRACE, trace};
 use super::publish::{Outgoing, properties, short};
 use super::topology;
-use crate::message::SessionId;
+use crate::message::{SessionId, TraceParent};
 
 /// Events that wait for the reader at most.
 const PREFETCH: u16 = 256;
 
 /// Enqueues a session's task on the first lane, confirmed, and declares its mailbox before, so that what is sent to the session from now on
 /// waits there. `NoRoute` when no worker has declared the queue on this broker yet.
-pub async fn submit(config: &Config, session: SessionId, body: &[u8]) -> Result<Routed, QueueError> {
+pub async fn submit(
+    config: &Config,
+    session: SessionId,
+    body: &[u8],
+    trace: Option<TraceParent>,
+) -> Result<Routed, QueueError> {
     let settings = Settings::resolve(config)?;
     let id = uuid::Uuid::new_v4().to_string();
-    let properties = message_properties(&id).with_type(short("dev.cofferdam.task"));
+    let mut properties = message_properties(&id).with_type(short("dev.cofferdam.task"));
+    if let Some(trace) = trace {
+        let mut headers = FieldTable::default();
+        headers.insert(TRACE.into(), topology::text(&trace.to_string()));
+        properties = properties.with_headers(headers);
+    }
     // There is at least one lane: the configuration was checked.
     let lane = settings.names.lanes.first().cloned().unwrap_or_default();
     let live = connect_once(&settings, "client", 0).await?;
@@ -130,8 +141,8 @@ pub struct Follow {
 }
 
 impl Follow {
-    /// The next event's body; `Err` when the connection is lost.
-    pub async fn next(&mut self) -> Result<Bytes, QueueError> {
+    /// The next event's body, and the trace that it belongs to; `Err` when the connection is lost.
+    pub async fn next(&mut self) -> Result<(Bytes, Option<TraceParent>), QueueError> {
         let address = self.address.clone();
         let lost = |detail: String| QueueError::Connect { address, detail };
         let message = match self.consumer.next().await {
@@ -141,7 +152,8 @@ impl Follow {
         };
         let acked = message.acker.ack(BasicAckOptions::default()).await;
         acked.map_err(|error| lost(Failure::Refused(error).to_string()))?;
-        Ok(message.data.into())
+        let trace = trace(&message.properties);
+        Ok((message.data.into(), trace))
     }
 }
 

@@ -23,11 +23,14 @@ use super::address::Settings;
 use super::connection::{Failure, Link, Live, limited};
 use super::publish::Publisher;
 use super::topology;
+use crate::message::TraceParent;
 
 /// The header that carries the attempt, where a task was put back by a worker.
 pub(super) const ATTEMPT: &str = "cofferdam-attempt";
 /// The header that carries how often an owner of the session died.
 pub(super) const TAKEOVERS: &str = "cofferdam-takeovers";
+/// The W3C header of a trace, in tasks and in events.
+pub(super) const TRACE: &str = "traceparent";
 /// Pause after a broker that is connected refused to hand out tasks.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -144,6 +147,7 @@ impl Taken {
             numbered: number(&properties, ATTEMPT).is_some(),
             takeovers: number(&properties, TAKEOVERS).unwrap_or(0),
             redelivered: self.delivery.redelivered,
+            trace: trace(&properties),
             handle: Box::new(Settler {
                 settings: Arc::clone(settings),
                 link: Arc::clone(link),
@@ -187,6 +191,14 @@ pub(super) fn number(properties: &BasicProperties, name: &str) -> Option<u32> {
         | AMQPValue::ByteArray(_)
         | AMQPValue::Void => None,
     }
+}
+
+/// The trace that a message came with; what cannot be read is none.
+pub(super) fn trace(properties: &BasicProperties) -> Option<TraceParent> {
+    let AMQPValue::LongString(text) = properties.headers().as_ref()?.inner().get(TRACE)? else {
+        return None;
+    };
+    TraceParent::parse(std::str::from_utf8(text.as_bytes()).ok()?)
 }
 
 struct Settler {
@@ -263,6 +275,16 @@ mod tests {
             table.insert((*name).into(), value.clone());
         }
         BasicProperties::default().with_headers(table)
+    }
+
+    #[test]
+    fn a_trace_that_is_none_is_no_trace() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let read = |value| trace(&with(&[(TRACE, value)])).map(|trace| trace.to_string());
+        assert_eq!(read(AMQPValue::LongString(good.into())).as_deref(), Some(good));
+        assert_eq!(read(AMQPValue::LongString("00-zz".into())), None);
+        assert_eq!(read(AMQPValue::LongInt(1)), None);
+        assert_eq!(trace(&BasicProperties::default()), None);
     }
 
     #[test]

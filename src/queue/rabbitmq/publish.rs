@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use super::super::{QueueError, Routed};
 use super::address::Settings;
 use super::connection::{Failure, Link, Live, limited};
+use super::consume::TRACE;
 use super::topology::text;
 use crate::message::{Event, redact};
 
@@ -100,6 +101,9 @@ impl Publisher {
         headers.insert("cloudEvents_type".into(), text(&event.kind));
         headers.insert("cloudEvents_id".into(), text(&event.id));
         headers.insert("cloudEvents_source".into(), text(&event.source));
+        if let Some(trace) = event.trace {
+            headers.insert(TRACE.into(), text(&trace.to_string()));
+        }
         let properties = properties(!progress)
             .with_content_type("application/cloudevents+json; charset=utf-8".into())
             .with_headers(headers)

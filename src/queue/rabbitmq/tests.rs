@@ -56,12 +56,13 @@ fn again() -> Again {
         takeovers: 0,
         after: 0,
         rests: false,
+        trace: None,
     }
 }
 
 /// Whatever body, as the task of some session.
 async fn submit(config: &Config, body: &[u8]) -> Result<Routed, QueueError> {
-    super::submit(config, session(), body).await
+    super::submit(config, session(), body, None).await
 }
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -329,7 +330,7 @@ async fn events_reach_the_follower_of_their_session_only() {
         .await
         .unwrap();
     for seq in 1..=2 {
-        let body = within("an event", events.next()).await.unwrap();
+        let (body, _) = within("an event", events.next()).await.unwrap();
         let event: Event = serde_json::from_slice(&body).unwrap();
         assert_eq!((event.data.session, event.data.seq), (id, seq));
     }

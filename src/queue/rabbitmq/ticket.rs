@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use super::super::{Again, QueueError};
 use super::address::Settings;
 use super::connection::{Failure, Link, Live, limited};
-use super::consume::{ATTEMPT, TAKEOVERS, number};
+use super::consume::{ATTEMPT, TAKEOVERS, TRACE, number, trace};
 use super::publish::{Publisher, properties, short};
 use super::topology::{self, Marked, text};
 use crate::message::SessionId;
@@ -104,6 +104,9 @@ impl Ticket {
         let mut headers = FieldTable::default();
         headers.insert(ATTEMPT.into(), AMQPValue::LongUInt(attempt));
         headers.insert(TAKEOVERS.into(), AMQPValue::LongUInt(takeovers));
+        if let Some(trace) = self.again.trace {
+            headers.insert(TRACE.into(), text(&trace.to_string()));
+        }
         headers
     }
 
@@ -137,6 +140,7 @@ impl Ticket {
                 takeovers: number(properties, TAKEOVERS)?,
                 after: number(properties, AFTER)?,
                 rests: true,
+                trace: trace(properties),
             },
             misses: number(properties, MISSED)?,
         })

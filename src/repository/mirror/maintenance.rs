@@ -2,7 +2,7 @@
 //!
 //! Only under a mirror's lock. Never touches a session's objects: those are links of their own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -28,6 +28,9 @@ const IDLE: Patience = Patience {
 };
 /// Packs that a session is still given unrepacked.
 const MOST_PACKS: usize = 50;
+/// Packs that remain after what a session published was taken in. Each costs every git process of every session that follows: it looks for four
+/// files and opens one, and each session links it twice.
+const FEW_PACKS: usize = 8;
 
 /// Notes the time when something was deleted or rewritten, unless that is noted already: what it held is dropped before the next session gets
 /// the objects, or as long after as the operator allows.
@@ -41,17 +44,14 @@ pub(super) async fn note_unreachable(
     if place.unreachable().exists() {
         return Ok(());
     }
-    let now: BTreeMap<&str, &str> = after
-        .iter()
-        .map(|shown| (shown.name.as_str(), shown.target.as_str()))
-        .collect();
-    let still: BTreeSet<&str> = now.values().copied().collect();
+    let still: BTreeSet<&str> = after.iter().map(|shown| shown.target.as_str()).collect();
     let mut moved = Vec::new();
     for old in before {
-        match now.get(old.name.as_str()) {
-            _ if still.contains(old.target.as_str()) => {}
-            Some(_) if old.name.starts_with("refs/heads/") => moved.push(old.target.as_str()),
-            Some(_) | None => return bare::write_whole(&place.unreachable(), b""),
+        match old.target.as_str() {
+            target if still.contains(target) => {}
+            // A deleted branch may have been merged: then nothing of it is unreachable.
+            target if old.name.starts_with("refs/heads/") => moved.push(target),
+            _ => return bare::write_whole(&place.unreachable(), b""),
         }
     }
     if moved.is_empty() {
@@ -78,7 +78,23 @@ pub(super) async fn when_urgent(shared: &Shared, place: &Place, held: &fs::File)
         packs: MOST_PACKS,
         unreachable: Duration::from_secs(shared.config.unreachable_s),
     };
-    repack(shared, place, patience, held).await.map(|_| ())
+    let limit = Duration::from_secs(shared.config.fetch_timeout_s);
+    repack(shared, place, patience, limit, held).await.map(|_| ())
+}
+
+/// After one more pack came in: the small ones become one. Drops nothing. It takes milliseconds where the large ones are much larger, and where
+/// they are not it is left to the background after `limit`.
+pub(super) async fn when_many(
+    shared: &Shared,
+    place: &Place,
+    limit: Duration,
+    held: &fs::File,
+) -> Result<(), RepositoryError> {
+    let patience = Patience {
+        packs: FEW_PACKS,
+        unreachable: Duration::MAX,
+    };
+    repack(shared, place, patience, limit, held).await.map(|_| ())
 }
 
 /// A refresh begins. Says whether the one before it never came to its notes: then nobody knows what it pruned.
@@ -172,7 +188,8 @@ async fn maintain(shared: &Shared, place: &Place) -> Result<bool, RepositoryErro
     }
     let left = place.repository();
     blocking(move || lock::clear_leftovers(&left)).await?;
-    match repack(shared, place, IDLE, &held).await {
+    let limit = Duration::from_secs(shared.config.fetch_timeout_s);
+    match repack(shared, place, IDLE, limit, &held).await {
         // What cannot be repacked may be damaged: then the next session fetches it anew.
         Err(RepositoryError::Maintain { text }) if !super::is_sound(shared, &place.repository(), &held).await => {
             tracing::warn!(mirror = ?place.directory, %text, "the mirror is damaged and is removed");
@@ -191,11 +208,16 @@ async fn remove_unused(place: &Place) -> Result<bool, RepositoryError> {
     Ok(false)
 }
 
-async fn repack(shared: &Shared, place: &Place, patience: Patience, held: &fs::File) -> Result<bool, RepositoryError> {
+async fn repack(
+    shared: &Shared,
+    place: &Place,
+    patience: Patience,
+    limit: Duration,
+    held: &fs::File,
+) -> Result<bool, RepositoryError> {
     let repository = place.repository();
     let counted = repository.clone();
     let (packs, bitmap) = blocking(move || count_packs(&counted)).await?;
-    let limit = Duration::from_secs(shared.config.fetch_timeout_s);
     let git = |arguments: Vec<&'static str>| {
         let invocation = Invocation::new("repack the mirror", limit)
             .on(&repository)
@@ -235,6 +257,25 @@ async fn repack(shared: &Shared, place: &Place, patience: Patience, held: &fs::F
 fn age(path: &Path) -> Option<Duration> {
     let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).ok()?;
     Some(modified.elapsed().unwrap_or_default())
+}
+
+/// Whether there are packs, each with its index.
+pub(super) fn has_packs(repository: &Path) -> Result<bool, RepositoryError> {
+    let directory = repository.join("objects/pack");
+    let mut found = false;
+    for entry in fs::read_dir(&directory).map_err(RepositoryError::state("list", &directory))? {
+        let path = entry.map_err(RepositoryError::state("list", &directory))?.path();
+        let other = match path.extension().and_then(std::ffi::OsStr::to_str) {
+            Some("pack") => path.with_extension("idx"),
+            Some("idx") => path.with_extension("pack"),
+            Some(_) | None => continue,
+        };
+        if !other.exists() {
+            return Ok(false);
+        }
+        found = true;
+    }
+    Ok(found)
 }
 
 /// How many packs there are, and whether one has a bitmap.

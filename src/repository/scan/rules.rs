@@ -4,6 +4,7 @@
 //! text that ask to be let through are not heeded, because an agent could write them.
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use regex::bytes::{Regex, RegexBuilder};
@@ -65,11 +66,28 @@ struct RuleText {
 struct Rule {
     id: String,
     says: String,
-    pattern: Regex,
+    pattern: String,
+    /// Compiled when a keyword of it is met first: all of them together take two megabytes.
+    compiled: OnceLock<Option<Regex>>,
     entropy: f64,
     random: bool,
     /// Whether it is tried without a keyword.
     always: bool,
+}
+
+impl Rule {
+    fn compiled(&self) -> Option<&Regex> {
+        let compile = || pattern(&self.id, &self.pattern).ok();
+        self.compiled.get_or_init(compile).as_ref()
+    }
+
+    fn at(&self, start: usize) -> Match {
+        Match {
+            start,
+            rule: self.id.clone(),
+            says: self.says.clone(),
+        }
+    }
 }
 
 /// What a rule found, and where in the text it begins.
@@ -107,13 +125,15 @@ impl Rules {
         }
         let (mut rules, mut keywords, mut owners) = (Vec::new(), Vec::new(), Vec::new());
         for text in texts {
-            let pattern = pattern(&format!("rule {:?}", text.id), &text.pattern)?;
+            // What does not compile is told now, by name.
+            pattern(&format!("rule {:?}", text.id), &text.pattern)?;
             owners.extend(text.keywords.iter().map(|_| rules.len()));
             rules.push(Rule {
                 always: text.keywords.is_empty(),
                 id: text.id,
                 says: text.says,
-                pattern,
+                pattern: text.pattern,
+                compiled: OnceLock::new(),
                 entropy: text.entropy,
                 random: text.random,
             });
@@ -165,16 +185,17 @@ impl Rules {
         let mut found = Vec::new();
         for index in self.worth_trying(text) {
             let Some(rule) = self.rules.get(index) else { continue };
-            for captures in rule.pattern.captures_iter(text).take(MOST_MATCHES) {
+            let Some(pattern) = rule.compiled() else {
+                // It was compiled once already, so this is never seen; and no pattern is no reason to let something through.
+                found.push(rule.at(0));
+                continue;
+            };
+            for captures in pattern.captures_iter(text).take(MOST_MATCHES) {
                 let Some(value) = captures.name("secret").or_else(|| captures.get(0)) else {
                     continue;
                 };
                 if self.counts(rule, value.as_bytes()) {
-                    found.push(Match {
-                        start: value.start(),
-                        rule: rule.id.clone(),
-                        says: rule.says.clone(),
-                    });
+                    found.push(rule.at(value.start()));
                 }
             }
         }

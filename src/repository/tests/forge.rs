@@ -28,7 +28,11 @@ pub(super) struct Manners {
     pub(super) entered: AtomicUsize,
     /// Answer this status instead.
     pub(super) status: Mutex<Option<(u16, String)>>,
-    /// Hold authorised POST requests until `release`.
+    /// What came with the right credential: the user agent, the method and the path's end.
+    pub(super) asked: Mutex<Vec<String>>,
+    /// Answer this to whoever is not git: status, type, text; the text of a redirect is where it leads.
+    pub(super) quick: Mutex<Option<(u16, &'static str, String)>>,
+    /// Hold git's authorised POST requests until `release`.
     pub(super) hold: AtomicBool,
     pub(super) held: tokio::sync::Notify,
     pub(super) release: tokio::sync::Notify,
@@ -51,6 +55,7 @@ impl Forge {
 
     /// A forge with one project `team/greeter` that has one commit on `main`.
     pub(super) async fn start_with(adjust: impl FnOnce(&mut Config)) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let directory = tempfile::tempdir().unwrap();
         let manners = Arc::new(Manners::default());
         let root = directory.path().join("forge");
@@ -146,6 +151,11 @@ impl Forge {
         self.room
             .stage(&mirrored, Self::session(), 0, &project, &trailers())
             .await
+    }
+
+    /// What was asked since the last time.
+    pub(super) fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut *self.manners.asked.lock().unwrap())
     }
 
     /// The only mirror there is.
@@ -277,13 +287,28 @@ async fn answer(State((root, manners)): State<(PathBuf, Arc<Manners>)>, request:
     }
     manners.entered.fetch_add(1, Ordering::SeqCst);
     let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
+    let agent = header("user-agent").split('/').next().unwrap_or_default().to_owned();
+    let end = path.rsplit('/').next().unwrap_or_default();
+    manners.asked.lock().unwrap().push(format!("{agent} {method} {end}"));
+    if agent != "git"
+        && let Some((status, kind, text)) = manners.quick.lock().unwrap().clone()
+    {
+        let location: &[_] = if (300..400).contains(&status) {
+            &[("Location", text.as_str())]
+        } else {
+            &[]
+        };
+        let mut response = plain(status, location, &text);
+        response.headers_mut().insert("Content-Type", kind.parse().unwrap());
+        return response;
+    }
     let query = request.uri().query().unwrap_or_default().to_owned();
     let (kind, protocol, encoding) = (
         header("content-type"),
         header("git-protocol"),
         header("content-encoding"),
     );
-    if method == "POST" && manners.hold.load(Ordering::SeqCst) {
+    if agent == "git" && method == "POST" && manners.hold.load(Ordering::SeqCst) {
         manners.held.notify_one();
         let _ = tokio::time::timeout(Duration::from_secs(30), manners.release.notified()).await;
     }

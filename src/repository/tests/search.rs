@@ -31,6 +31,8 @@ fn answered_by(staging: &Staging, command: &[&str]) -> Arc<Shared> {
         git: crate::repository::git::Git::new("git".into()),
         served: staging.shared.served.clone(),
         internal: command.iter().map(|word| (*word).to_owned()).collect(),
+        asker: Arc::default(),
+        lfs: Default::default(),
     })
 }
 

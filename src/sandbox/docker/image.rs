@@ -95,6 +95,15 @@ impl Images<'_> {
                 Ok(id.map(|id| (Found { id, digests }, volumes)))
             }
             Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            // It is there, and does not take the question: no reason to think that it is away.
+            Err(
+                ref error @ Error::DockerResponseServerError {
+                    status_code: 400..=499, ..
+                },
+            ) => Err(SandboxError::ImageRefused {
+                image: image.to_owned(),
+                detail: format!("the engine refuses the reference ({}): correct it", sentence(error)),
+            }),
             Err(error) => Err(SandboxError::Connect {
                 detail: sentence(&error),
             }),

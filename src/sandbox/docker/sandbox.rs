@@ -1,22 +1,23 @@
 //! One started container: waits for its end by all the signs that the engine gives, and removes it.
 //!
-//! An engine that goes away is not the end of a sandbox. Only `wait` has no time limit.
+//! An engine that goes away is not the end of a sandbox. Only waiting for the end has no time limit.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::query_parameters::{InspectContainerOptions, RemoveContainerOptionsBuilder, WaitContainerOptions};
-use futures::StreamExt as _;
+use bollard::query_parameters::{InspectContainerOptions, RemoveContainerOptionsBuilder};
 use tokio::sync::watch;
 
 use super::events::EventWatch;
-use super::{sentence, within};
+use super::{PING_TIMEOUT, connect, sentence, within};
 use crate::sandbox::{Ended, Sandbox, SandboxError};
 
 /// Pause before an engine that is away is asked again about a sandbox that may well live.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How long ago an engine may have stopped that took a sandbox with it: it ends them when it comes back, where it left them running.
+const JUST_LEFT: Duration = Duration::from_secs(60);
 /// How a container ended that the engine does not know any more.
 const GONE: Ended = Ended {
     status: -1,
@@ -26,6 +27,8 @@ const GONE: Ended = Ended {
 /// One started container.
 pub(super) struct DockerSandbox {
     pub(super) client: Docker,
+    /// Where the engine listens; the default place when absent.
+    pub(super) socket: Option<String>,
     pub(super) name: String,
     pub(super) timeout: Duration,
     /// Of one that was started here.
@@ -37,44 +40,29 @@ pub(super) struct DockerSandbox {
 #[async_trait]
 impl Sandbox for DockerSandbox {
     async fn wait(&self) -> Result<Ended, SandboxError> {
+        let told = match &self.events {
+            Some(events) => events.died().await,
+            // Not started yet: nothing can end.
+            None => std::future::pending().await,
+        };
         loop {
-            let waited = async {
-                let mut answers = Box::pin(self.client.wait_container(&self.name, None::<WaitContainerOptions>));
-                answers.next().await
-            };
-            // The engine tells an end in two ways, and each has been seen to stay away.
-            let answer = match &self.events {
-                Some(events) => tokio::select! {
-                    answer = waited => answer,
-                    status = events.died() => Some(Err(Error::DockerContainerWaitError { error: String::new(), code: status })),
-                },
-                None => waited.await,
-            };
-            let status = match answer {
-                Some(Ok(answer)) => answer.status_code,
-                // The client turns every exit status but zero into an error.
-                Some(Err(Error::DockerContainerWaitError { code, .. })) => code,
-                Some(Err(Error::DockerResponseServerError { status_code: 404, .. })) => return Ok(GONE),
-                Some(Err(Error::DockerResponseServerError { message, .. })) => {
+            match self.inspect().await {
+                // Somebody removed it; what was told of its end is all there is.
+                Ok(Some(ended)) if ended == GONE => return Ok(Ended { status: told, ..ended }),
+                Ok(Some(ended)) => return Ok(ended),
+                // It was told how it ended; the engine has trouble with what is left of it.
+                Err(Error::DockerResponseServerError { .. }) if told >= 0 => {
+                    return Ok(Ended { status: told, ..GONE });
+                }
+                Err(Error::DockerResponseServerError { message, .. }) => {
                     return Err(SandboxError::Wait {
                         detail: message.chars().take(300).collect(),
                     });
                 }
-                // The engine went away, which is not the sandbox's end: what happened is asked when it is back. Until then the session has its
-                // own signs of the end, and its limits.
-                Some(Err(_)) | None => {
-                    tokio::time::sleep(ASK_AGAIN).await;
-                    match self.inspect().await {
-                        Ok(Some(ended)) => return Ok(ended),
-                        Ok(None) | Err(_) => continue,
-                    }
-                }
-            };
-            let out_of_memory = match self.inspect().await {
-                Ok(Some(ended)) => ended.out_of_memory,
-                Ok(None) | Err(_) => false,
-            };
-            return Ok(Ended { status, out_of_memory });
+                // The engine went away meanwhile: what happened is asked when it is back. Until then the session has its own signs of the end,
+                // and its limits.
+                Ok(None) | Err(_) => tokio::time::sleep(ASK_AGAIN).await,
+            }
         }
     }
 
@@ -86,6 +74,17 @@ impl Sandbox for DockerSandbox {
 
     fn init(&self) -> Option<u32> {
         self.init
+    }
+
+    async fn is_engine_lost(&self) -> bool {
+        // A connection of its own: an engine that stops still answers on those that it has.
+        let answers = async { connect(self.socket.as_deref(), self.timeout)?.ping().await.map(drop) };
+        let is_there = within(self.timeout.min(PING_TIMEOUT), answers).await.is_ok();
+        !is_there
+            || self
+                .events
+                .as_ref()
+                .is_some_and(|events| events.broke_within(JUST_LEFT))
     }
 
     async fn remove(&self) -> Result<(), SandboxError> {

@@ -18,7 +18,9 @@ use super::image::Image;
 use crate::message::SandboxId;
 use crate::sandbox::left::Listed;
 use crate::sandbox::owner::Owner;
-use crate::sandbox::{Config, HOME, INSIDE, SOCKET_DIRECTORY, SandboxSpec, TOOLS_DIRECTORY, WORKSPACE};
+use crate::sandbox::{
+    Config, HOME, INSIDE, OBJECTS_DIRECTORY, SOCKET_DIRECTORY, SandboxSpec, TOOLS_DIRECTORY, WORKSPACE,
+};
 
 /// The name of a sandbox's container.
 pub(super) fn container_name(id: SandboxId) -> String {
@@ -33,6 +35,11 @@ const STATE_LABEL: &str = "dev.cofferdam.state";
 const OWNER_LABEL: &str = "dev.cofferdam.owner";
 const PLACE_LABEL: &str = "dev.cofferdam.place";
 const DEADLINE_LABEL: &str = "dev.cofferdam.deadline";
+
+/// What all containers of one worker bear, as a filter of the engine.
+pub(super) fn worker_label(spec: &SandboxSpec) -> String {
+    format!("{WORKER_LABEL}={}", spec.worker)
+}
 
 /// What the labels of a listed container say. Whoever may use the engine could have written them.
 pub(super) fn listed(key: String, created: i64, labels: &HashMap<String, String>) -> Listed {
@@ -76,6 +83,7 @@ pub(super) fn create_body(
     ]);
     let mut mounts = vec![
         bind(&spec.socket_directory, SOCKET_DIRECTORY, true),
+        bind(&spec.objects_directory, OBJECTS_DIRECTORY, true),
         bind(&spec.tools_directory, TOOLS_DIRECTORY, true),
     ];
     match &spec.workspace_directory {
@@ -210,6 +218,7 @@ mod tests {
             },
             deadline: 7,
             socket_directory: "/state/mount".into(),
+            objects_directory: "/state/objects".into(),
             tools_directory: "/state/inside".into(),
             workspace_directory: None,
         }
@@ -294,7 +303,7 @@ mod tests {
     #[test]
     fn only_the_workspace_may_be_a_writable_mount() {
         let mounts = body().host_config.unwrap().mounts.unwrap();
-        assert_eq!(mounts.len(), 2);
+        assert_eq!(mounts.len(), 3);
         assert!(mounts.iter().all(|mount| mount.read_only == Some(true)));
     }
 }

@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use super::{Pace, Publishing, Work};
 use crate::forge::ForgeError;
 use crate::message::{Attention, EventBody, Otherwise, Reason};
+use crate::metrics::Awaits;
 use crate::session::connections::Connected;
 use crate::session::failure::Failure;
 
@@ -61,7 +62,7 @@ pub(super) async fn attended<'a, T>(
             default: Otherwise::Kept,
             question: None,
         };
-        let _waits = publishing.steering.waits();
+        let _waits = publishing.steering.waits(Awaits::Answer);
         publishing.progress.state(body).await;
         let stopped = async {
             if publishing.steering.token().is_cancelled() {

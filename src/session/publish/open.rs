@@ -22,12 +22,15 @@ pub(super) async fn by_api(
     work: &Work,
     connected: &Connected,
     text: &ChangeRequestText,
+    is_new: bool,
 ) -> Result<Opened, Failure> {
     let (grant, facts) = (&work.admitted.grant, &work.admitted.facts);
+    // The first try may have had its effect: from the second one on it is looked for.
+    let mut is_new = is_new;
     let open = || {
-        connected
-            .forge
-            .open_change_request(facts, &grant.branch, &grant.base, text)
+        let is_new = std::mem::take(&mut is_new);
+        let branches = (&grant.branch, &grant.base);
+        connected.forge.open_change_request(facts, branches, text, is_new)
     };
     publishing.retry_owned(open).await
 }

@@ -1,6 +1,6 @@
 //! The push of one project's branch, and the look whether the forge has it.
 //!
-//! A push whose answer was lost is looked up before it is tried again, and tried only while the session is certainly this worker's. Never says that a branch is there without having seen it.
+//! A push whose answer was lost is looked up before it is tried again, and tried only while the session is certainly this worker's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::session::Rooms;
 use crate::session::connections::Connected;
 use crate::session::failure::Failure;
 
-/// Pushes and reads the branch back. The forge's own words about the push, where its answer arrived.
+/// Pushes, until the forge's git says that it has it. Its own words about the push, where its answer arrived.
 pub(super) async fn push(
     publishing: &Publishing<'_>,
     work: &Work,
@@ -56,13 +56,22 @@ pub(super) async fn push(
             Err(error) => return Err(push_failure(error)),
         }
     }
-    // Success means that the forge's head is the expected commit. Its API may lag behind its git for a moment.
+    Ok(said)
+}
+
+/// Reads the branch back: success means that the forge's head is the expected commit. Its API may lag behind its git for a moment.
+pub(super) async fn read_back(
+    rooms: &Rooms,
+    work: &Work,
+    connected: &Connected,
+    head: &CommitId,
+) -> Result<(), Failure> {
     let mut wait = Duration::from_millis(100);
     let mut found = None;
     for _ in 0..6 {
         found = head_on_forge(rooms, work, connected).await?;
         if found.as_ref() == Some(head) {
-            return Ok(said);
+            return Ok(());
         }
         tokio::time::sleep(wait).await;
         wait *= 2;
@@ -72,7 +81,7 @@ pub(super) async fn push(
         Reason::BranchMoved,
         format!(
             "the forge shows {seen} at {} where {} was pushed: somebody else moved it",
-            grant.branch,
+            work.admitted.grant.branch,
             head.short()
         ),
     ))

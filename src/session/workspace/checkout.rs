@@ -9,7 +9,7 @@ use crate::gateway::{GatewayError, Inside, Process};
 use crate::grant::{ProjectGrant, Trailers};
 use crate::message::{EventBody, Reason};
 use crate::progress::Progress;
-use crate::sandbox::WORKSPACE;
+use crate::sandbox::{INSIDE, WORKSPACE};
 use crate::session::failure::Failure;
 
 /// What `git clone` in the sandbox says last is kept up to here, in characters.
@@ -27,25 +27,34 @@ pub(in crate::session) async fn clone(
     project: &ProjectGrant,
     trailers: &Trailers,
     branch_exists: bool,
+    shown: Option<&str>,
     progress: &Progress,
 ) -> Result<(), Failure> {
-    let mut cloning = Cloning::begin(inside, project, trailers, branch_exists).await?;
+    let mut cloning = Cloning::begin(inside, project, trailers, branch_exists, shown).await?;
     cloning.finish(progress).await
 }
 
 impl<'a> Cloning<'a> {
-    /// Begins it.
+    /// Begins it, from where its objects are shown in the sandbox, or else through the gateway. Either way it is the gateway's clone afterwards.
     pub(in crate::session) async fn begin(
         inside: &Inside,
         project: &'a ProjectGrant,
         trailers: &Trailers,
         branch_exists: bool,
+        shown: Option<&str>,
     ) -> Result<Self, GatewayError> {
         let start = if branch_exists { &project.branch } else { &project.base };
+        // The new branch is where the old one is, so nothing is checked out twice: git would read every file of a fresh tree once more.
+        // `inside settle` does in one step what git would be run for three times. And files as young as the index would be read again by each
+        // `status`, `add` and `commit`: 20 ms for 900 files, each time.
         // Progress goes to standard error, which is kept only at its end; both streams are read as one.
-        let script = "exec 2>&1; git clone --progress -c \"user.name=$1\" -c \"user.email=$2\" --branch \"$3\" -- \"$4\" \"$5\" && \
-                      cd \"$5\" && if [ \"$3\" != \"$6\" ]; then git checkout -q -b \"$6\"; fi && \
-                      printf '%s\\n' \"$7\" > \"$(git rev-parse --git-dir)/cofferdam-trailers\" && \
+        let script = "exec 2>&1; if [ -n \"$8\" ]; then git -c protocol.file.allow=always clone --shared --progress \
+                      -c \"user.name=$1\" -c \"user.email=$2\" --branch \"$3\" -- \"$8\" \"$5\"; \
+                      else git clone --progress -c \"user.name=$1\" -c \"user.email=$2\" --branch \"$3\" -- \"$4\" \"$5\"; fi && \
+                      cd \"$5\" && { \"$9\" settle . \"$4\" \"$6\" 2>/dev/null || { git config remote.origin.url \"$4\" && \
+                      if [ \"$3\" != \"$6\" ]; then \
+                      git update-ref \"refs/heads/$6\" HEAD && git symbolic-ref HEAD \"refs/heads/$6\"; fi; }; } && \
+                      printf '%s\\n' \"$7\" > .git/cofferdam-trailers && \
                       if [ -f .gitmodules ]; then git config -f .gitmodules --get-regexp '^submodule\\..*\\.path$' | \
                       while read -r _ path; do git submodule --quiet update --init -- \"$path\" >/dev/null || \
                       echo \"the submodule $path is left out: it is no project of this session\"; done; fi";
@@ -63,6 +72,8 @@ impl<'a> Cloning<'a> {
                     &project.directory,
                     project.branch.as_str(),
                     &trailers.lines().join("\n"),
+                    shown.unwrap_or_default(),
+                    INSIDE,
                 ]
                 .map(str::to_owned)
                 .to_vec(),

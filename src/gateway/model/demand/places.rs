@@ -25,7 +25,15 @@ pub(super) enum Test {
 
 /// Tools that the client runs, by their type.
 pub(super) const CHAT_TOOLS: &[&str] = &["function", "custom"];
-pub(super) const RESPONSES_TOOLS: &[&str] = &["function", "custom", "local_shell", "apply_patch"];
+/// A namespace is a group of such tools, and those in it are looked at like the others; a tool search looks through what the request lists.
+pub(super) const RESPONSES_TOOLS: &[&str] = &[
+    "function",
+    "custom",
+    "local_shell",
+    "apply_patch",
+    "namespace",
+    "tool_search",
+];
 pub(super) const MESSAGES_TOOLS: &[&str] = &["custom", "bash_", "text_editor_", "memory_", "tool_search_tool_"];
 
 /// Places in a request, and what is tested there. `*` stands for an element of a list.
@@ -94,6 +102,13 @@ pub(super) const FREE: &[(Api, &[&str])] = &[
     (Api::Chat, &["messages", "*", "annotations"]),
     (Api::Chat, &["metadata"]),
     (Api::Responses, &["tools", "*", "parameters"]),
+    (Api::Responses, &["tools", "*", "tools", "*", "parameters"]),
+    // Tools may come later in the conversation, too.
+    (Api::Responses, &["input", "*", "tools", "*", "parameters"]),
+    (
+        Api::Responses,
+        &["input", "*", "tools", "*", "tools", "*", "parameters"],
+    ),
     (Api::Responses, &["text", "format", "schema"]),
     (Api::Responses, &["input", "*", "arguments"]),
     (Api::Responses, &["input", "*", "content", "*", "annotations"]),

@@ -35,6 +35,13 @@ fn what_agents_usually_send_passes() {
             "input": [{"role": "user", "content": [{"type": "input_text", "text": "x"}, {"type": "input_image", "image_url": "data:image/png;base64,AA"}]},
                 {"type": "function_call_output", "output": "https://x"}]}),
         ),
+        (
+            Api::Responses,
+            json!({"model": "m", "tools": [{"type": "tool_search", "execution": "client", "parameters": schema},
+                {"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "f", "parameters": schema}]}],
+            "input": [{"type": "additional_tools", "tools": [{"type": "custom", "name": "exec"},
+                {"type": "namespace", "name": "n", "tools": [{"type": "function", "name": "f", "parameters": schema}]}]}]}),
+        ),
         (Api::Responses, json!({"model": "m", "input": "say https://x"})),
         (
             Api::Messages,
@@ -82,6 +89,16 @@ fn tools_of_the_provider_are_refused() {
         "shell",
     ] {
         rows.push((Api::Responses, tool(kind)));
+        let group = json!([{"type": "namespace", "name": "n", "tools": [{"type": kind, "name": "x"}]}]);
+        rows.push((Api::Responses, json!({"tools": group})));
+        rows.push((
+            Api::Responses,
+            json!({"input": [{"type": "additional_tools", "tools": group}]}),
+        ));
+        rows.push((
+            Api::Responses,
+            json!({"input": [{"type": "additional_tools", "tools": [{"type": kind}]}]}),
+        ));
     }
     for kind in [
         "web_search_20250305",

@@ -184,7 +184,7 @@ async fn a_black_hole_costs_time_limits_and_no_more() {
     proxy.set(Mode::Open);
     ready(&queue).await;
     within("a publish", async { while queue.publish(&event).await.is_err() {} }).await;
-    let body = within("the event", events.next()).await.unwrap();
+    let (body, _) = within("the event", events.next()).await.unwrap();
     assert_eq!(serde_json::from_slice::<Event>(&body).unwrap().id, event.id);
     let again = task(&queue).await;
     assert_eq!(&again.body[..], b"x");

@@ -33,7 +33,7 @@ async fn what_is_sent_before_the_claim_waits_and_comes_first() {
     let queue = started(&config).await;
     let id = session();
     assert_eq!(
-        super::super::submit(&config, id, b"task").await.unwrap(),
+        super::super::submit(&config, id, b"task", None).await.unwrap(),
         Routed::Delivered
     );
     for early in [&b"one"[..], b"two"] {
@@ -48,7 +48,7 @@ async fn what_is_sent_before_the_claim_waits_and_comes_first() {
     claim.close().await.unwrap();
     // Sent once more it opens no mailbox: there will be nobody to read it.
     assert_eq!(
-        super::super::submit(&config, id, b"task").await.unwrap(),
+        super::super::submit(&config, id, b"task", None).await.unwrap(),
         Routed::Delivered
     );
     assert_eq!(send_control(&config, id, b"late").await.unwrap(), Routed::NoRoute);
@@ -261,11 +261,11 @@ async fn the_task_of_a_session_that_rests_leaves_no_mailbox_that_nobody_reads() 
         .await
         .unwrap();
     // Sent once more by mistake, without a `resume`.
-    super::super::submit(&config, id, b"task").await.unwrap();
+    super::super::submit(&config, id, b"task", None).await.unwrap();
     assert!(matches!(queue.claim(id, again()).await.unwrap(), Claimed::Superseded));
     assert_eq!(send_control(&config, id, b"prompt").await.unwrap(), Routed::NoRoute);
     // What somebody put into it is for whoever goes on.
-    super::super::submit(&config, id, b"task").await.unwrap();
+    super::super::submit(&config, id, b"task", None).await.unwrap();
     assert_eq!(send_control(&config, id, b"prompt").await.unwrap(), Routed::Delivered);
     assert!(matches!(queue.claim(id, again()).await.unwrap(), Claimed::Superseded));
     assert_eq!(operator.waiting(&operator.settings.names.mailbox(id)).await, 1);

@@ -1,6 +1,7 @@
 //! An owner that dies is replaced, one that lives is not, and a session that is over is left alone.
 
 use super::*;
+use crate::message::TraceParent;
 
 /// Tickets that rest only a second.
 pub(super) fn quick() -> Option<Config> {
@@ -8,11 +9,19 @@ pub(super) fn quick() -> Option<Config> {
     Some(Config { ticket_s: 1, ..config })
 }
 
+/// The trace of all tasks here.
+fn trace() -> Option<TraceParent> {
+    TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+}
+
 /// One worker's claim of a task that was submitted.
 pub(super) async fn claimed(queue: &RabbitMq, config: &Config, id: SessionId) -> Box<dyn Claim> {
     submit(config, b"the task").await.unwrap();
     let delivery = task(queue).await;
-    let again = delivery.again(0);
+    let again = Again {
+        trace: trace(),
+        ..delivery.again(0)
+    };
     let Claimed::Owner(claim) = queue.claim(id, again).await.unwrap() else {
         panic!("nobody else has it");
     };
@@ -40,6 +49,7 @@ async fn the_task_of_a_dead_owner_comes_back_as_its_next_attempt() {
         ),
         (&b"the task"[..], 2, 1, false)
     );
+    assert_eq!(delivery.trace, trace());
     assert_eq!(delivery.lane, Operator::of(&config).await.settings.names.lanes[0]);
     let claim = owner(&two, id).await;
     delivery.handle.settle(Settle::Ack).await.unwrap();

@@ -47,7 +47,7 @@ async fn a_memory_alarm_stops_events_and_not_acks() {
 
     control(&["set_vm_memory_high_watermark", "0.4"]).await;
     within("a publish", async { while queue.publish(&event).await.is_err() {} }).await;
-    let body = within("the event", events.next()).await.unwrap();
+    let (body, _) = within("the event", events.next()).await.unwrap();
     assert_eq!(serde_json::from_slice::<Event>(&body).unwrap().id, event.id);
     Operator::of(&config).await.clean().await;
 }

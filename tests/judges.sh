@@ -10,6 +10,7 @@
 #
 # CARGO                 the cargo to run (default cargo)
 # COFFERDAM_TEST_FORGE  a test-forge that is built already
+# COFFERDAM_TEST_BIN    the directory of a cofferdam that is built already
 # JUDGES_TIMEOUT        seconds that one step may take (default 300)
 set -uo pipefail
 
@@ -83,6 +84,16 @@ asyncapi_parser() {
         --loglevel=error @asyncapi/parser@3.6.6
 }
 
+# The program: one that is there already, for a build beside running tests would take theirs away.
+built() {
+    if [ -n "${COFFERDAM_TEST_BIN:-}" ]; then
+        printf '%s/cofferdam\n' "$COFFERDAM_TEST_BIN"
+        return
+    fi
+    "${CARGO:-cargo}" build --quiet --locked --workspace --bin cofferdam >&2 || return
+    "${CARGO:-cargo}" metadata --locked --no-deps --format-version 1 | jq -r '.target_directory + "/debug/cofferdam"'
+}
+
 start_forge() {
     local program=${COFFERDAM_TEST_FORGE:-}
     if [ -z "$program" ]; then
@@ -132,9 +143,8 @@ if python_clients; then
     judge "$scratch/python/bin/python" -B tests/judges/pygithub.py "$github"
     judge "$scratch/python/bin/python" -B tests/judges/githubkit_models.py "$github"
     # Other implementations of age, on what the worker opens and seals.
-    if "${CARGO:-cargo}" build --quiet --locked --workspace --bin cofferdam; then
-        target=$("${CARGO:-cargo}" metadata --locked --no-deps --format-version 1 | jq -r .target_directory)
-        judge tests/judges/seal.sh "$target/debug/cofferdam" "$scratch/python/bin/python"
+    if cofferdam=$(built); then
+        judge tests/judges/seal.sh "$cofferdam" "$scratch/python/bin/python"
     else
         failed=$((failed + 1))
     fi
@@ -149,9 +159,8 @@ else
 fi
 if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
     printf 'SKIPPED @asyncapi/parser: there is no node here, the AsyncAPI document was not judged\n'
-elif asyncapi_parser && "${CARGO:-cargo}" build --quiet --locked --workspace --bin cofferdam; then
-    target=$("${CARGO:-cargo}" metadata --locked --no-deps --format-version 1 | jq -r .target_directory)
-    "$target/debug/cofferdam" schema asyncapi >"$scratch/asyncapi.json" || failed=$((failed + 1))
+elif asyncapi_parser && cofferdam=$(built); then
+    "$cofferdam" schema asyncapi >"$scratch/asyncapi.json" || failed=$((failed + 1))
     judge node "$scratch/asyncapi/asyncapi.mjs" "$scratch/asyncapi.json"
 else
     failed=$((failed + 1))

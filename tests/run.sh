@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 #
 # Sets up what the tests need and runs all of them: formatting, lints, unit and integration tests against a real RabbitMQ, a real
-# Docker engine and real git, strangers' clients at the test forge, documentation, the fuzzers, the demo, the benchmark.
+# Docker engine and real git, strangers' clients at the test forge, documentation, what is deployed, the fuzzers, the demo, the benchmark.
 #
 #   tests/run.sh [--full]
 #
 #   --full   also the long forms: the benchmark with all its rounds, the fuzzers for a minute each, every integration test on gVisor,
-#            faults of the broker itself, the random run over 200 sessions, the soak over 500
+#            faults of the broker itself, the random run over 200 sessions, the soak over 500, a session with every real agent
 #
 # Every section runs, whatever became of those before it; a table at the end says which failed, and the exit code is 1 if any did.
 # Root can run it on a bare machine: what is missing is installed from the distribution. Without root, Docker must answer already and the
@@ -36,6 +36,9 @@ cd "$root" || exit 70
 export CARGO=${CARGO:-cargo} CI=true INSTA_UPDATE=no CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 # Settings of a real worker are not the tests'.
 unset "${!COFFERDAM__@}" COFFERDAM_CONFIG
+
+# Conditions come true later where compilers run beside the tests.
+export COFFERDAM_TEST_SLOWNESS=3
 
 # A test waits for containers and clocks half of its time: one more than there are processors keeps those busy.
 at_once=$(($(nproc) + 1))
@@ -124,7 +127,7 @@ run_fuzz() {
 }
 
 install_tools() {
-    deploy/packages.sh git curl jq python3 shellcheck cc=gcc,libc6-dev node=nodejs npm age || return
+    deploy/packages.sh git curl jq python3 shellcheck cc=gcc,libc6-dev node=nodejs npm age groff=groff-base ip=iproute2 || return
     # No command shows whether virtual environments can be made: an absent one by the package's name stands for it.
     python3 -c 'import ensurepip, venv' 2>/dev/null || deploy/packages.sh python3-venv || return
     command -v "$CARGO" >/dev/null || {
@@ -187,18 +190,22 @@ check_scripts() {
 check_lints() {
     local checks=${CARGO_TARGET_DIR:-$root/target}/checks
     "$CARGO" clippy --locked --target-dir "$checks" --workspace --all-targets -- -D warnings || return
+    "$CARGO" clippy --locked --target-dir "$checks" --workspace --features cofferdam/otel -- -D warnings || return
     RUSTDOCFLAGS="-D warnings" "$CARGO" doc --locked --target-dir "$checks" --no-deps --workspace
 }
 
 # What runs last, built while tests run; both run without this too.
 build_the_rest() {
-    idle tests/fuzz/run.sh --build && idle tests/bench/run.sh --build
+    local form=()
+    $full || form=(--quick)
+    idle tests/fuzz/run.sh --build && idle tests/bench/run.sh --build "${form[@]}"
 }
 
 build_everything() {
     "$CARGO" test --locked --workspace --no-run || return
     target_directory=$("$CARGO" metadata --locked --no-deps --format-version 1 | jq -r .target_directory)
-    export COFFERDAM_TEST_FORGE=$target_directory/debug/test-forge
+    # What runs beside tests builds nothing: it would take the program away under their hands.
+    export COFFERDAM_TEST_FORGE=$target_directory/debug/test-forge COFFERDAM_TEST_BIN=$target_directory/debug
     [ -x "$COFFERDAM_TEST_FORGE" ]
 }
 
@@ -223,6 +230,17 @@ run_chaos() {
     if $full; then "$CARGO" test --locked --workspace --test chaos --no-fail-fast -- --ignored --test-threads=1; fi
 }
 
+# A whole session with each real agent but opencode, which the integration tests have. An image takes up to a minute where nothing is cached.
+check_agents() {
+    local names
+    mapfile -t names < <(sandbox-images/build.sh list | grep -vx opencode)
+    if $full; then
+        sandbox-images/check.sh --remove "${names[@]}"
+    else
+        sandbox-images/check.sh --remove --seconds 60 "${names[@]}"
+    fi
+}
+
 # What disturbs every user of a broker, on a node of its own.
 run_whole_broker() (
     export RABBITMQ_TEST_PORT=5674
@@ -245,6 +263,20 @@ run_on_runsc() {
         selection=(--skip a_child_that_is_killed_for_memory --skip a_turn_that_fails_later --skip nothing_in_a_sandbox_can_look_into_its_pid_1)
     fi
     COFFERDAM_TEST_RUNTIME=runsc "$CARGO" test --locked --workspace --test path --no-fail-fast -- --test-threads="$at_once" "${selection[@]}"
+}
+
+# What the stand-in for a cluster checks requests with: the published schemas, in a package.
+prepare_cluster() {
+    python3 -m venv "$scratch/cluster" || return
+    "$scratch/cluster/bin/pip" install --quiet --disable-pip-version-check kubernetes-validate==1.37.0 || return
+    export COFFERDAM_TEST_PYTHON=$scratch/cluster/bin/python
+}
+
+# The integration tests that know no engine, with a pod for every sandbox, and the escape suite without its control, which runs in no sandbox.
+# Set-ups apart from the agent are not there.
+run_in_cluster() {
+    COFFERDAM_TEST_BACKEND=kubernetes "$CARGO" test --locked --workspace --test path --no-fail-fast -- --test-threads="$at_once" \
+        --skip set_up --skip handover --skip unsealed agents:: escape:: add_project:: git_inside:: git_route:: egress:: conversation::
 }
 
 check_examples() {
@@ -295,6 +327,7 @@ section "static inside" build_inside
 section "sandbox images: base and scripted agent" tests/support/image/build.sh
 section "sandbox images: escape suite" tests/escape/build.sh
 section "sandbox images: opencode" sandbox-images/build.sh opencode
+section "the cluster's stand-in" prepare_cluster
 if section "build" build_everything; then
     joined "lints and documentation"
     section "examples" check_examples
@@ -302,8 +335,13 @@ if section "build" build_everything; then
     aside "build for fuzz and benchmark" build_the_rest
     section "tests" run_tests
     aside "judges" tests/judges.sh
+    section "real agents" check_agents
+    aside "deployment" tests/deploy.sh "${target_directory:?}/debug/cofferdam"
+    section "tests in a cluster (its stand-in)" run_in_cluster
     section "chaos" run_chaos
     joined "judges"
+    joined "deployment"
+    section "Prometheus: rules, alerts, dashboard" tests/prometheus.sh
     if $full; then section "tests that disturb a whole broker" run_whole_broker; fi
     if prepare_runsc </dev/null >"$scratch/runsc" 2>&1; then
         section "tests on gVisor (runsc)" run_on_runsc
@@ -315,9 +353,11 @@ if section "build" build_everything; then
     section "demo" run_demo
     section "demo, a second time" run_demo
     section "benchmark" run_benchmark
+    # Last, because it builds the program once more, with a feature.
+    section "traces (feature otel)" tests/traces.sh
 else
     joined "lints and documentation"
-    for name in examples tests chaos "tests on gVisor (runsc)" judges fuzz demo benchmark; do skip "$name" "nothing was built"; done
+    for name in examples tests "real agents" "tests in a cluster (its stand-in)" chaos judges deployment "Prometheus: rules, alerts, dashboard" "tests on gVisor (runsc)" fuzz demo benchmark "traces (feature otel)"; do skip "$name" "nothing was built"; done
 fi
 
 printf '\n==== summary, %d s\n' "$SECONDS"

@@ -21,6 +21,8 @@ pub(crate) struct Site {
     pub(crate) world: World,
     pub(crate) desk: Desk,
     config: PathBuf,
+    /// Sandboxes that each worker keeps ready.
+    pub(crate) warm: usize,
     pub(crate) submitted: BTreeSet<String>,
 }
 
@@ -57,6 +59,7 @@ impl Site {
             world,
             desk,
             config,
+            warm: 0,
             submitted: BTreeSet::new(),
         }
     }
@@ -108,7 +111,13 @@ impl Site {
         }
         // What nobody owns is gone within the minute of the reconciliation.
         let end = Instant::now() + Duration::from_secs(70);
-        while !self.left(workers).is_empty() && Instant::now() < end {
+        // A sandbox that waits is a container, a directory and a socket.
+        let running = workers
+            .iter_mut()
+            .filter_map(|worker| worker.is_running().then_some(()))
+            .count();
+        let ready = 3 * running * self.warm;
+        while self.left(workers).len() > ready && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(200));
         }
         for worker in &mut *workers {
@@ -186,6 +195,7 @@ impl Worker {
             .env("COFFERDAM__QUEUE__URL", format!("{user}@{}/{vhost}", self.amqp.address))
             .env("COFFERDAM__SANDBOX__DOCKER_SOCKET", &self.docker.address)
             .env("COFFERDAM__CONCURRENCY", "3")
+            .env("COFFERDAM__SANDBOX__WARM", site.warm.to_string())
             .env("COFFERDAM_LOG", "info,lapin=off")
             .arg("run")
             .stdout(Stdio::null())

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails where it stands")]
 
 mod checker;
+mod engine_restart;
 mod faults;
 mod fleet;
 #[expect(dead_code, reason = "shared with tests/path, which uses more of it")]
@@ -17,3 +18,6 @@ mod proxy;
 mod random;
 mod record;
 mod soak;
+#[expect(dead_code, reason = "shared with tests/path, which uses more of it")]
+#[path = "../path/standin.rs"]
+mod standin;

@@ -127,6 +127,8 @@ fn run(tasks: usize, seconds: u64) {
         u32::try_from(seconds + 300).unwrap(),
         "[session]\nmost_takeovers = 20\ngrace_s = 2",
     );
+    // Each keeps one sandbox ready, so that kills meet those too.
+    site.warm = 1;
     let forge = Proxy::tcp(site.world.forge.trim_start_matches("http://"));
     let mut workers: Vec<Worker> = ["w1", "w2", "w3"].iter().map(|name| site.worker(name)).collect();
     for worker in &mut workers {

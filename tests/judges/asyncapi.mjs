@@ -26,4 +26,15 @@ if (document) {
 } else {
     check("the document can be read", false);
 }
+// A judge that never refuses shows nothing.
+for (const [what, harm] of [
+    ["without its channels' messages", (broken) => delete broken.components.messages],
+    ["of another version", (broken) => (broken.asyncapi = "9.0.0")],
+    ["with an operation on no channel", (broken) => (broken.operations.tell.channel = { $ref: "#/channels/nowhere" })],
+]) {
+    const broken = JSON.parse(readFileSync(process.argv[2], "utf8"));
+    harm(broken);
+    const found = await new Parser().parse(JSON.stringify(broken));
+    check(`a document ${what} is refused`, found.diagnostics.some((one) => one.severity === 0));
+}
 process.exit(failed === 0 ? 0 : 1);

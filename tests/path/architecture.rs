@@ -49,6 +49,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("admin", &["metrics"]),
+    ("client", &["message", "queue"]),
     (
         "config",
         &[
@@ -69,6 +70,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// A library that only one place may name, so that it can be replaced there.
 const ONLY_IN: &[(&str, &str)] = &[
     ("bollard", "src/sandbox/docker"),
+    ("kube", "src/sandbox/kubernetes"),
+    ("k8s_openapi", "src/sandbox/kubernetes"),
     ("lapin", "src/queue/rabbitmq"),
     ("agent_client_protocol", "src/agent/acp"),
     ("rmcp", "src/tools"),

@@ -358,7 +358,10 @@ fn while_people_think_their_sessions_slot_is_anothers_and_nothing_is_lost() {
     let told = Ran::of(sessions).stdout;
     assert!(told.contains("waits for somebody"), "{told}");
     let metrics = daemon.page("/metrics");
-    assert!(metrics.contains("\ncofferdam_sessions_waiting 1\n"), "{metrics}");
+    assert!(
+        metrics.contains("\ncofferdam_sessions_waiting{awaits=\"answer\"} 1\n"),
+        "{metrics}"
+    );
     // A second one that waits has no place beside the first: it keeps the slot, and a third is not taken.
     let held = Desk::begin(&world, &daemon, &world.lab_task("!write .gitlab-ci.yml job: {}"));
     held.nth("needs_attention", 0);
@@ -384,13 +387,16 @@ fn while_people_think_their_sessions_slot_is_anothers_and_nothing_is_lost() {
     assert_eq!(outcome(&held.events)["reason"], "published");
     assert_eq!(outcome(&third.events)["reason"], "published");
     let metrics = daemon.page("/metrics");
-    assert!(metrics.contains("\ncofferdam_sessions_waiting 0\n"), "{metrics}");
+    assert!(
+        metrics.contains("\ncofferdam_sessions_waiting{awaits=\"answer\"} 0\n"),
+        "{metrics}"
+    );
     world.assert_clean();
 }
 
 #[test]
 fn a_session_that_waits_for_its_next_prompt_gives_its_slot_away_too() {
-    let world = World::new();
+    let world = World::with_seed(|seed| format!("{seed}\n[gitlab]\nrate_limit = 2000\n"));
     let daemon = Daemon::start_in(&world, "", &[("COFFERDAM__CONCURRENCY", "1")]);
     let mut task = world.lab_task("!write a.txt b\n!commit . One");
     task["idle_timeout_s"] = json!(300);
@@ -398,6 +404,32 @@ fn a_session_that_waits_for_its_next_prompt_gives_its_slot_away_too() {
     idle.nth("turn_ended", 0);
     let ran = daemon.submit(&world, &world.lab_task("!write other.txt b"));
     assert_eq!(ran.reason(), "published", "{} {}", ran.outcome(), ran.stderr);
+    // What that one published is in the mirror, so the next finds nothing new.
+    assert_eq!(
+        daemon.submit(&world, &world.lab_task("!say hi")).reason(),
+        "nothing_to_publish"
+    );
+    let page = daemon.page("/metrics");
+    for line in [
+        "cofferdam_sessions_waiting{awaits=\"prompt\"} 1",
+        "cofferdam_sessions_waiting{awaits=\"answer\"} 0",
+        "cofferdam_mirror_refreshes_total{result=\"made\"} 1",
+        "cofferdam_mirror_refreshes_total{result=\"updated\"} 1",
+        "cofferdam_mirror_refreshes_total{result=\"hit\"} 1",
+    ] {
+        assert!(page.lines().any(|told| told == line), "{line} in {page}");
+    }
+    assert!(
+        page.contains("cofferdam_forge_rate_remaining_ratio{forge=\"gitlab\"} "),
+        "{page}"
+    );
+    until(Duration::from_secs(40), "the mirror's size", || {
+        let page = daemon.page("/metrics");
+        let size = page
+            .lines()
+            .find_map(|line| line.strip_prefix("cofferdam_mirrors_size_bytes "))?;
+        (page.contains("\ncofferdam_mirrors 1\n") && size.parse::<u64>().is_ok_and(|size| size > 1000)).then_some(())
+    });
     let prompt = json!({"kind": "prompt", "text": "!write b.txt b\n!commit . Two"});
     assert_eq!(idle.send(prompt)["applied"], true);
     idle.nth("turn_ended", 1);

@@ -44,11 +44,17 @@ fn a_task_from_rabbitmq_becomes_a_merge_request_and_a_pull_request() {
 
     let metrics = daemon.page("/metrics");
     for sample in [
-        "cofferdam_sessions_finished_total{outcome=\"success\",reason=\"published\"} 1",
+        "cofferdam_sessions_finished_total{agent=\"scripted\",outcome=\"success\",reason=\"published\"} 1",
         "cofferdam_amqp_connected 1",
-        "cofferdam_sessions_finished_total{outcome=\"failure\",reason=\"agent_failed\"} 0",
+        "cofferdam_sessions_finished_total{agent=\"other\",outcome=\"failure\",reason=\"agent_failed\"} 0",
         "cofferdam_amqp_publishes_total{result=\"confirmed\"}",
-        "cofferdam_change_requests_total{action=\"opened\",forge=\"gitlab\"} 1",
+        "cofferdam_change_requests_total{action=\"open\",forge=\"gitlab\",result=\"done\"} 1",
+        "cofferdam_change_requests_total{action=\"open\",forge=\"github\",result=\"done\"} 1",
+        "cofferdam_change_requests_total{action=\"open\",forge=\"github\",result=\"failed\"} 0",
+        "cofferdam_sandboxes_created_total 1",
+        "cofferdam_mirror_refreshes_total{result=\"made\"} 2",
+        "cofferdam_amqp_redeliveries_total 0",
+        "cofferdam_claims_lost_total 0",
         "cofferdam_sessions_in_progress{stage=\"turn\"} 0",
     ] {
         assert!(metrics.contains(sample), "{sample} in {metrics}");

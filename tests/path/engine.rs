@@ -2,8 +2,8 @@
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -21,8 +21,8 @@ const AWAY: u8 = 2;
 struct EngineProxy {
     path: PathBuf,
     state: Arc<AtomicU8>,
-    /// Whether answers to the question for a container's end are held back.
-    mute_waits: Arc<AtomicBool>,
+    /// What the questions have in them of which the answers are held back.
+    mute: Arc<Mutex<Option<&'static str>>>,
 }
 
 impl EngineProxy {
@@ -30,8 +30,8 @@ impl EngineProxy {
         let path = world.directory.path().join("engine.sock");
         let listener = UnixListener::bind(&path).unwrap();
         let state = Arc::new(AtomicU8::new(OPEN));
-        let mute_waits = Arc::new(AtomicBool::new(false));
-        let (gate, mute) = (state.clone(), mute_waits.clone());
+        let muted = Arc::new(Mutex::new(None));
+        let (gate, mute) = (state.clone(), muted.clone());
         std::thread::spawn(move || {
             for client in listener.incoming().filter_map(Result::ok) {
                 let (gate, mute) = (gate.clone(), mute.clone());
@@ -41,23 +41,23 @@ impl EngineProxy {
         Self {
             path,
             state,
-            mute_waits,
+            mute: muted,
         }
     }
 
-    fn carry(client: UnixStream, gate: &Arc<AtomicU8>, mute: &Arc<AtomicBool>) {
+    fn carry(client: UnixStream, gate: &Arc<AtomicU8>, mute: &Arc<Mutex<Option<&'static str>>>) {
         while gate.load(Ordering::Relaxed) == STALLED {
             std::thread::sleep(Duration::from_millis(20));
         }
         let Ok(server) = UnixStream::connect("/var/run/docker.sock") else {
             return;
         };
-        let waits = Arc::new(AtomicBool::new(false));
+        let is_muted = Arc::new(AtomicBool::new(false));
         for (asks, mut from, mut to) in [
             (true, client.try_clone().unwrap(), server.try_clone().unwrap()),
             (false, server, client),
         ] {
-            let (gate, mute, waits) = (gate.clone(), mute.clone(), waits.clone());
+            let (gate, mute, is_muted) = (gate.clone(), mute.clone(), is_muted.clone());
             from.set_read_timeout(Some(Duration::from_millis(30))).unwrap();
             std::thread::spawn(move || {
                 let mut buffer = [0_u8; 16 * 1024];
@@ -73,10 +73,13 @@ impl EngineProxy {
                     match std::io::Read::read(&mut from, &mut buffer) {
                         Ok(0) => break,
                         Ok(count) => {
-                            if asks && String::from_utf8_lossy(&buffer[..count]).contains("/wait") {
-                                waits.store(true, Ordering::Relaxed);
+                            if asks {
+                                // Each question is its first bytes, and a connection may carry several.
+                                let asked = String::from_utf8_lossy(&buffer[..count]).into_owned();
+                                let is_it = mute.lock().unwrap().is_some_and(|what| asked.contains(what));
+                                is_muted.store(is_it, Ordering::Relaxed);
                             }
-                            if !asks && waits.load(Ordering::Relaxed) && mute.load(Ordering::Relaxed) {
+                            if !asks && is_muted.load(Ordering::Relaxed) {
                                 continue;
                             }
                             while gate.load(Ordering::Relaxed) == STALLED {
@@ -181,39 +184,113 @@ fn a_session_goes_on_while_the_engine_is_away_and_is_cleaned_up_when_it_is_back(
     }
 }
 
-#[test]
-fn a_sandbox_that_ends_while_the_engine_says_nothing_ends_its_session_within_limits() {
-    let world = World::new();
-    let proxy = EngineProxy::new(&world);
-    let daemon = proxy.daemon(&world, "");
-    let (_following, events) = daemon.submit_aside(&world, &world.lab_task("!write a.txt b\n!hang"));
-    wait_for(&events, "turn_started");
-    let sandboxes = world.sandboxes();
-    proxy.set(STALLED);
-    let killed = Instant::now();
+/// What the engine ends when it comes back: nobody told the worker.
+fn kill(sandbox: &str) {
     let output = std::process::Command::new("docker")
-        .args(["kill", &sandboxes[0]])
+        .args(["kill", sandbox])
         .output()
         .unwrap();
     assert!(output.status.success());
-    let outcome: Value = outcome(&events);
-    assert_eq!(outcome["reason"], json!("sandbox_failed"), "{outcome}");
-    eprintln!(
-        "the session ended {} ms after its sandbox",
-        killed.elapsed().as_millis()
+}
+
+/// Of all events of this kind, the newest last.
+fn all(events: &std::path::Path, kind: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(events).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter(|event| event["data"]["event"] == kind).collect()
+}
+
+#[test]
+fn a_session_that_loses_its_sandbox_with_the_engine_begins_anew_when_that_is_back() {
+    for state in [STALLED, AWAY] {
+        let world = World::new();
+        let proxy = EngineProxy::new(&world);
+        let daemon = proxy.daemon(&world, "");
+        let task = world.lab_task("!write a.txt b\n!say ready\n!sleep 5000");
+        let (_following, events) = daemon.submit_aside(&world, &task);
+        wait_for(&events, "agent_message");
+        let sandboxes = world.sandboxes();
+        proxy.set(state);
+        let killed = Instant::now();
+        kill(&sandboxes[0]);
+        wait_for(&events, "suspended");
+        eprintln!("handed on {} ms after the sandbox's end", killed.elapsed().as_millis());
+        assert!(killed.elapsed() < Duration::from_secs(30), "{:?}", killed.elapsed());
+        // Nobody burns the attempts at an engine that is not there: the task waits in its queue.
+        let tasks = format!("{}.tasks", daemon.prefix);
+        let amqp = Amqp::open();
+        until(Duration::from_secs(10), "the next attempt waits", || {
+            (amqp.count(&tasks) == 1).then_some(())
+        });
+        assert_eq!(daemon.status("/readyz"), 503);
+        proxy.set(OPEN);
+        let outcome = outcome(&events);
+        assert_eq!(outcome["reason"], "published", "{outcome}");
+        let suspended = all(&events, "suspended");
+        assert_eq!(suspended.len(), 1, "{suspended:?}");
+        assert_eq!(suspended[0]["data"]["queued"], true, "{suspended:?}");
+        let message = suspended[0]["data"]["message"].as_str().unwrap();
+        assert!(message.contains("engine went away"), "{message}");
+        let claimed: Vec<Value> = all(&events, "claimed")
+            .iter()
+            .map(|event| event["data"]["attempt"].clone())
+            .collect();
+        assert_eq!(claimed, [json!(1), json!(2)]);
+        assert_eq!(all(&events, "change_request_opened").len(), 1);
+        until(Duration::from_secs(45), "the sandboxes are gone", || {
+            world.sandboxes().is_empty().then_some(())
+        });
+        world.assert_clean();
+    }
+}
+
+#[test]
+fn an_engine_that_is_lost_in_every_attempt_ends_the_session() {
+    let world = World::new();
+    let proxy = EngineProxy::new(&world);
+    let daemon = proxy.daemon(&world, "[session]\nmost_takeovers = 1");
+    let task = world.lab_task("!write a.txt b\n!say ready\n!hang");
+    let (_following, events) = daemon.submit_aside(&world, &task);
+    let mut killed = Vec::new();
+    for attempt in 1..=2 {
+        until(Duration::from_secs(60), "the agent", || {
+            let said = all(&events, "agent_message");
+            said.iter()
+                .any(|event| event["data"]["attempt"] == attempt)
+                .then_some(())
+        });
+        proxy.set(AWAY);
+        for sandbox in world.sandboxes() {
+            // The first one may still be listed: nobody could remove it.
+            if !killed.contains(&sandbox) {
+                kill(&sandbox);
+                killed.push(sandbox);
+            }
+        }
+        if attempt == 1 {
+            wait_for(&events, "suspended");
+        } else {
+            outcome(&events);
+        }
+        proxy.set(OPEN);
+    }
+    let outcome = outcome(&events);
+    assert_eq!(outcome["reason"], "sandbox_unavailable", "{outcome}");
+    assert!(
+        outcome["message"].as_str().unwrap().contains("send the task again"),
+        "{outcome}"
     );
-    assert!(killed.elapsed() < Duration::from_secs(30), "{:?}", killed.elapsed());
-    proxy.set(OPEN);
-    until(Duration::from_secs(45), "the sandbox is gone", || {
+    assert_eq!(all(&events, "suspended").len(), 1);
+    until(Duration::from_secs(45), "the sandboxes are gone", || {
         world.sandboxes().is_empty().then_some(())
     });
 }
 
-#[test]
-fn an_end_that_waiting_does_not_tell_is_told_by_the_engine_s_events() {
+/// The end of a sandbox where the engine does not answer one kind of question.
+fn killed_while_mute(what: &'static str) {
     let world = World::new();
     let proxy = EngineProxy::new(&world);
-    proxy.mute_waits.store(true, Ordering::Relaxed);
+    *proxy.mute.lock().unwrap() = Some(what);
     let daemon = proxy.daemon(&world, "");
     let (_following, events) = daemon.submit_aside(&world, &world.lab_task("!write a.txt b\n!hang"));
     wait_for(&events, "turn_started");
@@ -226,13 +303,25 @@ fn an_end_that_waiting_does_not_tell_is_told_by_the_engine_s_events() {
     assert_eq!(outcome["reason"], "sandbox_failed", "{outcome}");
     // With the status, which only the engine knows: the connection that broke says less.
     assert!(outcome["message"].as_str().unwrap().contains("status 137"), "{outcome}");
-    until(Duration::from_secs(30), "the sandbox is gone", || {
+    *proxy.mute.lock().unwrap() = None;
+    until(Duration::from_secs(60), "the sandbox is gone", || {
         world.sandboxes().is_empty().then_some(())
     });
 }
 
 #[test]
-fn a_start_that_stalls_ends_its_session_and_leaves_nothing() {
+fn an_end_that_the_engine_s_events_do_not_tell_is_seen_among_all_containers() {
+    killed_while_mute("/events?");
+}
+
+#[test]
+fn an_end_that_is_not_seen_among_all_containers_is_told_by_the_engine_s_events() {
+    // The way in which only a look for ended ones asks.
+    killed_while_mute("exited");
+}
+
+#[test]
+fn a_start_that_stalls_is_tried_again_and_leaves_nothing() {
     let world = World::new();
     let proxy = EngineProxy::new(&world);
     let daemon = proxy.daemon(&world, "");
@@ -242,9 +331,10 @@ fn a_start_that_stalls_ends_its_session_and_leaves_nothing() {
     let (_following, events) = daemon.submit_aside(&world, &world.lab_task("!write a.txt b"));
     wait_for(&events, "\"stage\":\"mirror\"");
     proxy.set(STALLED);
-    let outcome = outcome(&events);
-    assert_eq!(outcome["reason"], "sandbox_unavailable", "{outcome}");
+    wait_for(&events, "suspended");
     proxy.set(OPEN);
+    let outcome = outcome(&events);
+    assert_eq!(outcome["reason"], "published", "{outcome}");
     until(Duration::from_secs(60), "nothing is left", || {
         world.sandboxes().is_empty().then_some(())
     });

@@ -19,6 +19,7 @@ struct Uncounted;
 
 impl CountRequests for Uncounted {
     fn count(&self, _: ForgeKind, _: &'static str, _: u16) {}
+    fn left(&self, _: ForgeKind, _: u8) {}
 }
 
 /// As the session does it: git through the worker's own reader.

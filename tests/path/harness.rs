@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::standin::{self, StandIn};
+
 pub(crate) const LAB: &str = "platform/tools/greeter";
 pub(crate) const HUB: &str = "acme/website";
 
@@ -85,6 +87,8 @@ pub(crate) struct World {
     pub(crate) directory: tempfile::TempDir,
     pub(crate) forge: String,
     pub(crate) worker: String,
+    /// In place of the engine, where there is one.
+    pub(crate) cluster: Option<StandIn>,
     _forge: Process,
     _place: Place,
     tokens: BTreeMap<String, String>,
@@ -127,16 +131,35 @@ impl World {
         });
         let ready: Value = serde_json::from_str(&text).unwrap();
         let worker = directory.path().file_name().unwrap().to_string_lossy().into_owned();
-        Self {
+        let world = Self {
             forge: ready["url"].as_str().unwrap().to_owned(),
             worker,
+            cluster: None,
             directory,
             _forge: process,
             _place: place,
             tokens: [("LAB", "test-gitlab-api"), ("HUB", "test-github-repo")]
                 .map(|(name, value)| (format!("COFFERDAM_TOKEN_{name}"), value.to_owned()))
                 .into(),
+        };
+        if standin::is_backend() {
+            // The same system calls as on the engine.
+            world
+                .variable("COFFERDAM__SANDBOX__KUBERNETES__SECCOMP_PROFILE", "seccomp.json")
+                .in_cluster()
+        } else {
+            world
         }
+    }
+
+    /// The same with a cluster in place of the engine. All areas can be run so: `COFFERDAM_TEST_BACKEND=kubernetes`.
+    pub(crate) fn in_cluster(mut self) -> Self {
+        if self.cluster.is_none() {
+            let cluster = StandIn::start(self.directory.path(), 600);
+            self.tokens.extend(cluster.variables());
+            self.cluster = Some(cluster);
+        }
+        self
     }
 
     pub(crate) fn token(mut self, name: &str, value: &str) -> Self {
@@ -165,6 +188,7 @@ default_agent = "scripted"
 [sandbox]
 inside = "{inside}"
 workspace_bytes = 268435456
+warm = 0
 {runtime}
 [forge]
 allow_http = true
@@ -299,6 +323,13 @@ co_author = "Scripted Agent <scripted@agents.example>"
 
     /// The containers of this world's worker, running or not. The worker's label is its name and something of its state directory.
     pub(crate) fn sandboxes(&self) -> Vec<String> {
+        if let Some(cluster) = &self.cluster {
+            let pods = cluster.pods();
+            let names = pods
+                .iter()
+                .map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned());
+            return names.collect();
+        }
         let output = Command::new("docker")
             .args(["ps", "-a", "--filter", "label=dev.cofferdam.worker"])
             .args(["--format", "{{.ID}} {{.Label \"dev.cofferdam.worker\"}}"])
@@ -315,6 +346,9 @@ co_author = "Scripted Agent <scripted@agents.example>"
 
     /// Nothing of this worker is left: no container, no sandbox directory, no session directory.
     pub(crate) fn assert_clean(&self) {
+        if let Some(cluster) = &self.cluster {
+            cluster.assert_clean();
+        }
         assert_eq!(self.sandboxes(), Vec::<String>::new(), "containers are left");
         for directory in ["sandboxes", "sessions"] {
             let entries = std::fs::read_dir(self.state_dir().join(directory))
@@ -408,8 +442,15 @@ pub(crate) fn patience(seconds: u64) -> Duration {
     Duration::from_secs(if runtime().is_some() { 3 * seconds } else { seconds })
 }
 
-/// Waits for a condition; fails the test when it does not come true in time.
+/// By how much longer a condition is waited for on a machine that compiles beside the tests.
+fn slowness() -> u32 {
+    let told = std::env::var("COFFERDAM_TEST_SLOWNESS").ok();
+    told.map_or(1, |told| told.parse().expect("COFFERDAM_TEST_SLOWNESS is a number"))
+}
+
+/// Waits for a condition; fails the test when it does not come true in time, as a quiet machine needs it.
 pub(crate) fn until<T>(limit: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let limit = limit * slowness();
     let end = Instant::now() + limit;
     loop {
         if let Some(value) = condition() {

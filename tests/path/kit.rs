@@ -14,6 +14,7 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::Value;
 
 use crate::harness::{Process, Ran, World, patience, until};
+use crate::standin::StandIn;
 
 /// The broker of `tests/rabbitmq.sh`.
 pub(crate) fn broker() -> String {
@@ -126,7 +127,8 @@ impl Daemon {
             command
                 .env("COFFERDAM__QUEUE__URL", url)
                 .env("COFFERDAM__STATE_DIR", state)
-                .env("COFFERDAM__WORKER", format!("{}-{name}", world.worker));
+                .env("COFFERDAM__WORKER", format!("{}-{name}", world.worker))
+                .envs(world.cluster.iter().flat_map(StandIn::another));
         }
         command
             .env("COFFERDAM_LOG", level)

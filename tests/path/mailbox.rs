@@ -246,10 +246,10 @@ fn a_message_that_a_lost_connection_brings_back_is_known_and_has_no_second_effec
     let amqp = Amqp::open();
     let mut events = amqp.listen(&format!("{}.events", daemon.prefix));
     let inbox = format!("{}.session.in", daemon.prefix);
-    let task = world.lab_task("!write a.txt b\n!hang-hard");
+    let task = world.lab_task("!write a.txt b\n!say written\n!hang-hard");
     let session = task["session"].as_str().unwrap();
     assert!(amqp.publish("", &format!("{}.tasks", daemon.prefix), task.to_string().as_bytes()));
-    until_event(&amqp, &mut events, "turn_started");
+    until_event(&amqp, &mut events, "agent_message");
     // The broker keeps it until the session is over, so it comes again with the connection.
     let end = json!({"version": 1, "id": "c-1", "kind": "end", "publish": true});
     assert!(amqp.publish(&inbox, session, end.to_string().as_bytes()));
@@ -414,7 +414,7 @@ fn the_end_of_a_session_that_another_worker_has_is_not_told_by_the_one_that_lost
     assert_eq!(claimed.last().unwrap()["attempt"], 2, "{claimed:?}");
     until(Duration::from_secs(60), "the loser to be done", || {
         one.page("/metrics")
-            .contains("reason=\"nothing_to_publish\"} 1")
+            .contains("cofferdam_session_stage_duration_seconds_count{stage=\"cleanup\"} 1")
             .then_some(())
     });
     proxy.hole.store(false, Ordering::Relaxed);
@@ -424,4 +424,7 @@ fn the_end_of_a_session_that_another_worker_has_is_not_told_by_the_one_that_lost
         one.log().contains("its end here is not told").then_some(())
     });
     assert!(!one.log().contains("session ended"), "{}", one.log());
+    let page = one.page("/metrics");
+    assert!(page.contains("\ncofferdam_claims_lost_total 1\n"), "{page}");
+    assert!(!page.contains("reason=\"nothing_to_publish\"} 1"), "{page}");
 }

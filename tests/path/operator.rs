@@ -247,6 +247,67 @@ fn files_with_secrets_that_others_may_read_are_told_of() {
     assert!(warned().contains(&format!("chmod 700 {}", tokens.display())));
 }
 
+/// The worker's own: its state, and the key that opens what is sealed to it.
+#[test]
+fn doctor_names_whose_the_state_and_the_sealing_key_are_and_who_else_gets_at_them() {
+    let world = World::new();
+    let place = world.directory.path().join("keys");
+    std::fs::create_dir(&place).unwrap();
+    let key = place.join("key");
+    let mut keygen = Command::new(env!("CARGO_BIN_EXE_cofferdam"));
+    keygen.args(["keygen", "-o"]).arg(&key);
+    assert_eq!(Ran::of(keygen).exit, 0);
+    let config = world.config(&format!("[credentials]\nidentities = [\"{}\"]\n", key.display()));
+    let state = world.state_dir();
+    let look = |check: &str| {
+        let (_, findings) = doctor(&world, &config, &[], &[]);
+        let of = findings.iter().filter(|one| one["check"] == check);
+        let words = |one: &Value| format!("{} {} {}", one["state"], one["found"], one["remedy"]);
+        of.map(words).collect::<Vec<_>>().join("\n")
+    };
+    let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let assert_told = |check: &str, level: &str, words: &str| {
+        let told = look(check);
+        assert!(
+            told.contains(&format!("\"{level}\"")) && told.contains(words),
+            "{check}: {told}"
+        );
+    };
+    assert_told("sealed credentials", "ok", "age1");
+    assert_eq!(look("file modes"), "");
+    set(&key, 0o640);
+    assert_told("sealed credentials", "problem", "chmod 600");
+    set(&key, 0o600);
+    set(&place, 0o777);
+    assert_told("file modes", "warning", &format!("chmod go-w {}", place.display()));
+    // As in /tmp: only owners exchange what lies there.
+    set(&place, 0o1777);
+    assert_eq!(look("file modes"), "");
+
+    std::fs::create_dir(&state).unwrap();
+    set(&state, 0o750);
+    assert_told("state", "warning", &format!("chmod 700 {}", state.display()));
+    std::fs::write(state.join("letter"), "").unwrap();
+    assert_told("state", "problem", "holds what is no worker's");
+    set(&state, 0o700);
+    assert_told("state", "ok", "no worker runs here");
+    // Only root gives things away.
+    if nix::unistd::geteuid().is_root() {
+        let stranger = Some(nix::unistd::Uid::from_raw(12345));
+        nix::unistd::chown(&state, stranger, None).unwrap();
+        assert_told("state", "problem", "belongs to user 12345");
+        nix::unistd::chown(&key, stranger, None).unwrap();
+        assert_told("sealed credentials", "problem", "belongs to another user");
+        let url = place.join("url");
+        std::fs::write(&url, broker()).unwrap();
+        set(&url, 0o600);
+        nix::unistd::chown(&url, stranger, None).unwrap();
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, format!("{text}\n[queue]\nurl_file = \"{}\"\n", url.display())).unwrap();
+        assert_told("file modes", "warning", "belongs to user 12345");
+    }
+}
+
 #[test]
 fn config_check_finds_what_run_would_not_start_with() {
     let world = World::new();

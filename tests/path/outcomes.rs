@@ -199,6 +199,80 @@ fn pitfall_08_somebody_elses_commits_on_the_branch_are_never_overwritten() {
 }
 
 #[test]
+fn a_branch_that_moves_before_its_merge_request_is_open_is_no_success() {
+    let world = World::new();
+    let task = world.lab_task("!write a.txt b");
+    let session: String = task["session"].as_str().unwrap().replace('-', "");
+    let branch = format!("cofferdam/write-a-txt-b-{}", &session[24..]);
+    let opening = json!({"method": "POST", "path_contains": "/merge_requests"});
+    world.ask(
+        "POST",
+        "/_test/faults",
+        Some(&json!({"match": opening, "delay_ms": 4000})),
+    );
+    let config = world.config("");
+    let events = world.directory.path().join("events");
+    let mut command = world.command(&config);
+    command.args(["exec", "--json"]).arg(world.write_task(&task));
+    command
+        .stdout(std::fs::File::create(&events).unwrap())
+        .stderr(std::process::Stdio::null());
+    let mut child = Process(command.spawn().unwrap());
+    until(Duration::from_secs(60), "the push", || {
+        std::fs::read_to_string(&events)
+            .unwrap()
+            .contains("branch_published")
+            .then_some(())
+    });
+    world.ask(
+        "POST",
+        "/_test/commit",
+        Some(&json!({"forge": "gitlab", "project": LAB, "branch": branch, "files": {"other.txt": "theirs"}})),
+    );
+    until(Duration::from_secs(90), "the end", || child.0.try_wait().unwrap());
+    let outcome = last_outcome(&events);
+    assert_eq!(outcome["reason"], "branch_moved", "{outcome}");
+    assert_kept(&world, &outcome["projects"][0], "a.txt");
+    // It is open all the same, and nobody has to look for it.
+    let told = std::fs::read_to_string(&events).unwrap();
+    assert!(told.contains("change_request_opened"), "{told}");
+    assert!(
+        outcome["projects"][0]["message"]
+            .as_str()
+            .unwrap()
+            .contains("/merge_requests/1 is open"),
+        "{outcome}"
+    );
+}
+
+#[test]
+fn a_branch_that_goes_away_before_its_merge_request_is_open_takes_no_work_along() {
+    let world = World::new();
+    let opening = json!({"method": "POST", "path_contains": "/merge_requests"});
+    let looking = json!({"method": "GET", "path_contains": "/repository/branches/"});
+    for fault in [
+        json!({"match": opening, "status": 422, "body": "{}", "always": true}),
+        json!({"match": looking, "status": 404, "body": "{\"message\":\"404 Branch Not Found\"}", "always": true}),
+    ] {
+        world.ask("POST", "/_test/faults", Some(&fault));
+    }
+    let ran = world.exec(&world.lab_task("!write a.txt b"));
+    assert_eq!(ran.reason(), "branch_moved", "{}", ran.stderr);
+    assert_kept(&world, ran.of_project(LAB), "a.txt");
+}
+
+#[test]
+fn a_merge_request_that_does_not_say_where_its_branch_stands_is_looked_up() {
+    let world = World::new();
+    let opening = json!({"method": "POST", "path_contains": "/merge_requests"});
+    let silent = json!({"match": opening, "rewrite": [["\"sha\":", "\"was\":"]]});
+    world.ask("POST", "/_test/faults", Some(&silent));
+    let ran = world.exec(&world.lab_task("!write a.txt b"));
+    assert_eq!((ran.exit, ran.reason()), (0, "published"), "{}", ran.stderr);
+    assert_eq!(world.ask("GET", "/_test/faults", None), json!([]));
+}
+
+#[test]
 fn an_agent_that_fails_dies_or_lacks_its_key_is_told_apart_and_its_work_is_kept() {
     let world = World::new();
     for (directive, words) in [

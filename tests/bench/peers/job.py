@@ -29,9 +29,9 @@ client = functools.cache(docker.from_env)
 api = functools.cache(requests.Session)
 
 
-def session():
-    """One session; the address of its merge request."""
-    forge, token, path = os.environ["PEER_FORGE"], os.environ["PEER_TOKEN"], os.environ["PEER_PROJECT"]
+def session(path):
+    """One session over the project of that path; the address of its merge request."""
+    forge, token = os.environ["PEER_FORGE"], os.environ["PEER_TOKEN"]
     branch = f"peer-{uuid.uuid4().hex[:12]}"
     clone = forge.replace("http://", f"http://oauth2:{token}@") + f"/{path}.git"
     client().containers.run(

@@ -1,5 +1,5 @@
-"""The celery peer: its worker (`celery -A peer_celery worker`), and `python peer_celery.py`, which asks it for one session per line that it reads
-and prints how many milliseconds each took from the message to the merge request."""
+"""The celery peer: its worker (`celery -A peer_celery worker`), and `python peer_celery.py`, which asks it, for each line with a
+project and a number that it reads, for so many sessions, and prints how many milliseconds they took from the first message to the last merge request."""
 
 import os
 import sys
@@ -14,13 +14,13 @@ app.conf.update(task_default_queue=f"{PREFIX}-celery", task_acks_late=True, work
 
 
 @app.task(name="session")
-def run():
-    return job.session()
+def run(project):
+    return job.session(project)
 
 
-def ask(lanes):
+def ask(project, count):
     before = time.monotonic()
-    results = [run.delay() for _ in range(lanes)]
+    results = [run.delay(project) for _ in range(count)]
     for result in results:
         result.get(timeout=300)
     return (time.monotonic() - before) * 1000
@@ -28,4 +28,5 @@ def ask(lanes):
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        print(f"{ask(int(line)):.1f}", flush=True)
+        project, count = line.split()
+        print(f"{ask(project, int(count)):.1f}", flush=True)

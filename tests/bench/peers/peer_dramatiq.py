@@ -16,16 +16,16 @@ DONE = Path(os.environ["PEER_DONE"])
 
 
 @dramatiq.actor(queue_name=f"{os.environ['PEER_PREFIX']}-dramatiq", max_retries=0)
-def run(name):
-    (DONE / f"{name}.new").write_text(job.session())
+def run(name, project):
+    (DONE / f"{name}.new").write_text(job.session(project))
     (DONE / f"{name}.new").rename(DONE / name)
 
 
-def ask(lanes):
+def ask(project, count):
     before = time.monotonic()
-    wanted = {uuid.uuid4().hex for _ in range(lanes)}
+    wanted = {uuid.uuid4().hex for _ in range(count)}
     for name in wanted:
-        run.send(name)
+        run.send(name, project)
     deadline = before + 300
     while not all((DONE / name).exists() for name in wanted):
         if time.monotonic() > deadline:
@@ -36,4 +36,5 @@ def ask(lanes):
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        print(f"{ask(int(line)):.1f}", flush=True)
+        project, count = line.split()
+        print(f"{ask(project, int(count)):.1f}", flush=True)

@@ -181,6 +181,7 @@ fn mounts(asked: &Asked, report: &mut Report) {
     let expected = [
         "/",
         "/run/cofferdam",
+        "/run/cofferdam-objects",
         "/opt/cofferdam",
         "/workspace",
         "/etc/hosts",

@@ -40,6 +40,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("sealed", sealed::opened),
     ("ref_updates", git::updates),
     ("pkt_line", git::packets),
+    ("ref_list", git::shown),
     ("trailers", git::trailers),
     ("frames", wire::frames),
     ("preamble", wire::preamble),
@@ -51,6 +52,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("forge_json", forge::answers),
     ("forge_errors", forge::errors),
     ("push_output", forge::push_output),
+    ("devcontainer", git::devcontainer),
     ("neutral_text", text::neutral),
     ("change_request", text::change_request),
 ];

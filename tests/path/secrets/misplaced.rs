@@ -252,6 +252,8 @@ fn a_token_in_clear_is_refused_on_its_second_delivery_too() {
         (&json!("credential_refused"), &json!(2)),
         "{event}"
     );
+    let page = stage.daemon.page("/metrics");
+    assert!(page.contains("\ncofferdam_amqp_redeliveries_total 1\n"), "{page}");
 }
 
 #[test]

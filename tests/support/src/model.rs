@@ -1,13 +1,18 @@
-//! The scripted model: a server of four model APIs; in the chat-completions one it does what the lines of the user's message say, for real agents in tests.
+//! The scripted model: a server of four model APIs that does what the lines of the user's message say, for real agents in tests.
 //!
 //! It stands where a model provider would: it wants the key, and shows in its log who came with it. It never thinks, opens no
 //! connection, and never writes the key anywhere.
 
-mod answer;
+mod chat;
+mod contents;
+mod conversation;
 mod log;
+mod messages;
+mod responses;
 mod script;
 mod server;
 mod shapes;
+mod toolbox;
 
 use std::path::PathBuf;
 

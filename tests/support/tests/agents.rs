@@ -1,4 +1,4 @@
-//! Agents driven as a client drives them, in JSON lines and without any ACP library: the scripted one, and a real one.
+//! Agents driven as a client drives them, in JSON lines and without any ACP library.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,8 +10,6 @@
 mod client;
 #[path = "agents/conformance.rs"]
 mod conformance;
-#[path = "agents/opencode.rs"]
-mod opencode;
 #[path = "agents/scripted.rs"]
 mod scripted;
 #[path = "agents/tool_server.rs"]

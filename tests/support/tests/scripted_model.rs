@@ -134,6 +134,153 @@ fn it_answers_in_one_piece_or_in_many() {
     assert!(chunks.last().unwrap()["usage"]["prompt_tokens"].as_u64().unwrap() > 0);
 }
 
+/// The data of a stream's events.
+fn data(body: &str) -> Vec<Value> {
+    let lines = body.lines().filter_map(|line| line.strip_prefix("data: "));
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// What stands at these places, put together.
+fn joined(events: &[Value], pointer: &str) -> String {
+    events
+        .iter()
+        .filter_map(|event| event.pointer(pointer)?.as_str())
+        .collect()
+}
+
+const PROMPT: &str = "!say Looking around, as was asked.\n!shell ls --all --color=never | head\n!say Seen.";
+const COMMAND: &str = "ls --all --color=never | head";
+
+#[test]
+fn the_messages_api_streams_text_and_calls() {
+    let model = Model::start("messages", &[]);
+    let tool = json!({"name": "Bash", "input_schema": {"properties": {"command": {"type": "string"}}, "required": ["command"]}});
+    let mut request = json!({"model": "m", "max_tokens": 9, "stream": true, "tools": [tool, {"type": "web_search_1", "name": "web"}],
+        "messages": [{"role": "user", "content": [{"type": "text", "text": PROMPT}]}]});
+    let (status, body) = model.send("POST /v1/messages?beta=true", KEY, &request);
+    assert_eq!(status, 200, "{body}");
+    let events = data(&body);
+    assert_eq!(body.matches("event: content_block_start\n").count(), 2, "{body}");
+    assert_eq!(joined(&events, "/delta/text"), "Looking around, as was asked.");
+    let input: Value = serde_json::from_str(&joined(&events, "/delta/partial_json")).unwrap();
+    assert_eq!(input, json!({"command": COMMAND}));
+    assert_eq!(joined(&events, "/content_block/name"), "Bash");
+    assert_eq!(joined(&events, "/delta/stop_reason"), "tool_use");
+    assert_eq!(events.last(), Some(&json!({"type": "message_stop"})));
+
+    request["stream"] = json!(false);
+    let messages = request["messages"].as_array_mut().unwrap();
+    messages
+        .push(json!({"role": "assistant", "content": [{"type": "tool_use", "id": "x", "name": "Bash", "input": {}}]}));
+    messages
+        .push(json!({"role": "user", "content": [{"type": "tool_result", "tool_use_id": "x", "content": "!say no"}]}));
+    let (_, body) = model.send("POST /v1/messages", KEY, &request);
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        (&answer["content"][0]["text"], &answer["stop_reason"]),
+        (&json!("Seen."), &json!("end_turn"))
+    );
+    let (_, body) = model.send("POST /v1/messages/count_tokens", KEY, &request);
+    assert!(
+        serde_json::from_str::<Value>(&body).unwrap()["input_tokens"]
+            .as_u64()
+            .unwrap()
+            > 9
+    );
+}
+
+#[test]
+fn the_responses_api_streams_text_and_calls() {
+    let model = Model::start("responses", &[]);
+    let shell =
+        json!({"type": "function", "name": "exec_command", "parameters": {"properties": {"cmd": {"type": "string"}}}});
+    let group = json!({"type": "namespace", "name": "mcp__runner", "tools": [{"type": "function", "name": "list"}]});
+    let mut request = json!({"model": "m", "stream": true, "tools": [shell, {"type": "custom", "name": "apply_patch"}],
+        "input": [{"type": "additional_tools", "tools": [group]},
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": PROMPT.replace("!say Seen.", "!tool list {}\n!file a b")}]}]});
+    let (status, body) = model.send("POST /v1/responses", KEY, &request);
+    assert_eq!(status, 200, "{body}");
+    let events = data(&body);
+    let of = |kind: &str| -> Vec<Value> { events.iter().filter(|event| event["type"] == kind).cloned().collect() };
+    assert_eq!(
+        joined(&of("response.output_text.delta"), "/delta"),
+        "Looking around, as was asked."
+    );
+    let given: Value = serde_json::from_str(&joined(&of("response.function_call_arguments.delta"), "/delta")).unwrap();
+    assert_eq!(given, json!({"cmd": COMMAND}));
+    let numbers: Vec<u64> = events
+        .iter()
+        .map(|event| event["sequence_number"].as_u64().unwrap())
+        .collect();
+    assert!(numbers.iter().copied().eq(0..events.len() as u64), "{numbers:?}");
+    let done: Vec<Value> = of("response.output_item.done")
+        .iter()
+        .map(|event| event["item"].clone())
+        .collect();
+    assert_eq!(of("response.completed")[0]["response"]["output"], json!(done));
+
+    request["stream"] = json!(false);
+    for (place, kind, name) in [(2, "function_call", "list"), (3, "custom_tool_call", "apply_patch")] {
+        let input = request["input"].as_array_mut().unwrap();
+        // One answer of the model, although its text and its call are two items.
+        input.push(json!({"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "x"}]}));
+        input.push(json!({"type": "reasoning", "summary": []}));
+        input.push(json!({"type": "function_call", "call_id": "x", "name": "any", "arguments": "{}"}));
+        input.push(json!({"type": "function_call_output", "call_id": "x", "output": "!say no"}));
+        let (_, body) = model.send("POST /v1/responses", KEY, &request);
+        let item = serde_json::from_str::<Value>(&body).unwrap()["output"][0].clone();
+        assert_eq!(
+            (&item["type"], &item["name"]),
+            (&json!(kind), &json!(name)),
+            "step {place}"
+        );
+        assert_eq!(item["namespace"].as_str(), (name == "list").then_some("mcp__runner"));
+        assert!(
+            name == "list" || item["input"].as_str().unwrap().contains("*** Add File: a\n+b\n"),
+            "{item}"
+        );
+    }
+}
+
+#[test]
+fn the_contents_api_answers_in_pieces_with_calls() {
+    let model = Model::start("contents", &[]);
+    let shell = json!({"name": "run_shell_command", "parameters": {"properties": {"command": {"type": "STRING"}}}});
+    let mut request = json!({"tools": [{"functionDeclarations": [shell]}],
+        "contents": [{"role": "user", "parts": [{"text": PROMPT}]}]});
+    let (status, body) = model.send("POST /v1beta/models/gem:streamGenerateContent?alt=sse", KEY, &request);
+    assert_eq!(status, 200, "{body}");
+    let events = data(&body);
+    assert_eq!(
+        joined(&events, "/candidates/0/content/parts/0/text"),
+        "Looking around, as was asked."
+    );
+    let call = &events.last().unwrap()["candidates"][0]["content"]["parts"][0]["functionCall"];
+    assert_eq!(
+        (&call["name"], &call["args"]),
+        (&json!("run_shell_command"), &json!({"command": COMMAND}))
+    );
+    assert_eq!(joined(&events, "/candidates/0/finishReason"), "STOP");
+    let (_, listed) = model.send("POST /v1beta/models/gem:streamGenerateContent", KEY, &request);
+    assert_eq!(serde_json::from_str::<Vec<Value>>(&listed).unwrap().len(), events.len());
+
+    let contents = request["contents"].as_array_mut().unwrap();
+    contents.push(
+        json!({"role": "model", "parts": [{"text": "x"}, {"functionCall": {"name": "run_shell_command", "args": {}}}]}),
+    );
+    contents.push(json!({"role": "user", "parts": [{"functionResponse": {"name": "run_shell_command", "response": {"output": "!say no"}}}]}));
+    let (_, body) = model.send("POST /v1beta/models/gem:generateContent", KEY, &request);
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(answer["candidates"][0]["content"]["parts"], json!([{"text": "Seen."}]));
+    let (_, body) = model.send("POST /v1beta/models/gem:countTokens", KEY, &request);
+    assert!(
+        serde_json::from_str::<Value>(&body).unwrap()["totalTokens"]
+            .as_u64()
+            .unwrap()
+            > 9
+    );
+}
+
 #[test]
 fn it_wants_the_key_and_logs_no_value() {
     let model = Model::start("key", &[]);

@@ -1,9 +1,12 @@
 //! What git and an agent's pushes say: lists of updates, packets of an answer, messages of commits.
 
-use cofferdam::fuzzing::gateway;
+use std::collections::BTreeSet;
+
+use cofferdam::fuzzing::{gateway, repository};
 use cofferdam::grant::{Identity, Trailers};
 use cofferdam::message::CommitId;
 use cofferdam::repository::push_check::{LONGEST_LIST, NewCommit, Rules, check_commit, check_updates, parse_updates};
+use cofferdam::sandbox::devcontainer::{self, Asked};
 
 use crate::judge::assert_visible;
 
@@ -50,6 +53,25 @@ fn zeros_as_one(line: &[u8]) -> Vec<u8> {
         }
     };
     [id(parts[0]), id(parts[1]), parts[2].to_vec()].join(&b' ')
+}
+
+/// A forge's list of branches and tags: read as it came, and written again as what was read.
+pub fn shown(data: &[u8]) {
+    let Some(shown) = repository::shown_refs(data) else {
+        return;
+    };
+    let names: BTreeSet<&str> = shown.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names.len(), shown.len(), "a name came twice");
+    let mut written = String::new();
+    for one in &shown {
+        assert!(one.name.starts_with("refs/heads/") || one.name.starts_with("refs/tags/"));
+        assert!(!one.name.chars().any(|c| c.is_control() || c == ' ') && !one.name.contains(".."));
+        assert_eq!(one.target.as_str().len(), 40);
+        let line = format!("{} {}\n", one.target, one.name);
+        written.push_str(&format!("{:04x}{line}", line.len() + 4));
+    }
+    written.push_str("0000");
+    assert_eq!(repository::shown_refs(written.as_bytes()), Some(shown));
 }
 
 /// The answer of a `receive-pack`, raw, and the same bytes as the words of a refusal in packets.
@@ -121,4 +143,31 @@ fn same(line: &[u8], wanted: &str) -> bool {
             .collect::<String>()
     };
     squeeze(line) == squeeze(wanted.as_bytes())
+}
+
+/// A project's `devcontainer.json`: what it names is a plain reference, and a file without comments says what it says as JSON.
+pub fn devcontainer(data: &[u8]) {
+    let text = &*String::from_utf8_lossy(data);
+    let asked = devcontainer::read(text);
+    if let Ok(Asked::Image(name)) = &asked {
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"._-/:@".contains(&b);
+        assert!(
+            !name.is_empty() && name.len() <= 512 && name.bytes().all(is_plain),
+            "{name:?}"
+        );
+    }
+    let Ok(serde_json::Value::Object(said)) = serde_json::from_str(text) else {
+        return;
+    };
+    if let Ok(Asked::Image(name)) = asked {
+        assert_eq!(
+            said.get("image").and_then(serde_json::Value::as_str),
+            Some(name.as_str())
+        );
+        assert!(
+            !["build", "dockerFile", "dockerComposeFile"]
+                .iter()
+                .any(|key| said.get(*key).is_some_and(|value| !value.is_null()))
+        );
+    }
 }

@@ -1,4 +1,4 @@
-//! `scripted-model`: a chat-completions server for tests and demonstrations. It ends by itself, and never prints its key.
+//! `scripted-model`: a server of four model APIs for tests and demonstrations. It ends by itself, and never prints its key.
 
 use std::future::Future;
 use std::io::Write;

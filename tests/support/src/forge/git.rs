@@ -5,12 +5,14 @@
 pub(crate) mod commits;
 pub(crate) mod diff;
 pub(crate) mod import;
+mod refs;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::OnceLock;
 
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -52,9 +54,23 @@ pub(crate) struct Repository {
     quarantine: Vec<(String, String)>,
 }
 
+/// git's server for HTTP, without the git that would only start it.
+pub(crate) fn http_backend() -> Command {
+    static PLACE: OnceLock<PathBuf> = OnceLock::new();
+    let place = PLACE.get_or_init(|| {
+        let said = std::process::Command::new("git").arg("--exec-path").output();
+        let directory = said.map(|said| String::from_utf8_lossy(&said.stdout).trim().to_owned());
+        Path::new(&directory.unwrap_or_default()).join("git-http-backend")
+    });
+    clear(Command::new(place))
+}
+
 /// A git command with nothing of the surroundings in it.
 pub(crate) fn command() -> Command {
-    let mut command = Command::new("git");
+    clear(Command::new("git"))
+}
+
+fn clear(mut command: Command) -> Command {
     command.env_clear();
     if let Some(path) = std::env::var_os("PATH") {
         command.env("PATH", path);
@@ -211,10 +227,14 @@ impl Repository {
 
     /// All refs: full name to object id.
     pub(crate) async fn refs(&self) -> Result<BTreeMap<String, String>, GitError> {
-        let text = self.git(&["for-each-ref", "--format=%(objectname) %(refname)"]).await?;
-        let text = String::from_utf8_lossy(&text);
-        let pairs = text.lines().filter_map(|line| line.split_once(' '));
-        Ok(pairs.map(|(sha, name)| (name.to_owned(), sha.to_owned())).collect())
+        let directory = self.directory.clone();
+        let read = tokio::task::spawn_blocking(move || refs::read(&directory)).await;
+        let failed = |source| GitError::Run {
+            act: "for-each-ref".to_owned(),
+            source,
+        };
+        read.map_err(|error| failed(std::io::Error::other(error)))?
+            .map_err(failed)
     }
 
     /// Branches: short name to head.

@@ -20,7 +20,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio_util::io::ReaderStream;
 
 use super::Forge;
-use super::git::command;
+use super::git::http_backend;
 use super::pages;
 use super::parameters;
 use super::seed::Side;
@@ -176,8 +176,7 @@ async fn serve(forge: &Forge, call: &Call, project: &Project, caller: Option<Cal
 }
 
 fn backend(call: &Call, project: &Project, headers: &HeaderMap) -> tokio::process::Command {
-    let mut command = command();
-    command.arg("http-backend");
+    let mut command = http_backend();
     let directory = project.repository.directory();
     command.env("GIT_PROJECT_ROOT", directory).env("PATH_INFO", call.suffix);
     command

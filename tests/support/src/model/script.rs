@@ -1,12 +1,13 @@
 //! What a conversation so far makes the model say next. Pure: the same conversation always has the same next answer.
 //!
-//! Directives, one a line of a user message: `!shell COMMAND`, `!tool NAME JSON`, `!say TEXT`, `!sleep MILLISECONDS`,
-//! `!status CODE [TIMES]`. Any other line is for somebody else.
+//! Directives, one a line of a user message: `!shell COMMAND`, `!file PATH TEXT`, `!tool NAME JSON`, `!say TEXT`, `!sleep MILLISECONDS`,
+//! `!status CODE [TIMES]`. In what is said, `\n` is a new line. Any other line is for somebody else.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-/// The tool that runs commands, by the name that agents commonly give it.
-const SHELL_TOOL: &str = "bash";
+use super::conversation::{Conversation, Entry, Tool};
+use super::toolbox;
+
 /// What is said when nobody told what to say.
 const NOTHING_MORE: &str = "Done.";
 /// What is said to a request without tools: agents ask for a title that way.
@@ -30,10 +31,18 @@ pub(super) struct Next {
 pub(super) struct Call {
     /// Unlike those of other calls in the conversation.
     pub(super) id: String,
-    /// The tool's name as it was offered.
-    pub(super) tool: String,
-    /// A JSON object.
+    /// The tool as it was offered.
+    pub(super) tool: Tool,
+    /// A JSON object, or a text where the tool takes that.
     pub(super) arguments: Value,
+}
+
+impl Call {
+    /// What the tool is given, as text.
+    pub(super) fn input(&self) -> String {
+        let text = self.arguments.as_str().map(str::to_owned);
+        text.unwrap_or_else(|| self.arguments.to_string())
+    }
 }
 
 /// A status that is answered in place of the answer, a few times.
@@ -45,56 +54,49 @@ pub(super) struct Failure {
     pub(super) times: u64,
 }
 
-/// The next answer to `request`, a chat-completions body.
-pub(super) fn next(request: &Value) -> Result<Next, String> {
-    let messages = request
-        .get("messages")
-        .and_then(Value::as_array)
-        .ok_or("messages is not an array")?;
-    let tools = offered(request);
+/// The next answer in this conversation.
+pub(super) fn next(conversation: &Conversation) -> Result<Next, String> {
+    let Conversation { entries, tools } = conversation;
     if tools.is_empty() {
         return Ok(Next {
             text: TITLE.to_owned(),
             ..Next::default()
         });
     }
-    let turn = current_turn(messages);
-    let done = turn.iter().filter(|message| calls_tools(message)).count();
+    let turn = current_turn(entries);
+    let done = turn.iter().filter(|entry| **entry == Entry::Called).count();
     let mut next = Next::default();
     let mut texts = Vec::new();
     let mut position = 0;
-    for line in turn.iter().filter(|message| is_from(message, "user")).flat_map(lines) {
+    for line in turn.iter().flat_map(lines) {
         let Some(rest) = line.trim_end().strip_prefix('!') else {
             continue;
         };
         let (word, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+        let not_understood = || format!("not a directive: `{line}`");
         match word {
-            "say" => texts.push(rest.to_owned()),
-            "sleep" => next.milliseconds = rest.parse().map_err(|_| format!("not a directive: `{line}`"))?,
-            "status" => next
-                .failures
-                .push(failure(rest).ok_or_else(|| format!("not a directive: `{line}`"))?),
-            "shell" | "tool" if position < done => {
+            "say" => texts.push(rest.replace("\\n", "\n")),
+            "sleep" => next.milliseconds = rest.parse().map_err(|_| not_understood())?,
+            "status" => next.failures.push(failure(rest).ok_or_else(not_understood)?),
+            "shell" | "file" | "tool" if position < done => {
                 // This step is over, and with it all that came before it.
                 (next, position) = (Next::default(), position + 1);
                 texts.clear();
             }
-            "shell" | "tool" => {
-                let (name, arguments) = wanted(word, rest).ok_or_else(|| format!("not a directive: `{line}`"))?;
-                next.call = match find(&tools, name) {
-                    Some(tool) => Some(Call {
-                        id: format!("call_{}", messages.len()),
-                        tool,
-                        arguments,
-                    }),
-                    None => {
-                        texts.push(format!("I have no tool named {name}."));
-                        None
+            "shell" | "file" | "tool" => {
+                match call(tools, word, rest).ok_or_else(not_understood)? {
+                    Ok((tool, arguments)) => {
+                        next.call = Some(Call {
+                            id: format!("call_{}", entries.len()),
+                            tool: tool.clone(),
+                            arguments,
+                        });
                     }
-                };
+                    Err(name) => texts.push(format!("I have no tool named {name}.")),
+                }
                 break;
             }
-            _ => return Err(format!("not a directive: `{line}`")),
+            _ => return Err(not_understood()),
         }
     }
     if texts.is_empty() && next.call.is_none() {
@@ -104,13 +106,22 @@ pub(super) fn next(request: &Value) -> Result<Next, String> {
     Ok(next)
 }
 
-fn wanted<'a>(word: &str, rest: &'a str) -> Option<(&'a str, Value)> {
-    if word == "shell" {
-        return (!rest.is_empty()).then(|| (SHELL_TOOL, json!({"command": rest, "description": "As the user asked"})));
+/// The tool that a directive wants and what it is given, or the name of a tool that is not there. `None` when it cannot be understood.
+fn call<'a>(tools: &'a [Tool], word: &str, rest: &str) -> Option<Result<(&'a Tool, Value), String>> {
+    let (first, more) = rest.split_once(' ').unwrap_or((rest, ""));
+    if first.is_empty() {
+        return None;
     }
-    let (name, arguments) = rest.split_once(' ').unwrap_or((rest, "{}"));
-    let arguments: Value = serde_json::from_str(arguments).ok()?;
-    (!name.is_empty() && arguments.is_object()).then_some((name, arguments))
+    let found = |tool: Option<&'a Tool>, name: &str| tool.ok_or_else(|| name.to_owned());
+    Some(match word {
+        "shell" => found(toolbox::shell(tools), "shell").map(|tool| (tool, toolbox::command(tool, rest))),
+        "file" => found(toolbox::writer(tools), "write").map(|tool| (tool, toolbox::file(tool, first, more))),
+        _ => {
+            let arguments: Value = serde_json::from_str(if more.is_empty() { "{}" } else { more }).ok()?;
+            let arguments = arguments.is_object().then_some(arguments)?;
+            found(toolbox::named(tools, first), first).map(|tool| (tool, arguments))
+        }
+    })
 }
 
 fn failure(rest: &str) -> Option<Failure> {
@@ -122,62 +133,30 @@ fn failure(rest: &str) -> Option<Failure> {
     })
 }
 
-/// What came after the last message with which the model ended a turn.
-fn current_turn(messages: &[Value]) -> &[Value] {
-    let end = messages
-        .iter()
-        .rposition(|message| is_from(message, "assistant") && !calls_tools(message));
-    &messages[end.map_or(0, |end| end + 1)..]
+/// What came after the last answer with which the model ended a turn.
+fn current_turn(entries: &[Entry]) -> &[Entry] {
+    let end = entries.iter().rposition(|entry| *entry == Entry::Said);
+    &entries[end.map_or(0, |end| end + 1)..]
 }
 
-fn is_from(message: &Value, role: &str) -> bool {
-    message.get("role").and_then(Value::as_str) == Some(role)
-}
-
-fn calls_tools(message: &Value) -> bool {
-    message
-        .get("tool_calls")
-        .and_then(Value::as_array)
-        .is_some_and(|calls| !calls.is_empty())
-}
-
-/// The text of a message, which is a string or a list of parts.
-fn lines(message: &Value) -> Vec<&str> {
-    let content = message.get("content");
-    let texts: Vec<&str> = match content {
-        Some(Value::String(text)) => vec![text],
-        Some(Value::Array(parts)) => parts
-            .iter()
-            .filter_map(|part| part.get("text").and_then(Value::as_str))
-            .collect(),
-        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) | None => Vec::new(),
-    };
-    texts.into_iter().flat_map(str::lines).collect()
-}
-
-fn offered(request: &Value) -> Vec<&str> {
-    let tools = request
-        .get("tools")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    tools
-        .iter()
-        .filter_map(|tool| tool.pointer("/function/name").and_then(Value::as_str))
-        .collect()
-}
-
-/// Agents put the MCP server's name before a tool's, each in its own way.
-fn find(tools: &[&str], name: &str) -> Option<String> {
-    let exact = tools.iter().find(|tool| **tool == name);
-    exact
-        .or_else(|| tools.iter().find(|tool| tool.ends_with(name)))
-        .map(|tool| (*tool).to_owned())
+fn lines(entry: &Entry) -> Vec<&str> {
+    match entry {
+        Entry::User(texts) => texts.iter().flat_map(|text| text.lines()).collect(),
+        Entry::Called | Entry::Said | Entry::Other => Vec::new(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
+    use super::super::chat;
     use super::*;
+
+    /// The next answer to a chat-completions request.
+    fn answer(request: &Value) -> Result<Next, String> {
+        next(&chat::read(request)?)
+    }
 
     fn user(text: &str) -> Value {
         json!({"role": "user", "content": text})
@@ -192,7 +171,7 @@ mod tests {
 
     fn after(messages: &[Value]) -> Next {
         let tools = json!([{"function": {"name": "bash"}}, {"function": {"name": "runner_list_projects"}}]);
-        next(&json!({"messages": messages, "tools": tools})).unwrap()
+        answer(&json!({"messages": messages, "tools": tools})).unwrap()
     }
 
     fn command(next: &Next) -> Option<&str> {
@@ -219,18 +198,19 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_is_found_behind_its_server_s_name() {
+    fn a_tool_is_called_with_what_the_directive_says() {
         let call = after(&[user("!tool list_projects {\"a\": 1}")]).call.unwrap();
         assert_eq!(
-            (call.tool.as_str(), call.arguments),
+            (call.tool.name.as_str(), call.arguments),
             ("runner_list_projects", json!({"a": 1}))
         );
         assert_eq!(after(&[user("!tool fly")]).text, "I have no tool named fly.");
+        assert_eq!(after(&[user("!file a b")]).text, "I have no tool named write.");
     }
 
     #[test]
     fn a_request_without_tools_wants_a_title() {
-        let titled = next(&json!({"messages": [user("!shell rm -rf /")]})).unwrap();
+        let titled = answer(&json!({"messages": [user("!shell rm -rf /")]})).unwrap();
         assert_eq!((titled.text.as_str(), titled.call), (TITLE, None));
     }
 
@@ -250,10 +230,18 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused() {
-        for text in ["!shel x", "!shell", "!status 200", "!status", "!sleep", "!tool x [1]"] {
+        for text in [
+            "!shel x",
+            "!shell",
+            "!status 200",
+            "!status",
+            "!sleep",
+            "!tool x [1]",
+            "!file",
+        ] {
             let request = json!({"messages": [user(text)], "tools": [{"function": {"name": "bash"}}]});
-            assert!(next(&request).unwrap_err().contains(text), "{text}");
+            assert!(answer(&request).unwrap_err().contains(text), "{text}");
         }
-        assert!(next(&json!({"messages": "none"})).is_err());
+        assert!(answer(&json!({"messages": "none"})).is_err());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -14,10 +14,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::Settings;
-use super::answer::{self, Frame};
 use super::log::Log;
 use super::script::{self, Failure, Next};
-use super::shapes;
+use super::shapes::{self, Form, Frame, Shape};
 
 const BODY_LIMIT: usize = 16 * 1024 * 1024;
 const MODEL: &str = "scripted";
@@ -94,54 +93,42 @@ impl Model {
         if !self.lets_in(headers) {
             return error(StatusCode::UNAUTHORIZED, "no key, or not the right one");
         }
-        if let Some((shape, form)) = shapes::asked(path, uri.query().unwrap_or_default(), request)
-            && method == Method::POST
-        {
-            let text = "Said in the words of this API.";
-            let (read, written) = (size.div_ceil(4) as u64, text.len().div_ceil(4) as u64);
-            let (kind, body) = shapes::answer(shape, form, text, read, written);
-            let mut response = ([(header::CONTENT_TYPE, kind)], body).into_response();
-            response.extensions_mut().insert(Cost(read, written));
-            return response;
-        }
-        match (method.as_str(), path) {
-            ("GET", path) if path.ends_with("/v1/models") => {
-                let model = json!({"id": MODEL, "object": "model", "created": 0, "owned_by": "cofferdam"});
-                Json(json!({"object": "list", "data": [model]})).into_response()
-            }
-            ("POST", path) if path.ends_with("/v1/chat/completions") => match script::next(request) {
-                Ok(next) => self.complete(request, size, &next).await,
+        let is_post = method == Method::POST;
+        if let Some(asked) = shapes::asked(path, uri.query().unwrap_or_default(), request).filter(|_| is_post) {
+            let next = shapes::read(asked.0, request).and_then(|conversation| script::next(&conversation));
+            return match next {
+                Ok(next) => self.answer(asked, path, request, size, &next).await,
                 Err(reason) => error(StatusCode::BAD_REQUEST, &reason),
-            },
-            (_, _) => error(StatusCode::NOT_FOUND, "no such path"),
+            };
         }
+        if let Some(counted) = shapes::counted(path, size).filter(|_| is_post) {
+            return Json(counted).into_response();
+        }
+        if method == Method::GET && path.ends_with("/v1/models") {
+            let model = json!({"id": MODEL, "object": "model", "created": 0, "owned_by": "cofferdam"});
+            return Json(json!({"object": "list", "data": [model]})).into_response();
+        }
+        error(StatusCode::NOT_FOUND, "no such path")
     }
 
-    async fn complete(&self, request: &Value, size: usize, next: &Next) -> Response {
+    async fn answer(&self, asked: (Shape, Form), path: &str, request: &Value, size: usize, next: &Next) -> Response {
         if let Some(status) = self.failure(request, next) {
             return error(status, "the script wanted this failure");
         }
         tokio::time::sleep(Duration::from_millis(next.milliseconds)).await;
+        let in_path = path.rsplit('/').next().and_then(|last| last.split_once(':'));
+        let named = request.get("model").and_then(Value::as_str);
+        let (read, written) = shapes::cost(size, next);
         let frame = Frame {
-            model: request.get("model").and_then(Value::as_str).unwrap_or(MODEL),
-            id: format!("chatcmpl-{}", self.answers.fetch_add(1, Ordering::Relaxed) + 1),
+            model: named.or(in_path.map(|(name, _)| name)).unwrap_or(MODEL),
+            id: format!("scripted-{}", self.answers.fetch_add(1, Ordering::Relaxed) + 1),
             created: jiff::Timestamp::now().as_second(),
-            usage: answer::usage(size, next),
+            read,
+            written,
         };
-        let number = |key: &str| frame.usage.get(key).and_then(Value::as_u64).unwrap_or_default();
-        let cost = Cost(number("prompt_tokens"), number("completion_tokens"));
-        if request.get("stream") != Some(&json!(true)) {
-            let mut response = Json(answer::whole(&frame, next)).into_response();
-            response.extensions_mut().insert(cost);
-            return response;
-        }
-        let with_usage = request.pointer("/stream_options/include_usage") == Some(&json!(true));
-        let events = answer::events(&frame, next, with_usage)
-            .into_iter()
-            .map(Ok::<_, std::convert::Infallible>);
-        let body = Body::from_stream(futures::stream::iter(events));
-        let mut response = ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response();
-        response.extensions_mut().insert(cost);
+        let (kind, body) = shapes::answer(asked, request, &frame, next);
+        let mut response = ([(header::CONTENT_TYPE, kind)], body).into_response();
+        response.extensions_mut().insert(Cost(read, written));
         response
     }
 
@@ -150,7 +137,10 @@ impl Model {
         if next.failures.is_empty() {
             return None;
         }
-        let conversation = request.get("messages").map(Value::to_string).unwrap_or_default();
+        let said = ["messages", "input", "contents"]
+            .iter()
+            .find_map(|key| request.get(key));
+        let conversation = said.map(Value::to_string).unwrap_or_default();
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         let count = given.entry(conversation.clone()).or_default();
         let mut before = 0;

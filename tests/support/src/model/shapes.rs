@@ -1,12 +1,20 @@
-//! The same answer in the words of three other APIs: responses, messages, contents. Text only, whole or as the events of a stream. Pure.
+//! The four APIs: which one a request asks, how its answer is sent, and the answer in that API's words. Pure.
 //!
 //! Written from those APIs' descriptions, not from what our gateway reads.
 
 use serde_json::{Value, json};
 
+use super::conversation::Conversation;
+use super::script::Next;
+use super::{chat, contents, messages, responses};
+
+/// Pieces of this many characters, so that a client has to put them together.
+const PIECE: usize = 16;
+
 /// Which API was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
+    Chat,
     Responses,
     Messages,
     Contents,
@@ -21,6 +29,28 @@ pub(super) enum Form {
     List,
 }
 
+/// What all parts of one answer share.
+#[derive(Debug)]
+pub(super) struct Frame<'a> {
+    /// The model's name, as the client gave it.
+    pub(super) model: &'a str,
+    /// The answer's id.
+    pub(super) id: String,
+    /// Seconds since 1970.
+    pub(super) created: i64,
+    /// Tokens read.
+    pub(super) read: u64,
+    /// Tokens written.
+    pub(super) written: u64,
+}
+
+/// Made-up numbers that grow with the work, as a provider's do: about four bytes a token.
+pub(super) fn cost(request_bytes: usize, next: &Next) -> (u64, u64) {
+    let input = next.call.as_ref().map_or(0, |call| call.input().len());
+    let tokens = |bytes: usize| bytes.div_ceil(4) as u64;
+    (tokens(request_bytes), tokens(next.text.len() + input))
+}
+
 /// The shape and form that a request asks for.
 pub(super) fn asked(path: &str, query: &str, request: &Value) -> Option<(Shape, Form)> {
     let streamed = if request.get("stream") == Some(&json!(true)) {
@@ -28,11 +58,13 @@ pub(super) fn asked(path: &str, query: &str, request: &Value) -> Option<(Shape, 
     } else {
         Form::Whole
     };
-    if path.ends_with("/v1/responses") {
-        return Some((Shape::Responses, streamed));
-    }
-    if path.ends_with("/v1/messages") {
-        return Some((Shape::Messages, streamed));
+    let by_end = [
+        ("/v1/chat/completions", Shape::Chat),
+        ("/v1/responses", Shape::Responses),
+        ("/v1/messages", Shape::Messages),
+    ];
+    if let Some((_, shape)) = by_end.iter().find(|(end, _)| path.ends_with(end)) {
+        return Some((*shape, streamed));
     }
     let (_, act) = path.split_once("/v1beta/models/")?.1.split_once(':')?;
     match act {
@@ -45,16 +77,48 @@ pub(super) fn asked(path: &str, query: &str, request: &Value) -> Option<(Shape, 
     }
 }
 
-/// Content type and body. `read` and `written` are what it costs.
-pub(super) fn answer(shape: Shape, form: Form, text: &str, read: u64, written: u64) -> (&'static str, String) {
+/// How many tokens a request has, where that alone is asked.
+pub(super) fn counted(path: &str, request_bytes: usize) -> Option<Value> {
+    let tokens = request_bytes.div_ceil(4);
+    match path {
+        path if path.ends_with("/v1/messages/count_tokens") => Some(json!({"input_tokens": tokens})),
+        path if path.contains("/v1beta/models/") && path.ends_with(":countTokens") => {
+            Some(json!({"totalTokens": tokens}))
+        }
+        _ => None,
+    }
+}
+
+/// What a request says.
+pub(super) fn read(shape: Shape, request: &Value) -> Result<Conversation, String> {
+    match shape {
+        Shape::Chat => chat::read(request),
+        Shape::Responses => responses::read(request),
+        Shape::Messages => messages::read(request),
+        Shape::Contents => contents::read(request),
+    }
+}
+
+/// Content type and body.
+pub(super) fn answer(
+    (shape, form): (Shape, Form),
+    request: &Value,
+    frame: &Frame<'_>,
+    next: &Next,
+) -> (&'static str, String) {
     let body = match (shape, form) {
-        (Shape::Responses, Form::Events) => events(&responses_events(text, read, written), true),
-        (Shape::Messages, Form::Events) => events(&messages_events(text, read, written), true),
-        (Shape::Contents, Form::Events) => events(&contents_pieces(text, read, written), false),
-        (Shape::Contents, Form::List) => Value::from(contents_pieces(text, read, written)).to_string(),
-        (Shape::Responses, Form::Whole | Form::List) => response(text, read, written).to_string(),
-        (Shape::Messages, Form::Whole | Form::List) => message(text, read, written).to_string(),
-        (Shape::Contents, Form::Whole) => contents(text, read, written).to_string(),
+        (Shape::Chat, Form::Events) => {
+            let with_usage = request.pointer("/stream_options/include_usage") == Some(&json!(true));
+            unnamed(&chat::events(frame, next, with_usage)) + "data: [DONE]\n\n"
+        }
+        (Shape::Responses, Form::Events) => named(&responses::events(frame, next)),
+        (Shape::Messages, Form::Events) => named(&messages::events(frame, next)),
+        (Shape::Contents, Form::Events) => unnamed(&contents::pieces(frame, next)),
+        (Shape::Contents, Form::List) => Value::from(contents::pieces(frame, next)).to_string(),
+        (Shape::Chat, Form::Whole | Form::List) => chat::whole(frame, next).to_string(),
+        (Shape::Responses, Form::Whole | Form::List) => responses::whole(frame, next).to_string(),
+        (Shape::Messages, Form::Whole | Form::List) => messages::whole(frame, next).to_string(),
+        (Shape::Contents, Form::Whole) => contents::whole(frame, next).to_string(),
     };
     let kind = if form == Form::Events {
         "text/event-stream"
@@ -64,74 +128,28 @@ pub(super) fn answer(shape: Shape, form: Form, text: &str, read: u64, written: u
     (kind, body)
 }
 
-fn events(all: &[Value], named: bool) -> String {
-    all.iter()
-        .map(|event| match event.get("type").and_then(Value::as_str) {
-            Some(name) if named => format!("event: {name}\ndata: {event}\n\n"),
-            Some(_) | None => format!("data: {event}\n\n"),
-        })
+fn unnamed(events: &[Value]) -> String {
+    events.iter().map(|event| format!("data: {event}\n\n")).collect()
+}
+
+/// These APIs name an event by its data's type.
+fn named(events: &[Value]) -> String {
+    let name = |event: &Value| {
+        event
+            .get("type")
+            .and_then(Value::as_str)
+            .unwrap_or("message")
+            .to_owned()
+    };
+    events
+        .iter()
+        .map(|event| format!("event: {}\ndata: {event}\n\n", name(event)))
         .collect()
 }
 
-fn response(text: &str, read: u64, written: u64) -> Value {
-    let output = json!([{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}]);
-    json!({
-        "id": "resp_1", "object": "response", "status": "completed", "model": "scripted", "output": output,
-        "usage": {
-            "input_tokens": read, "input_tokens_details": {"cached_tokens": read / 2},
-            "output_tokens": written, "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": read + written,
-        },
-    })
-}
-
-fn responses_events(text: &str, read: u64, written: u64) -> Vec<Value> {
-    let mut begun = response("", read, written);
-    begun["usage"] = Value::Null;
-    begun["status"] = json!("in_progress");
-    vec![
-        json!({"type": "response.created", "response": begun}),
-        json!({"type": "response.output_text.delta", "delta": text}),
-        json!({"type": "response.completed", "response": response(text, read, written)}),
-    ]
-}
-
-/// This API leaves what it had in its cache out of `input_tokens`.
-fn message(text: &str, read: u64, written: u64) -> Value {
-    json!({
-        "id": "msg_1", "type": "message", "role": "assistant", "model": "scripted", "content": [{"type": "text", "text": text}],
-        "stop_reason": "end_turn",
-        "usage": {"input_tokens": read - read / 2, "cache_creation_input_tokens": 0, "cache_read_input_tokens": read / 2, "output_tokens": written},
-    })
-}
-
-fn messages_events(text: &str, read: u64, written: u64) -> Vec<Value> {
-    let mut begun = message("", read, 1);
-    begun["content"] = json!([]);
-    begun["stop_reason"] = Value::Null;
-    vec![
-        json!({"type": "message_start", "message": begun}),
-        json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
-        json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}),
-        json!({"type": "content_block_stop", "index": 0}),
-        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": written}}),
-        json!({"type": "message_stop"}),
-    ]
-}
-
-fn contents(text: &str, read: u64, written: u64) -> Value {
-    let content = json!({"role": "model", "parts": [{"text": text}]});
-    json!({
-        "candidates": [{"content": content, "finishReason": "STOP", "index": 0}],
-        "usageMetadata": {
-            "promptTokenCount": read, "candidatesTokenCount": written - written / 3, "thoughtsTokenCount": written / 3,
-            "totalTokenCount": read + written,
-        },
-    })
-}
-
-/// The numbers grow from piece to piece.
-fn contents_pieces(text: &str, read: u64, written: u64) -> Vec<Value> {
-    let half = text.chars().count() / 2;
-    let (first, second): (String, String) = (text.chars().take(half).collect(), text.chars().skip(half).collect());
-    vec![contents(&first, read, written / 2), contents(&second, read, written)]
+/// A text cut up.
+pub(super) fn pieces(text: &str) -> impl Iterator<Item = String> {
+    let characters: Vec<char> = text.chars().collect();
+    let pieces: Vec<String> = characters.chunks(PIECE).map(|piece| piece.iter().collect()).collect();
+    pieces.into_iter()
 }

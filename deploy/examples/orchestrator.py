@@ -4,15 +4,12 @@
 usage: orchestrator.py TASK.json CONNECTION PATH PROMPT     (pip install pika; the broker's address is in COFFERDAM_AMQP_URL)
 """
 import json, os, sys, uuid
-
 import pika
 
-PREFIX = os.environ.get("COFFERDAM_PREFIX", "cofferdam")  # queue.prefix of the workers
+PREFIX = os.environ.get("COFFERDAM_PREFIX", "cofferdam")  # queue.prefix of the workers; TRACE: the session's events and logs have it too
 MAILBOX = {"x-expires": 86400000, "x-max-length": 1000, "x-overflow": "reject-publish"}
-# The trace of which this is a part, or one that begins here: the session's events, log lines and spans have it too.
 TRACE = os.environ.get("TRACEPARENT") or f"00-{uuid.uuid4().hex}-{uuid.uuid4().hex[:16]}-01"
 KEPT = pika.BasicProperties(delivery_mode=2, content_type="application/json", headers={"traceparent": TRACE})
-
 path, connection, project, prompt = sys.argv[1:]
 task = json.load(open(path))
 session = task["session"]
@@ -40,9 +37,8 @@ added, newest = None, (0, 0)
 for method, properties, body in channel.consume(events):
     event = json.loads(body)["data"]
     channel.basic_ack(method.delivery_tag)
-    final = event["event"] in ("finished", "rejected")
     place = (event["attempt"], event["seq"])
-    if event["attempt"] < newest[0] or (place <= newest and not final):
+    if event["attempt"] < newest[0] or (place <= newest and event["event"] not in ("finished", "rejected")):
         continue  # a worker that lost the session, or an event that came twice
     newest = place
     if event["event"] == "turn_started" and added is None:

@@ -16,6 +16,8 @@ pub struct Failure {
     pub reason: Reason,
     /// One sentence that says what to do.
     pub message: String,
+    /// Whether the engine itself is away, and not only this session's sandbox: then others need not try.
+    pub is_engine_away: bool,
 }
 
 impl Failure {
@@ -24,6 +26,15 @@ impl Failure {
         Self {
             reason,
             message: message.into(),
+            is_engine_away: false,
+        }
+    }
+
+    /// The engine went away and took the sandbox with it.
+    pub(super) fn engine_away(message: String) -> Self {
+        Self {
+            is_engine_away: true,
+            ..Self::new(Reason::SandboxUnavailable, message)
         }
     }
 }
@@ -79,7 +90,11 @@ impl From<SandboxError> for Failure {
             | SandboxError::NetworkOpen { .. }
             | SandboxError::Prepare { .. } => Reason::SandboxFailed,
         };
-        Self::new(reason, error.to_string())
+        let is_engine_away = matches!(error, SandboxError::Connect { .. } | SandboxError::ClusterAway { .. });
+        Self {
+            is_engine_away,
+            ..Self::new(reason, error.to_string())
+        }
     }
 }
 

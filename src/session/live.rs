@@ -340,7 +340,7 @@ async fn or_engine_lost(failure: Failure, sandbox: &dyn Sandbox) -> Failure {
         "the container engine went away and the sandbox with it ({}): send the task again when the engine is back",
         failure.message
     );
-    Failure::new(Reason::SandboxUnavailable, message)
+    Failure::engine_away(message)
 }
 
 fn sandbox_ended(ended: Result<crate::sandbox::Ended, SandboxError>) -> Failure {

@@ -23,7 +23,7 @@ const OLDEST: Duration = Duration::from_secs(3600);
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often it is looked meanwhile whether any session runs.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long after a failure it is tried again.
+/// How long after a failure that kind is tried again; others do not wait for it.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(60);
 /// How often it is looked for what died, became too old or is not wanted any more.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -58,6 +58,8 @@ struct Ready {
 struct State {
     ready: Vec<Ready>,
     demand: Demand,
+    /// What could not be started lately, and when.
+    failed: Vec<(Kind, Instant)>,
     /// The first claim that was not made good for yet.
     short_since: Option<Instant>,
     /// Whether anybody keeps it filled.
@@ -136,7 +138,7 @@ impl Pool {
                         tracing::warn!("no sandbox is kept ready: {}", failure.message);
                     }
                     is_told = true;
-                    self.rest(&stop, PAUSE_AFTER_FAILURE).await;
+                    self.state().failed.push((kind, Instant::now()));
                 }
             }
             self.count(rooms);
@@ -150,17 +152,24 @@ impl Pool {
         self.count(rooms);
     }
 
-    /// Which kind is wanted most and not there, where the worker can carry one.
+    /// Which kind is wanted most and not there, of those that did not fail lately, where the worker can carry one.
     fn next(&self, rooms: &Rooms, first: Option<&Kind>) -> Option<Kind> {
         if rooms.disk.is_low() || !rooms.engine_health.is_fit() {
             return None;
         }
         let mut state = self.state();
+        state.failed.retain(|(_, at)| at.elapsed() < PAUSE_AFTER_FAILURE);
+        // What cannot be started takes no place of what can.
+        for place in 0..state.failed.len() {
+            let kind = state.failed[place].0.clone();
+            state.demand.forget(&kind);
+        }
         let wanted = state.demand.wanted(first, rooms.sandbox.warm, Instant::now());
         let has = |kind: &Kind| state.ready.iter().filter(|one| one.kind == *kind).count();
+        let is_hopeless = |kind: &Kind| state.failed.iter().any(|(failed, _)| failed == kind);
         wanted
             .iter()
-            .find(|(kind, count)| has(kind) < *count)
+            .find(|(kind, count)| has(kind) < *count && !is_hopeless(kind))
             .map(|(kind, _)| kind.clone())
     }
 

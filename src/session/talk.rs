@@ -177,8 +177,10 @@ impl Session<'_> {
     /// After a failure: the work is kept, and what a stopping worker could not begin is handed on.
     pub(super) async fn broke(&mut self, failure: Failure) -> Close {
         self.open.adding.end().await;
-        if failure.reason == Reason::SandboxUnavailable {
+        if failure.is_engine_away {
             self.rooms.engine_health.lost();
+        }
+        if failure.reason == Reason::SandboxUnavailable {
             if self.steering.has_another() && matches!(self.steering.cause(), None | Some(Cause::Drain)) {
                 let (next, history) = self.open.prompts.close_undone();
                 if let Some(next) = next {

@@ -1,4 +1,4 @@
-"""Follows the README's walk-throughs for compose and Helm line by line, as somebody new would, with the real helm, kubectl, docker-compose and
+"""Follows the README's walk-throughs for compose, Helm and kustomize line by line, as somebody new would, with the real helm, kubectl, docker-compose and
 cofferdam where they can work without a cluster, and stand-ins for what starts something.
 
     walkthrough.py README.md HELM KUBECTL COFFERDAM DEPLOY     runs as root: the walk-through gives files to user 1000
@@ -26,6 +26,7 @@ esac
 """,
     "kubectl": """say kubectl "$@"
 for word in "$@"; do [ "$word" != create ] || {{ {kubectl} "$@" --dry-run=client --output=yaml >>{seen}/made.yaml; echo --- >>{seen}/made.yaml; exit; }}; done
+[ "$1 $2" != "apply -k" ] || exec {kubectl} kustomize "$3" >{seen}/rendered.yaml
 """,
     "helm": """say helm "$@"
 [ "$1" = install ] && shift && exec {helm} template "$@" >{seen}/rendered.yaml
@@ -104,6 +105,37 @@ def asked(template):
             yield volume["secret"]["secretName"], None
 
 
+def complete(seen, count):
+    """The Deployment, all of whose Secrets were made before, in its namespace, which was made as well."""
+    made, rendered = ([one for one in yaml.safe_load_all((seen / name).read_text()) if one] for name in ("made.yaml", "rendered.yaml"))
+    namespaces = {one["metadata"]["name"] for one in made if one["kind"] == "Namespace"}
+    (deployment,) = [one for one in rendered if one["kind"] == "Deployment"]
+    namespace = deployment["metadata"].get("namespace", "cofferdam")
+    assert namespace in namespaces, f"{namespace} was not made: {namespaces}"
+    secrets = {one["metadata"]["name"]: set(one.get("data", {})) for one in made if one["kind"] == "Secret" and one["metadata"]["namespace"] == namespace}
+    wanted = list(asked(deployment["spec"]["template"]))
+    assert len({name for name, _ in wanted}) == count, wanted
+    for name, key in wanted:
+        assert name in secrets and (key is None or key in secrets[name]), f"{name}/{key} was not made: {secrets}"
+    return deployment
+
+
+def by_kustomize(readme, place, programs):
+    (place / "deploy").mkdir()
+    (place / "deploy" / "kustomize").symlink_to(programs["deploy"] / "kustomize")
+    script = next(text for kind, text in blocks(readme, "By kustomize.") if kind == "sh")
+    first, rest = script.split("\n", 1)
+    overlays = (first.split("#")[0], "overlay={0} namespace={1}".format(*first.split("session:")[1].replace(" ", "").split(",")))
+    for number, beginning in enumerate(overlays):
+        part = place / str(number)
+        part.mkdir()
+        (part / "deploy").symlink_to(place / "deploy")
+        seen = follow(f"{beginning}\n{rest}", part, programs)
+        complete(seen, 2)
+    assert len(set(overlays)) == 2, overlays
+    print("ok: walk-through: kustomize: each Secret that a pod asks for is made, in both overlays")
+
+
 def by_helm(readme, place, programs):
     (place / "deploy").mkdir()
     (place / "deploy" / "helm").symlink_to(programs["deploy"] / "helm")
@@ -115,15 +147,7 @@ def by_helm(readme, place, programs):
     (values,) = [text for kind, text in found if kind == "yaml"]
     (place / "my-values.yaml").write_text(values)
     seen = follow(script, place, programs)
-    made = {
-        one["metadata"]["name"]: set(one.get("data", {})) for one in yaml.safe_load_all((seen / "made.yaml").read_text()) if one and one["kind"] == "Secret"
-    }
-    rendered = [one for one in yaml.safe_load_all((seen / "rendered.yaml").read_text()) if one]
-    (deployment,) = [one for one in rendered if one["kind"] == "Deployment"]
-    wanted = list(asked(deployment["spec"]["template"]))
-    assert len({name for name, _ in wanted}) == 4, wanted
-    for name, key in wanted:
-        assert name in made and (key is None or key in made[name]), f"{name}/{key} was not made: {made}"
+    deployment = complete(seen, 4)
     said = (seen / "said").read_text()
     assert f"deployment/{deployment['metadata']['name']}" in said, said
     pushed = set(re.findall(r"^docker push (\S+)", said, flags=re.MULTILINE))
@@ -138,13 +162,17 @@ def main():
     (config,) = re.findall(r"^```toml\n(default_agent.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
     version = yaml.safe_load((deploy / "helm/cofferdam/Chart.yaml").read_text())["appVersion"]
     programs = {"helm": helm, "kubectl": kubectl, "cofferdam": cofferdam, "deploy": deploy, "config": config, "version": version}
-    for walk in (compose, by_helm):
+    for walk in (compose, by_helm, by_kustomize):
         with tempfile.TemporaryDirectory() as directory:
             walk(text, pathlib.Path(directory), programs)
     # A step that is left out is noticed.
-    for line in ("worker/data/engine worker/data/state ", "kubectl -n cofferdam create secret generic cofferdam-model "):
+    for line, walk in (
+        ("worker/data/engine worker/data/state ", compose),
+        ("kubectl -n cofferdam create secret generic cofferdam-model ", by_helm),
+        ("kubectl -n $namespace create secret generic cofferdam-broker ", by_kustomize),
+        ("kubectl create namespace $namespace", by_kustomize),
+    ):
         (whole,) = [one for one in text.splitlines() if line in one]
-        walk = compose if "worker/" in line else by_helm
         with tempfile.TemporaryDirectory() as directory:
             try:
                 walk(text.replace(whole + "\n", ""), pathlib.Path(directory), programs)

@@ -124,7 +124,7 @@ const LIMITS: &[&str] = &[
 fn what_a_process_in_a_pod_may_have_is_limited() {
     let world = World::new().in_cluster();
     let sizes = [("MEMORY_BYTES", "1073741824"), ("WORKSPACE_BYTES", "268435456")];
-    let ours = [sizes[0], sizes[1], ("KUBERNETES__SECCOMP_PROFILE", "seccomp.json")];
+    let ours = [sizes[0], sizes[1], ("KUBERNETES__SECCOMP_PROFILE", "sandbox.json")];
     // With the node's own profile of system calls, and with ours.
     for variables in [&sizes[..], &ours[..]] {
         look(&world, variables, LIMITS);

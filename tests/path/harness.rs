@@ -145,7 +145,7 @@ impl World {
         if standin::is_backend() {
             // The same system calls as on the engine.
             world
-                .variable("COFFERDAM__SANDBOX__KUBERNETES__SECCOMP_PROFILE", "seccomp.json")
+                .variable("COFFERDAM__SANDBOX__KUBERNETES__SECCOMP_PROFILE", "sandbox.json")
                 .in_cluster()
         } else {
             world

@@ -145,20 +145,21 @@ fn one_that_died_while_it_waited_is_given_to_nobody_and_a_killed_worker_s_are_re
     world.assert_clean();
 }
 
+fn docker(words: &[&str], input: &str) {
+    let mut child = Command::new("docker")
+        .args(words)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success(), "{words:?}");
+}
+
 #[test]
 fn an_image_that_is_another_by_now_is_never_taken_from_what_is_ready() {
     let world = world(1);
     let tag = format!("cofferdam/pool-{}:test", uuid::Uuid::new_v4().simple());
-    let docker = |words: &[&str], input: &str| {
-        let mut child = Command::new("docker")
-            .args(words)
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
-        assert!(child.wait().unwrap().success(), "{words:?}");
-    };
     docker(&["tag", "cofferdam/sandbox-scripted:test", &tag], "");
     let more = format!(
         "[agents.other]\nimage = \"{tag}\"\ncommand = [\"scripted-agent\", \"acp\"]\nco_author = \"Other <other@agents.example>\"\n"
@@ -179,6 +180,50 @@ fn an_image_that_is_another_by_now_is_never_taken_from_what_is_ready() {
         .collect();
     assert!(images.iter().any(|image| *image != old), "{images:?}");
     assert_eq!(outcome(&events)["reason"], "nothing_to_publish");
+    end(daemon);
+    world.assert_clean();
+    docker(&["rmi", &tag], "");
+}
+
+#[test]
+fn an_image_that_never_starts_costs_others_nothing_and_is_not_tried_over_and_over() {
+    let tag = format!("cofferdam/pool-{}:broken", uuid::Uuid::new_v4().simple());
+    // No file system can be mounted on a file.
+    let broken = "FROM cofferdam/sandbox-scripted:test\nRUN rm -rf /workspace && touch /workspace\n";
+    docker(&["build", "--quiet", "--network", "none", "--tag", &tag, "-"], broken);
+    let more = format!(
+        "[agents.broken]\nimage = \"{tag}\"\ncommand = [\"scripted-agent\", \"acp\"]\nco_author = \"Broken <broken@agents.example>\"\n"
+    );
+    let world = world(2);
+    let daemon = Daemon::start(&world, &more);
+    ready(&daemon, 1);
+    let ask = |agent: Option<&str>| {
+        let mut task = world.lab_task("!say hi");
+        if let Some(agent) = agent {
+            task["agent"] = Value::from(agent);
+        }
+        let (_following, events) = daemon.submit_aside(&world, &task);
+        outcome(&events)["reason"].clone()
+    };
+    assert_eq!(ask(Some("broken")), "sandbox_failed");
+    let failures = || {
+        let page = daemon.page("/metrics");
+        let mut lines = page.lines();
+        lines.find_map(|line| {
+            line.strip_prefix("cofferdam_sandbox_create_failures_total ")?
+                .parse::<u64>()
+                .ok()
+        })
+    };
+    until(Duration::from_secs(30), "the pool's own failure", || {
+        (failures() == Some(2)).then_some(())
+    });
+    // What is asked for again is ready again, both of them, and nothing was tried in vain meanwhile.
+    for _ in 0..2 {
+        assert_eq!(ask(None), "nothing_to_publish");
+    }
+    ready(&daemon, 2);
+    assert_eq!(failures(), Some(2));
     end(daemon);
     world.assert_clean();
     docker(&["rmi", &tag], "");

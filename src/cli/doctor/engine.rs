@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::faults;
-use super::{Finding, State, ok, problem};
+use super::{Finding, ok, problem, warning};
 use crate::config::Config;
 use crate::sandbox::docker::DockerEngine;
 use crate::sandbox::{Engine as _, Survey};
@@ -67,15 +67,6 @@ pub(super) async fn engine(config: &Config, engine: &DockerEngine, findings: &mu
                 &format!("docker pull {0}; or sandbox-images/build.sh", agent.image),
             ),
         });
-    }
-}
-
-fn warning(check: &str, found: String, remedy: &str) -> Finding {
-    Finding {
-        check: check.to_owned(),
-        state: State::Warning,
-        found,
-        remedy: Some(remedy.to_owned()),
     }
 }
 

@@ -18,8 +18,8 @@ from api import amount, now
 
 CLONE_NEWNET = 0x40000000
 LABEL = "dev.cofferdam.standin"
-# As a kubelet's `seccomp` directory: where our own profile lies.
-PROFILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../src/sandbox/docker")
+# As a kubelet's `seccomp` directory: with the profile that goes onto nodes.
+PROFILES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../deploy/seccomp")
 
 
 def docker(*arguments, check=True, limit=120):

@@ -104,7 +104,7 @@ impl World {
         Self::lasting(600, change)
     }
 
-    /// The same for at most so many seconds; by then its forge ends.
+    /// The same for at most so many seconds, as a quiet machine needs them; by then its forge ends.
     pub(crate) fn lasting(seconds: u32, change: impl Fn(String) -> String) -> Self {
         let place = Place::take();
         let directory = tempfile::Builder::new().prefix("cd-").tempdir_in("/tmp").unwrap();
@@ -119,7 +119,7 @@ impl World {
             .arg(directory.path().join("forge"))
             .arg("--ready-file")
             .arg(&ready)
-            .args(["--max-lifetime", &seconds.to_string()])
+            .args(["--max-lifetime", &(seconds * slowness()).to_string()])
             .args(["--parent-pid", &std::process::id().to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -155,7 +155,7 @@ impl World {
     /// The same with a cluster in place of the engine. All areas can be run so: `COFFERDAM_TEST_BACKEND=kubernetes`.
     pub(crate) fn in_cluster(mut self) -> Self {
         if self.cluster.is_none() {
-            let cluster = StandIn::start(self.directory.path(), 600);
+            let cluster = StandIn::start(self.directory.path(), 600 * slowness());
             self.tokens.extend(cluster.variables());
             self.cluster = Some(cluster);
         }
@@ -443,7 +443,7 @@ pub(crate) fn patience(seconds: u64) -> Duration {
 }
 
 /// By how much longer a condition is waited for on a machine that compiles beside the tests.
-fn slowness() -> u32 {
+pub(crate) fn slowness() -> u32 {
     let told = std::env::var("COFFERDAM_TEST_SLOWNESS").ok();
     told.map_or(1, |told| told.parse().expect("COFFERDAM_TEST_SLOWNESS is a number"))
 }

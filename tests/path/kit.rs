@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Process, Ran, World, patience, until};
 use crate::standin::StandIn;
@@ -77,7 +77,13 @@ impl Daemon {
 
     /// The same worker, started once more after its end.
     pub(crate) fn again(&self, world: &World) -> Self {
-        let again = Self::run(world, self.config.clone(), &self.prefix, None, "info,lapin=off");
+        self.again_with(world, &[])
+    }
+
+    /// The same, with these arguments of `run`.
+    pub(crate) fn again_with(&self, world: &World, arguments: &[&str]) -> Self {
+        let (config, level) = (self.config.clone(), "info,lapin=off");
+        let again = Self::run_with(world, config, &self.prefix, None, level, arguments, &[]);
         until(Duration::from_secs(30), "readiness", || {
             (again.status("/readyz") == 200).then_some(())
         });
@@ -162,7 +168,7 @@ impl Daemon {
                 "-o",
                 "/dev/null",
                 "--max-time",
-                "5",
+                "20",
                 "-w",
                 "%{http_code}",
                 &format!("{}{path}", self.admin),
@@ -174,7 +180,7 @@ impl Daemon {
 
     pub(crate) fn page(&self, path: &str) -> String {
         let output = Command::new("curl")
-            .args(["-s", "--max-time", "5", &format!("{}{path}", self.admin)])
+            .args(["-s", "--max-time", "20", &format!("{}{path}", self.admin)])
             .output()
             .unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -210,6 +216,16 @@ impl Daemon {
         (Process(command.spawn().unwrap()), events)
     }
 
+    /// Ends a session, wherever it is by now; what it has is published.
+    pub(crate) fn end(&self, session: &Value) {
+        let (inbox, session) = (format!("{}.session.in", self.prefix), session.as_str().unwrap());
+        let end = json!({"version": 1, "id": "the-end", "kind": "end", "publish": true}).to_string();
+        assert!(
+            Amqp::open().publish(&inbox, session, end.as_bytes()),
+            "nobody holds {session}"
+        );
+    }
+
     pub(crate) fn wait(&mut self) -> i32 {
         until(Duration::from_secs(90), "the end of the worker", || {
             self.process.0.try_wait().unwrap()
@@ -237,13 +253,13 @@ pub(crate) fn wait_for(events: &std::path::Path, words: &str) {
 
 pub(crate) fn outcome(events: &std::path::Path) -> Value {
     wait_for(events, "\"event\":\"finished\"");
-    let text = std::fs::read_to_string(events).unwrap();
-    let last: Value = text
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .next_back()
-        .unwrap();
-    last["data"]["outcome"].clone()
+    // Its beginning may be there before its end is.
+    until(patience(60), "the whole of the last event", || {
+        let text = std::fs::read_to_string(events).unwrap();
+        let mut all = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let last = all.rfind(|event| event["data"]["event"] == "finished")?;
+        Some(last["data"]["outcome"].clone())
+    })
 }
 
 /// An orchestrator's own connection.

@@ -65,18 +65,23 @@ fn a_task_from_rabbitmq_becomes_a_merge_request_and_a_pull_request() {
 fn a_duplicate_runs_once_whether_it_comes_during_or_after() {
     let world = World::new();
     let daemon = Daemon::start(&world, "");
-    let task = world.lab_task("!write a.txt b\n!sleep 1500");
+    let task = world.lab_task("!write a.txt b\n!hang");
     let amqp = Amqp::open();
     let (_following, events) = daemon.submit_aside(&world, &task);
-    wait_for(&events, "turn_started");
+    wait_for(&events, "write a.txt");
     let tasks = format!("{}.tasks", daemon.prefix);
+    let dropped = |what: &str, result: &str| {
+        until(Duration::from_secs(20), what, || {
+            let sample = format!("result=\"{result}\"}} 1");
+            daemon.page("/metrics").contains(&sample).then_some(())
+        });
+    };
     assert!(amqp.publish("", &tasks, task.to_string().as_bytes()));
+    dropped("the first duplicate was dropped", "elsewhere");
+    daemon.cancel_turn(&task["session"]);
     assert_eq!(outcome(&events)["reason"], "published");
     assert!(amqp.publish("", &tasks, task.to_string().as_bytes()));
-    until(Duration::from_secs(20), "both duplicates were dropped", || {
-        let metrics = daemon.page("/metrics");
-        (metrics.contains("result=\"elsewhere\"} 1") && metrics.contains("result=\"over\"} 1")).then_some(())
-    });
+    dropped("the second duplicate was dropped", "over");
     assert_eq!(world.project(LAB)["change_requests"].as_array().unwrap().len(), 1);
     world.assert_clean();
 }
@@ -232,12 +237,14 @@ fn a_connection_lost_in_the_middle_costs_no_session() {
 fn sigterm_lets_sessions_finish_and_a_second_one_keeps_their_work() {
     let world = World::new();
     let mut daemon = Daemon::start(&world, "");
-    let (_following, events) = daemon.submit_aside(&world, &world.lab_task("!write a.txt b\n!sleep 2500"));
+    let task = world.lab_task("!write a.txt b\n!hang");
+    let (_following, events) = daemon.submit_aside(&world, &task);
     wait_for(&events, "write a.txt");
     signal(&daemon.process.0, "TERM");
     until(Duration::from_secs(10), "unreadiness", || {
         daemon.page("/readyz").contains("draining").then_some(())
     });
+    daemon.cancel_turn(&task["session"]);
     assert_eq!(outcome(&events)["reason"], "published");
     assert_eq!(daemon.wait(), 0);
 
@@ -347,7 +354,8 @@ fn schemas_are_json_schemas_and_the_example_task_is_one() {
 fn a_task_that_nobody_takes_is_told_by_submit_and_one_that_comes_while_draining_stays() {
     let world = World::new();
     let mut daemon = Daemon::start(&world, "");
-    let (_following, events) = daemon.submit_aside(&world, &world.lab_task("!write a.txt b\n!sleep 3000"));
+    let task = world.lab_task("!write a.txt b\n!hang");
+    let (_following, events) = daemon.submit_aside(&world, &task);
     wait_for(&events, "write a.txt");
     signal(&daemon.process.0, "TERM");
     until(Duration::from_secs(10), "unreadiness", || {
@@ -357,6 +365,7 @@ fn a_task_that_nobody_takes_is_told_by_submit_and_one_that_comes_while_draining_
     let tasks = format!("{}.tasks", daemon.prefix);
     let late = world.lab_task("!say late");
     assert!(amqp.publish("", &tasks, late.to_string().as_bytes()));
+    daemon.cancel_turn(&task["session"]);
     assert_eq!(outcome(&events)["reason"], "published");
     assert_eq!(daemon.wait(), 0);
     assert_eq!(amqp.count(&tasks), 1, "another worker will take it");

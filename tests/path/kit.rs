@@ -216,12 +216,12 @@ impl Daemon {
         (Process(command.spawn().unwrap()), events)
     }
 
-    /// Ends a session, wherever it is by now; what it has is published.
-    pub(crate) fn end(&self, session: &Value) {
+    /// Stops the turn of an agent that hangs: what it did is published, and a session that waits for no prompt is over.
+    pub(crate) fn cancel_turn(&self, session: &Value) {
         let (inbox, session) = (format!("{}.session.in", self.prefix), session.as_str().unwrap());
-        let end = json!({"version": 1, "id": "the-end", "kind": "end", "publish": true}).to_string();
+        let cancel = json!({"version": 1, "id": "enough", "kind": "cancel_turn"}).to_string();
         assert!(
-            Amqp::open().publish(&inbox, session, end.as_bytes()),
+            Amqp::open().publish(&inbox, session, cancel.as_bytes()),
             "nobody holds {session}"
         );
     }

@@ -162,7 +162,7 @@ fn a_person_answers_once_and_the_turns_time_stands_meanwhile() {
 fn a_question_that_nobody_answers_is_refused_and_the_turn_goes_on() {
     let world = World::new();
     let daemon = Daemon::start(&world, &format!("{ASK}answer_wait_s = 2"));
-    let task = world.lab_task("!permission one\n!write a.txt b\n!sleep 6000");
+    let task = world.lab_task("!permission one\n!write a.txt b\n!say went on\n!plan wait\n!hang");
     let desk = Desk::begin(&world, &daemon, &task);
     let attention = desk.nth("needs_attention", 0);
     let decided = desk.nth("agent_permission", 0);
@@ -172,6 +172,8 @@ fn a_question_that_nobody_answers_is_refused_and_the_turn_goes_on() {
         "{decided}"
     );
     assert_refused(&desk.answer(id_of(&attention), "2"), "nobody answered in time");
+    wait_for(&desk.events, "went on");
+    assert_eq!(desk.send(json!({"kind": "cancel_turn"}))["applied"], true);
     assert_eq!(outcome(&desk.events)["reason"], "published");
     assert!(desk.said().contains("one: selected reject_once"), "{}", desk.said());
 }

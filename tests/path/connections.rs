@@ -52,12 +52,13 @@ fn a_token_that_dies_in_the_middle_is_waited_for_and_a_fresh_one_goes_on() {
         daemon,
         world,
     };
-    let task = stage.world.lab_task("!write a.txt b\n!sleep 1500");
+    let task = stage.world.lab_task("!write a.txt b\n!hang");
     let (_following, events) = stage.daemon.submit_aside(&stage.world, &task);
     wait_for(&events, "write a.txt");
     stage
         .world
         .ask("POST", "/_test/tokens/ada-gitlab-api", Some(&json!({"revoked": true})));
+    stage.daemon.cancel_turn(&task["session"]);
     wait_for(&events, "needs_attention");
     let with = |id: &str, name: &str| json!({"version": 1, "id": id, "kind": "credential", "connection": "lab", "credential": {"env": name}});
     // Somebody else's token, one that is not allowed, and one that is as dead: each is refused in words, and the session waits on.
@@ -79,11 +80,12 @@ fn a_token_that_dies_in_the_middle_is_waited_for_and_a_fresh_one_goes_on() {
 #[test]
 fn a_dead_token_that_nobody_replaces_ends_the_session_with_its_work_kept() {
     let stage = Stage::new("[session]\ncredential_wait_s = 1");
-    let task = stage.world.lab_task("!write a.txt b\n!sleep 1500");
+    let task = stage.world.lab_task("!write a.txt b\n!hang");
     let (_following, events) = stage.daemon.submit_aside(&stage.world, &task);
     wait_for(&events, "write a.txt");
     let expired = json!({"expires_at": "2024-01-01"});
     stage.world.ask("POST", "/_test/tokens/ada-gitlab-api", Some(&expired));
+    stage.daemon.cancel_turn(&task["session"]);
     let outcome = outcome(&events);
     let project = &outcome["projects"][0];
     assert_eq!(outcome["result"], "failure");
@@ -119,7 +121,7 @@ fn a_token_that_ends_within_the_session_is_warned_about() {
 fn a_dropped_connection_ends_its_projects_keeps_their_work_and_leaves_the_others() {
     let stage = Stage::new("");
     let task = stage.world.task(&format!(
-        "{TWO_COMMITS}\n!shell while [ -e greeter ]; do sleep 0.1; done\n!say gone\n!sleep 2500"
+        "{TWO_COMMITS}\n!shell while [ -e greeter ]; do sleep 0.1; done\n!say no file is left\n!plan wait\n!hang"
     ));
     let session = &task["session"];
     let (_following, events) = stage.daemon.submit_aside(&stage.world, &task);
@@ -146,6 +148,8 @@ fn a_dropped_connection_ends_its_projects_keeps_their_work_and_leaves_the_others
             .unwrap()
             .contains("\"event\":\"finished\"")
     );
+    wait_for(&events, "no file is left");
+    stage.daemon.cancel_turn(session);
     let outcome = outcome(&events);
     assert_eq!(outcome["reason"], "partly_published", "{outcome}");
     let of = |path: &str| {
@@ -212,7 +216,7 @@ fn a_token_that_may_not_name_its_user_is_known_by_the_users_number() {
         daemon,
         world,
     };
-    let mut task = stage.world.lab_task("!write a.txt b\n!sleep 1500");
+    let mut task = stage.world.lab_task("!write a.txt b\n!hang");
     task["user"] = json!({"name": "Ada Example", "email": "7-ada@users.noreply.example.org"});
     let (_following, events) = stage.daemon.submit_aside(&stage.world, &task);
     wait_for(&events, "write a.txt");
@@ -220,6 +224,7 @@ fn a_token_that_may_not_name_its_user_is_known_by_the_users_number() {
     stage
         .world
         .ask("POST", "/_test/tokens/ada-gitlab-write-repository", Some(&revoked));
+    stage.daemon.cancel_turn(&task["session"]);
     wait_for(&events, "needs_attention");
     let with = |id: &str, name: &str| json!({"version": 1, "id": id, "kind": "credential", "connection": "lab", "credential": {"env": name}});
     stage.control(&task["session"], &with("c-1", "COFFERDAM_TOKEN_GRACE"));

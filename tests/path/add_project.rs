@@ -38,6 +38,13 @@ fn lab_alone(world: &World, prompt: &str, idle_timeout_s: u64) -> Value {
     task
 }
 
+/// Waits until the forge holds back the one answer that it shall be slow with: its fault is used up when the request comes.
+fn fetching(world: &World) {
+    until(Duration::from_secs(30), "the fetch", || {
+        (world.ask("GET", "/_test/faults", None) == json!([])).then_some(())
+    });
+}
+
 fn of_project<'o>(outcome: &'o Value, path: &str) -> &'o Value {
     let projects = outcome["projects"].as_array().unwrap();
     let found = projects.iter().find(|one| one["project"]["path"] == path);
@@ -224,9 +231,11 @@ fn a_project_that_is_added_before_the_claim_is_there_in_the_first_turn() {
 fn a_suspended_session_comes_back_with_what_was_added() {
     let world = World::new();
     let daemon = Daemon::start(&world, "");
-    let mut task = lab_alone(&world, "!write one.txt 1\n!commit . First", 4);
+    // It rests soon, and not before the project is there.
+    let prompt = format!("!write one.txt 1\n!commit . First\n!shell until [ -d {BESIDE}/website ]; do sleep 0.1; done");
+    let mut task = lab_alone(&world, &prompt, 4);
     let session = Talk::begin(&world, &daemon, &task);
-    wait_for(&session.events, "change_request_opened");
+    wait_for(&session.events, "until [ -d");
     session.applied("a-1", add_new(&world, "web", "HUB"));
     let suspended = session.first("the suspension", |data| data["event"] == "suspended");
     let resume = suspended["resume"].clone();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{BESIDE, add, add_new, hub, lab_alone};
+use super::{BESIDE, add, add_new, fetching, hub, lab_alone};
 use crate::harness::{HUB, LAB, World, until};
 use crate::kit::{Daemon, outcome, wait_for};
 use crate::limits::SmallDisk;
@@ -109,10 +109,7 @@ fn a_session_that_ends_takes_back_what_is_being_added() {
         json!({"match": {"method": "POST", "path_contains": "acme/website.git/git-upload-pack"}, "delay_ms": 30000});
     world.ask("POST", "/_test/faults", Some(&slow));
     session.post("a-1", add_new(&world, "web", "HUB"));
-    until(Duration::from_secs(30), "the fetch", || {
-        let asked = world.ask("GET", "/_test/requests", None).to_string();
-        asked.contains("acme/website.git").then_some(())
-    });
+    fetching(&world);
     session.say("e-1", json!({"kind": "end"}));
     let outcome = outcome(&session.events);
     let answer = session.answer("a-1");
@@ -138,10 +135,7 @@ fn a_connection_that_is_dropped_while_its_project_is_fetched_leaves_the_session_
     let mut greeter = add("code", LAB);
     greeter["new_connection"] = lab;
     session.post("a-1", greeter.clone());
-    until(Duration::from_secs(30), "the fetch", || {
-        let asked = world.ask("GET", "/_test/requests", None).to_string();
-        asked.contains("greeter.git").then_some(())
-    });
+    fetching(&world);
     let dropped = session.say("d-1", json!({"kind": "disconnect", "connection": "code"}));
     assert_eq!(dropped["applied"], true, "{dropped}");
     let answer = session.answer("a-1");
@@ -182,10 +176,7 @@ fn only_so_many_wait_to_be_added_and_a_full_disk_adds_nothing() {
         json!({"match": {"method": "POST", "path_contains": "acme/website.git/git-upload-pack"}, "delay_ms": 8000});
     world.ask("POST", "/_test/faults", Some(&slow));
     session.post("a-0", add_new(&world, "web", "HUB"));
-    until(Duration::from_secs(30), "the fetch", || {
-        let asked = world.ask("GET", "/_test/requests", None).to_string();
-        asked.contains("acme/website.git").then_some(())
-    });
+    fetching(&world);
     // It is one of those that wait.
     for number in 1..16 {
         session.post(&format!("a-{number}"), add("lab", LAB));

@@ -1,11 +1,9 @@
 //! What control messages made of a session's projects and connections outlives the worker that obeyed them, or was about to.
 
-use std::time::Duration;
-
 use serde_json::json;
 
-use super::{LEGACY, add, add_new, hub, lab_alone, of_project};
-use crate::harness::{HUB, LAB, World, signal, until};
+use super::{LEGACY, add, add_new, fetching, hub, lab_alone, of_project};
+use crate::harness::{HUB, LAB, World, signal};
 use crate::kit::{Daemon, outcome, wait_for};
 use crate::talk::Talk;
 
@@ -91,10 +89,7 @@ fn what_a_dead_worker_was_asked_to_add_is_added_by_the_next() {
         json!({"match": {"method": "POST", "path_contains": "acme/website.git/git-upload-pack"}, "delay_ms": 60000});
     world.ask("POST", "/_test/faults", Some(&slow));
     talk.post("a-1", add_new(&world, "web", "HUB"));
-    until(Duration::from_secs(30), "the fetch", || {
-        let asked = world.ask("GET", "/_test/requests", None).to_string();
-        asked.contains("acme/website.git").then_some(())
-    });
+    fetching(&world);
     signal(&one.process.0, "KILL");
     one.wait();
     let _two = one.beside(&world, "two");

@@ -1,12 +1,12 @@
 //! How a worker ends: by command, in a hurry, after what it was started for; and what an operator sees of it meanwhile.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{LAB, Process, Ran, World, signal, until};
+use crate::harness::{LAB, Process, Ran, World, signal, slowness, until};
 use crate::kit::{Amqp, Daemon, Proxy, outcome, wait_for};
 
 fn operate(world: &World, daemon: &Daemon, arguments: &[&str]) -> Ran {
@@ -20,9 +20,9 @@ fn drain_by_command_lets_sessions_end_and_leaves_the_rest_to_others() {
     let world = World::new();
     let mut daemon = Daemon::start_in(&world, "", &[("COFFERDAM__DRAIN_S", "60")]);
     let amqp = Amqp::open();
-    let task = world.lab_task("!write a.txt b\n!sleep 5000");
+    let task = world.lab_task("!write a.txt b\n!hang");
     let (_following, events) = daemon.submit_aside(&world, &task);
-    wait_for(&events, "turn_started");
+    wait_for(&events, "write a.txt");
 
     let shown = operate(&world, &daemon, &["sessions", "--json"]);
     let status: Value = serde_json::from_str(&shown.stdout).unwrap();
@@ -34,7 +34,10 @@ fn drain_by_command_lets_sessions_end_and_leaves_the_rest_to_others() {
         (&session["session"], &session["stage"], &session["attempt"]),
         (&task["session"], &json!("turn"), &json!(1))
     );
-    assert!(session["age_s"].as_u64().unwrap() < 60, "{session}");
+    assert!(
+        session["age_s"].as_u64().unwrap() < u64::from(60 * slowness()),
+        "{session}"
+    );
     let told = operate(&world, &daemon, &["sessions"]).stdout;
     assert!(
         told.contains("ready; 1 of 4 sessions") && told.contains("turn"),
@@ -53,12 +56,22 @@ fn drain_by_command_lets_sessions_end_and_leaves_the_rest_to_others() {
     assert_eq!(daemon.status("/livez"), 200);
     let tasks = format!("{}.tasks", daemon.prefix);
     assert!(amqp.publish("", &tasks, world.lab_task("!say late").to_string().as_bytes()));
-    let waiting = operate(&world, &daemon, &["drain", "--wait"]);
-    assert_eq!(waiting.exit, 0, "{}", waiting.stderr);
-    assert_eq!(
-        daemon.process.0.try_wait().unwrap().map(|status| status.code()),
-        Some(Some(0))
-    );
+    let told = world.directory.path().join("told");
+    let mut waiting = world.command(&daemon.config);
+    waiting
+        .args(["drain", "--wait"])
+        .stdout(std::fs::File::create(&told).unwrap())
+        .stderr(Stdio::null());
+    let mut waiting = Process(waiting.spawn().unwrap());
+    wait_for(&told, "takes no more tasks");
+    assert!(waiting.0.try_wait().unwrap().is_none(), "it waits for the session");
+    daemon.cancel_turn(&task["session"]);
+    let waited = until(Duration::from_secs(60), "the end of the wait", || {
+        waiting.0.try_wait().unwrap()
+    });
+    assert_eq!(waited.code(), Some(0));
+    // Its socket goes a moment before the process.
+    assert_eq!(daemon.wait(), 0);
     assert_eq!(outcome(&events)["reason"], "published");
     assert_eq!(amqp.count(&tasks), 1, "what was not claimed is for others");
     world.assert_clean();
@@ -70,7 +83,6 @@ fn drain_by_command_lets_sessions_end_and_leaves_the_rest_to_others() {
         "{}",
         nobody.stderr
     );
-    assert_eq!(daemon.wait(), 0);
 }
 
 #[test]
@@ -176,8 +188,16 @@ fn a_worker_for_some_sessions_runs_them_side_by_side_and_no_more() {
 #[test]
 fn an_idle_worker_ends_and_a_busy_one_does_not() {
     let world = World::new();
-    let mut daemon = Daemon::start_with(&world, "", &["--idle-timeout", "4"]);
+    let mut daemon = Daemon::start(&world, "");
+    // Its queues stay, and the task is there before the worker that shall not be idle.
+    signal(&daemon.process.0, "TERM");
+    daemon.wait();
     let (_following, events) = daemon.submit_aside(&world, &world.lab_task("!write a.txt b\n!sleep 8000"));
+    let (amqp, tasks) = (Amqp::open(), format!("{}.tasks", daemon.prefix));
+    until(Duration::from_secs(30), "the task in its queue", || {
+        (amqp.count(&tasks) == 1).then_some(())
+    });
+    let mut daemon = daemon.again_with(&world, &["--idle-timeout", "4"]);
     assert_eq!(outcome(&events)["reason"], "published");
     assert_eq!(daemon.wait(), 0);
     assert!(daemon.log().contains("no task came"), "{}", daemon.log());
@@ -191,7 +211,8 @@ fn hanging_exec(world: &World) -> (Process, std::path::PathBuf, std::path::PathB
         world.directory.path().join("events"),
         world.directory.path().join("log"),
     );
-    let task = world.lab_task("!write a.txt b\n!commit . One\n!shell git push -q\n!hang");
+    // It does not stop when it is asked to: what ends the session before the grace is over is the second signal.
+    let task = world.lab_task("!write a.txt b\n!commit . One\n!shell git push -q\n!hang-hard");
     let mut command: Command = world.command(&config);
     command.args(["exec", "--json"]).arg(world.write_task(&task));
     command
@@ -199,6 +220,8 @@ fn hanging_exec(world: &World) -> (Process, std::path::PathBuf, std::path::PathB
         .stderr(std::fs::File::create(&log).unwrap());
     let child = Process(command.spawn().unwrap());
     wait_for(&events, "push_accepted");
+    // It says so when it has begun to hang.
+    wait_for(&events, "agent_message");
     (child, events, log)
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{LAB, Process, Ran, World, signal, until};
+use crate::harness::{LAB, Process, Ran, World, signal, slowness, until};
 use crate::standin::{NAMESPACE, StandIn};
 
 mod doctor;
@@ -259,7 +259,7 @@ fn a_pod_that_cannot_start_says_why_within_its_time() {
         &world.lab_task("!say hi"),
     );
     assert_ended(&world, &ran, "sandbox_unavailable", "Insufficient memory");
-    assert!(began.elapsed() < Duration::from_secs(30));
+    assert!(began.elapsed() < Duration::from_secs(30) * slowness());
     cluster(&world).control("unplaced", &Value::Null);
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{World, until};
+use crate::harness::{World, slowness, until};
 use crate::kit::{Amqp, Daemon, outcome, wait_for};
 
 const OPEN: u8 = 0;
@@ -114,7 +114,8 @@ impl EngineProxy {
             more,
             &[
                 ("COFFERDAM__SANDBOX__DOCKER_SOCKET", self.path.to_str().unwrap()),
-                ("COFFERDAM__SANDBOX__CALL_TIMEOUT_S", "4"),
+                // A machine that is slow is no engine that is away.
+                ("COFFERDAM__SANDBOX__CALL_TIMEOUT_S", &(4 * slowness()).to_string()),
             ],
         )
     }
@@ -193,11 +194,21 @@ fn kill(sandbox: &str) {
     assert!(output.status.success());
 }
 
-/// Of all events of this kind, the newest last.
+/// Of all events of this kind, the newest last. Of the last line there may be no more than a beginning.
 fn all(events: &std::path::Path, kind: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(events).unwrap();
-    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines.filter(|event| event["data"]["event"] == kind).collect()
+}
+
+/// Waits until the agent of this attempt has said something.
+fn agent_is_ready(events: &std::path::Path, attempt: u32) {
+    until(Duration::from_secs(60), "the agent", || {
+        let said = all(events, "agent_message");
+        said.iter()
+            .any(|event| event["data"]["attempt"] == attempt)
+            .then_some(())
+    });
 }
 
 #[test]
@@ -206,24 +217,30 @@ fn a_session_that_loses_its_sandbox_with_the_engine_begins_anew_when_that_is_bac
         let world = World::new();
         let proxy = EngineProxy::new(&world);
         let daemon = proxy.daemon(&world, "");
-        let task = world.lab_task("!write a.txt b\n!say ready\n!sleep 5000");
+        let task = world.lab_task("!write a.txt b\n!say ready\n!hang");
         let (_following, events) = daemon.submit_aside(&world, &task);
-        wait_for(&events, "agent_message");
+        agent_is_ready(&events, 1);
         let sandboxes = world.sandboxes();
         proxy.set(state);
         let killed = Instant::now();
         kill(&sandboxes[0]);
         wait_for(&events, "suspended");
         eprintln!("handed on {} ms after the sandbox's end", killed.elapsed().as_millis());
-        assert!(killed.elapsed() < Duration::from_secs(30), "{:?}", killed.elapsed());
+        assert!(
+            killed.elapsed() < Duration::from_secs(30) * slowness(),
+            "{:?}",
+            killed.elapsed()
+        );
         // Nobody burns the attempts at an engine that is not there: the task waits in its queue.
         let tasks = format!("{}.tasks", daemon.prefix);
         let amqp = Amqp::open();
         until(Duration::from_secs(10), "the next attempt waits", || {
             (amqp.count(&tasks) == 1).then_some(())
         });
-        assert_eq!(daemon.status("/readyz"), 503);
+        unready(&daemon);
         proxy.set(OPEN);
+        agent_is_ready(&events, 2);
+        daemon.cancel_turn(&task["session"]);
         let outcome = outcome(&events);
         assert_eq!(outcome["reason"], "published", "{outcome}");
         let suspended = all(&events, "suspended");
@@ -253,12 +270,7 @@ fn an_engine_that_is_lost_in_every_attempt_ends_the_session() {
     let (_following, events) = daemon.submit_aside(&world, &task);
     let mut killed = Vec::new();
     for attempt in 1..=2 {
-        until(Duration::from_secs(60), "the agent", || {
-            let said = all(&events, "agent_message");
-            said.iter()
-                .any(|event| event["data"]["attempt"] == attempt)
-                .then_some(())
-        });
+        agent_is_ready(&events, attempt);
         proxy.set(AWAY);
         for sandbox in world.sandboxes() {
             // The first one may still be listed: nobody could remove it.
@@ -326,7 +338,7 @@ fn a_start_that_stalls_is_tried_again_and_leaves_nothing() {
     let proxy = EngineProxy::new(&world);
     let daemon = proxy.daemon(&world, "");
     // The mirror is slow, so that the engine is gone when the sandbox is to be started.
-    let fault = json!({"match": {"method": "POST", "path_contains": "git-upload-pack"}, "delay_ms": 2000, "times": 1});
+    let fault = json!({"match": {"method": "POST", "path_contains": "git-upload-pack"}, "delay_ms": 6000, "times": 1});
     world.ask("POST", "/_test/faults", Some(&fault));
     let (_following, events) = daemon.submit_aside(&world, &world.lab_task("!write a.txt b"));
     wait_for(&events, "\"stage\":\"mirror\"");

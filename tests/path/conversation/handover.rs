@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::{LEAVES_AND_WAITS, leaves_and_waits};
 use crate::harness::{Ran, World, signal, until};
 use crate::kit::{Amqp, Daemon, Proxy, outcome, wait_for};
 use crate::talk::Talk;
@@ -60,12 +61,9 @@ fn a_prompt_that_comes_while_a_worker_hands_the_session_on_is_asked_by_the_next_
     let world = World::new().variable("COFFERDAM__DRAIN_S", "0");
     let mut one = Daemon::start(&world, "[session]\ngrace_s = 2");
     // The second time it finds what the first left, and does not wait.
-    let task = world.lab_task("!shell test -e one.txt || { echo 1 > one.txt; echo waits; sleep 600; }");
+    let task = world.lab_task(LEAVES_AND_WAITS);
     let talk = Talk::begin(&world, &one, &task);
-    until(Duration::from_secs(60), "the running command", || {
-        let calls = talk.of("agent_tool");
-        calls.iter().any(|call| call["status"] == "in_progress").then_some(())
-    });
+    leaves_and_waits(&talk);
     let mut late = talk.amqp.listen(&format!("{}.events", one.prefix));
     signal(&one.process.0, "TERM");
     // From here on the worker takes no prompt any more.

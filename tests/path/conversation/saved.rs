@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{World, signal, until};
+use super::{LEAVES_AND_WAITS, leaves_and_waits};
+use crate::harness::{World, signal, slowness, until};
 use crate::kit::{Daemon, outcome};
 use crate::talk::Talk;
 
@@ -97,12 +98,9 @@ fn a_drained_session_goes_on_elsewhere_with_what_the_agent_itself_remembers() {
     let talk = Talk::begin(&world, &one, &task);
     talk.turn_ended(1);
     // The second time it finds what the first left, and does not wait.
-    let second = "!shell test -e two.txt || { echo 2 > two.txt; sleep 600; }";
-    assert_eq!(talk.prompt("p-2", second, "queue")["applied"], true);
-    talk.first("the running command", |data| {
-        let is_it = data["title"].as_str().is_some_and(|title| title.contains("sleep 600"));
-        data["event"] == "agent_tool" && data["status"] == "in_progress" && is_it
-    });
+    let second = LEAVES_AND_WAITS.replace("one.txt", "two.txt");
+    assert_eq!(talk.prompt("p-2", &second, "queue")["applied"], true);
+    leaves_and_waits(&talk);
     assert_eq!(talk.prompt("p-3", "!recall\n!quoted", "queue")["applied"], true);
     assert_eq!(saved_files(&world), Vec::<PathBuf>::new());
     signal(&one.process.0, "TERM");
@@ -183,7 +181,10 @@ fn a_file_that_is_no_archive_is_of_no_use_and_does_no_harm() {
 fn an_agent_that_refuses_to_load_or_never_answers_is_told_the_conversation() {
     for (loads, why) in [("refuse", "cannot be loaded"), ("hang", "start_timeout_s")] {
         let world = World::new();
-        let daemon = Daemon::start(&world, &saving(&world, loads, "start_timeout_s = 6"));
+        let daemon = Daemon::start(
+            &world,
+            &saving(&world, loads, &format!("start_timeout_s = {}", 6 * slowness())),
+        );
         let (task, _) = resting(&world, &daemon, FIRST);
         assert_eq!(saved_files(&world).len(), 1);
         let talk = Talk::begin(&world, &daemon, &task);

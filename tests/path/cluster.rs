@@ -216,14 +216,17 @@ fn what_a_cluster_refuses_is_told_in_one_sentence_and_leaves_nothing() {
         cluster(&world).fault("POST", "/pods", 1, json!({"code": code, "message": message}));
         assert_ended(&world, &world.exec(&task()), reason, words);
     }
+    // Long enough for every other call.
+    let limit = 2 * slowness();
     cluster(&world).fault(
         "POST",
         "/pods",
         1,
-        json!({"stall_s": 6, "code": 504, "message": "too late"}),
+        json!({"stall_s": 3 * limit, "code": 504, "message": "too late"}),
     );
-    let stalled = exec(&world, &[("CALL_TIMEOUT_S", "2")], &task());
-    assert_ended(&world, &stalled, "sandbox_unavailable", "no answer within 2 s");
+    let stalled = exec(&world, &[("CALL_TIMEOUT_S", &limit.to_string())], &task());
+    let words = format!("no answer within {limit} s");
+    assert_ended(&world, &stalled, "sandbox_unavailable", &words);
     let class = exec(&world, &[("RUNTIME", "kata-is-not-here")], &task());
     assert_ended(&world, &class, "runtime_missing", "kata-is-not-here");
     // And after all of that a session as any other.
@@ -255,7 +258,7 @@ fn a_pod_that_cannot_start_says_why_within_its_time() {
     let began = Instant::now();
     let ran = exec(
         &world,
-        &[("KUBERNETES__START_TIMEOUT_S", "2")],
+        &[("KUBERNETES__START_TIMEOUT_S", &(2 * slowness()).to_string())],
         &world.lab_task("!say hi"),
     );
     assert_ended(&world, &ran, "sandbox_unavailable", "Insufficient memory");
@@ -267,7 +270,7 @@ fn a_pod_that_cannot_start_says_why_within_its_time() {
 fn an_api_that_stumbles_does_not_end_a_session() {
     let world = World::new().in_cluster();
     let config = world.config("");
-    let task = world.lab_task("!write a.txt b\n!sleep 4000\n!say done");
+    let task = world.lab_task("!write a.txt b\n!sleep 8000\n!say done");
     let mut command = world.command(&config);
     command.args(["exec", "--json"]).arg(world.write_task(&task));
     let child = Process(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{LAB, Process, Ran, World, runtime, signal, until};
+use crate::harness::{LAB, Process, Ran, World, runtime, signal, slowness, until};
 use crate::standin;
 
 /// The image; `COFFERDAM_TEST_ESCAPE_IMAGE` is another one, of whoever changes the program while others test.
@@ -172,8 +172,10 @@ fn walls_hold(title: &str, settings: &[(&str, &str)]) {
 fn unsealed(world: &World, script: &str, line: &str) -> Vec<Row> {
     let name = format!("{}-control", world.worker);
     let share = format!("{}:/host", world.directory.path().display());
+    let limit = (60 * slowness()).to_string();
     let output = Command::new("timeout")
-        .args(["60", "docker", "run", "--rm", "--name", &name, "--cap-add", "ALL"])
+        .arg(limit)
+        .args(["docker", "run", "--rm", "--name", &name, "--cap-add", "ALL"])
         // Not every machine that this runs on has this one to give.
         .args(["--cap-drop", "SYS_RESOURCE"])
         .args([
@@ -405,7 +407,7 @@ fn two_sessions_cannot_reach_each_other() {
     let mut command = held.command(&config);
     command
         .args(["exec", "--json"])
-        .arg(held.write_task(&task(&held, &format!("hold seconds=120 canary={canary}"))))
+        .arg(held.write_task(&task(&held, &format!("hold seconds=600 canary={canary}"))))
         .stdout(std::fs::File::create(&events).unwrap())
         .stderr(Stdio::null());
     let holder = Process(command.spawn().unwrap());

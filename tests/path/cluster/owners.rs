@@ -43,7 +43,7 @@ fn a_secret_is_its_pods_own_whenever_its_worker_is_killed() {
         pod
     };
     // The call was cut, and the cluster carries it out all the same: what it made belongs to the pod, and goes with it whoever removes that.
-    let pod = begin(3, json!({}));
+    let pod = begin(10, json!({}));
     let state = until(
         Duration::from_secs(60),
         "the secret, and the pod that waited for it",
@@ -68,7 +68,7 @@ fn a_secret_is_its_pods_own_whenever_its_worker_is_killed() {
         (state["pods"] == json!([]) && state["secrets"] == json!([])).then_some(())
     });
     // It was not carried out: the pod waits for ever, and is reaped by the next start.
-    begin(3, json!({"code": 500, "message": "etcdserver: request timed out"}));
+    begin(10, json!({"code": 500, "message": "etcdserver: request timed out"}));
     let _daemon = Daemon::start(&world, "");
     until(Duration::from_secs(60), "no pod", || {
         cluster(&world).pods().is_empty().then_some(())

@@ -18,7 +18,7 @@ const STALLED: u8 = 1;
 const AWAY: u8 = 2;
 
 /// A way to the engine that can stall.
-struct EngineProxy {
+pub(crate) struct EngineProxy {
     path: PathBuf,
     state: Arc<AtomicU8>,
     /// What the questions have in them of which the answers are held back.
@@ -26,7 +26,7 @@ struct EngineProxy {
 }
 
 impl EngineProxy {
-    fn new(world: &World) -> Self {
+    pub(crate) fn new(world: &World) -> Self {
         let path = world.directory.path().join("engine.sock");
         let listener = UnixListener::bind(&path).unwrap();
         let state = Arc::new(AtomicU8::new(OPEN));
@@ -107,8 +107,13 @@ impl EngineProxy {
         self.state.store(state, Ordering::Relaxed);
     }
 
+    /// From now on the answers to questions with this in them are held back.
+    pub(crate) fn mute(&self, what: &'static str) {
+        *self.mute.lock().unwrap() = Some(what);
+    }
+
     /// The worker's configuration through this proxy. Keys of `[sandbox]` come from the environment, because that section stands already.
-    fn daemon(&self, world: &World, more: &str) -> Daemon {
+    pub(crate) fn daemon(&self, world: &World, more: &str) -> Daemon {
         Daemon::start_in(
             world,
             more,
@@ -302,7 +307,7 @@ fn an_engine_that_is_lost_in_every_attempt_ends_the_session() {
 fn killed_while_mute(what: &'static str) {
     let world = World::new();
     let proxy = EngineProxy::new(&world);
-    *proxy.mute.lock().unwrap() = Some(what);
+    proxy.mute(what);
     let daemon = proxy.daemon(&world, "");
     let (_following, events) = daemon.submit_aside(&world, &world.lab_task("!write a.txt b\n!hang"));
     wait_for(&events, "turn_started");

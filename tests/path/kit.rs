@@ -13,7 +13,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde_json::{Value, json};
 
-use crate::harness::{Process, Ran, World, patience, until};
+use crate::harness::{Process, Ran, World, patience, slowness, until};
 use crate::standin::StandIn;
 
 /// The broker of `tests/rabbitmq.sh`.
@@ -423,7 +423,7 @@ impl Amqp {
 
     pub(crate) fn next(&self, consumer: &mut lapin::Consumer) -> lapin::message::Delivery {
         self.runtime.block_on(async {
-            tokio::time::timeout(patience(60), consumer.next())
+            tokio::time::timeout(patience(60) * slowness(), consumer.next())
                 .await
                 .unwrap()
                 .unwrap()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{cluster, running};
-use crate::harness::{Process, World, until};
+use crate::harness::{Process, World, slowness, until};
 use crate::kit::Daemon;
 use crate::standin::NAMESPACE;
 
@@ -104,11 +104,12 @@ fn what_a_dead_worker_owned_goes_with_its_lease_which_any_other_worker_removes()
         requests.matches(&list).count()
     };
     let config = world.config("");
+    let lease_s = 5 * slowness();
     let mut command = world.command(&config);
     command
         .args(["exec", "--json"])
         .arg(world.write_task(&world.lab_task("!hang")))
-        .env("COFFERDAM__SANDBOX__KUBERNETES__LEASE_S", "5");
+        .env("COFFERDAM__SANDBOX__KUBERNETES__LEASE_S", lease_s.to_string());
     let mut command = elsewhere(&command);
     let mut child = Process(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
     let pod = until(Duration::from_secs(60), "a pod that runs", || {
@@ -122,7 +123,7 @@ fn what_a_dead_worker_owned_goes_with_its_lease_which_any_other_worker_removes()
         (&owner["kind"], &owner["uid"]),
         (&json!("Lease"), &first["metadata"]["uid"])
     );
-    assert_eq!(first["spec"]["leaseDurationSeconds"], 5);
+    assert_eq!(first["spec"]["leaseDurationSeconds"], lease_s);
     // Another worker, which shares nothing with the first, leaves alone what is renewed.
     let other = world.directory.path().join("other");
     let daemon = Daemon::start_in(

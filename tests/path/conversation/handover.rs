@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{LEAVES_AND_WAITS, leaves_and_waits};
+use crate::engine::EngineProxy;
 use crate::harness::{Ran, World, signal, until};
 use crate::kit::{Amqp, Daemon, Proxy, outcome, wait_for};
 use crate::talk::Talk;
@@ -92,7 +93,10 @@ fn a_prompt_that_comes_while_a_worker_hands_the_session_on_is_asked_by_the_next_
 #[test]
 fn an_end_that_comes_while_a_session_is_being_suspended_ends_it() {
     let world = World::new();
-    let daemon = Daemon::start(&world, "");
+    // The sandbox is removed and nobody says so: the cleanup lasts until the call is given up, and whoever hears of it comes in time.
+    let proxy = EngineProxy::new(&world);
+    proxy.mute("DELETE /");
+    let daemon = proxy.daemon(&world, "");
     let mut task = world.lab_task("!write one.txt 1\n!commit . First");
     task["idle_timeout_s"] = json!(1);
     let talk = Talk::begin(&world, &daemon, &task);

@@ -453,6 +453,7 @@ pub(crate) fn until<T>(limit: Duration, what: &str, mut condition: impl FnMut() 
     let limit = limit * slowness();
     let end = Instant::now() + limit;
     loop {
+        let looked = Instant::now();
         if let Some(value) = condition() {
             return value;
         }
@@ -461,6 +462,11 @@ pub(crate) fn until<T>(limit: Duration, what: &str, mut condition: impl FnMut() 
             "{what} did not come true within {} s",
             limit.as_secs()
         );
-        std::thread::sleep(Duration::from_millis(20));
+        // A look may be a whole command: what is waited for needs the processors more.
+        std::thread::sleep(
+            looked
+                .elapsed()
+                .clamp(Duration::from_millis(20), Duration::from_millis(250)),
+        );
     }
 }

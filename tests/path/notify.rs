@@ -2,10 +2,13 @@
 
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use serde_json::json;
 
 use crate::harness::{World, signal, until};
-use crate::kit::{Daemon, Proxy, wait_for};
+use crate::kit::{Daemon, Proxy};
+use crate::talk::Talk;
 
 /// The manager's end: its socket, and all that came.
 struct Manager {
@@ -69,22 +72,30 @@ fn a_service_manager_hears_when_the_worker_is_up_that_it_lives_and_when_it_stops
     manager.hear("READY=1");
     manager.hear("STATUS=takes tasks; 0 of 4 sessions");
 
-    let task = world.lab_task("!write a.txt b\n!sleep 4000");
-    let (_following, events) = daemon.submit_aside(&world, &task);
-    wait_for(&events, "turn_started");
+    let talk = Talk::begin(&world, &daemon, &world.lab_task("!write a.txt b\n!hang"));
+    // From here on always with an ear open: a socket holds ten words, and a worker that cannot say another waits until one is taken.
+    until(Duration::from_secs(60), "the turn", || {
+        manager.listen();
+        (!talk.of("turn_started").is_empty()).then_some(())
+    });
     manager.hear("STATUS=takes tasks; 1 of 4 sessions");
     // Four of its times without a session's work holding it up.
-    let (before, since) = (manager.count("WATCHDOG=1"), Instant::now());
-    until(Duration::from_secs(20), "pings", || {
+    let before = manager.count("WATCHDOG=1");
+    until(Duration::from_secs(8), "a ping in each of its times", || {
         manager.listen();
         (manager.count("WATCHDOG=1") >= before + 4).then_some(())
     });
-    assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
 
     signal(&daemon.process.0, "TERM");
     manager.hear("STOPPING=1");
+    // Its session goes on until then.
     manager.hear("STATUS=draining");
-    assert_eq!(daemon.wait(), 0);
+    talk.post("e-1", json!({"kind": "end"}));
+    let status = until(Duration::from_secs(90), "the end of the worker", || {
+        manager.listen();
+        daemon.process.0.try_wait().unwrap()
+    });
+    assert_eq!(status.code(), Some(0));
     manager.listen();
     let once = ["READY=1", "STOPPING=1"].map(|word| manager.count(word));
     assert_eq!(once, [1, 1], "{:?}", manager.heard);

@@ -3,17 +3,18 @@
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{World, signal, until};
 use crate::kit::{Daemon, outcome, wait_for};
+use crate::talk::Talk;
 
 /// A world whose worker keeps that many ready.
 fn world(warm: usize) -> World {
     World::new().variable("COFFERDAM__SANDBOX__WARM", &warm.to_string())
 }
 
-/// What the engine says of a container.
+/// What the engine says of a container or an image.
 fn inspect(id: &str) -> Value {
     let output = Command::new("docker").args(["inspect", id]).output().unwrap();
     let all: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -51,15 +52,16 @@ fn a_session_takes_what_is_ready_and_another_one_takes_its_place() {
     ready(&daemon, 1);
     let waiting = world.sandboxes();
     assert_eq!(waiting.len(), 1);
-    let task = world.lab_task("!write a.txt b\n!say ready\n!sleep 1500");
+    let task = world.lab_task("!write a.txt b\n!say ready\n!hang");
     let session = task["session"].as_str().unwrap().to_owned();
     assert!(!inspect(&waiting[0]).to_string().contains(&session));
-    let (_following, events) = daemon.submit_aside(&world, &task);
-    wait_for(&events, "agent_message");
+    let talk = Talk::begin(&world, &daemon, &task);
+    wait_for(&talk.events, "agent_message");
     assert_eq!((claims(&daemon, "warm"), claims(&daemon, "cold")), (1, 0));
     // It is the one that waited: another one is only being started.
     assert!(world.sandboxes().contains(&waiting[0]));
-    assert_eq!(outcome(&events)["reason"], "published");
+    talk.applied("e-1", json!({"kind": "end"}));
+    assert_eq!(outcome(&talk.events)["reason"], "published");
     until(Duration::from_secs(30), "the end of what was used", || {
         (!world.sandboxes().contains(&waiting[0])).then_some(())
     });
@@ -76,12 +78,12 @@ fn what_is_ready_is_as_sealed_as_what_is_started_for_a_session() {
     let daemon = Daemon::start(&world, "");
     ready(&daemon, 1);
     let warm = world.sandboxes();
-    // The second finds none ready.
-    let mut following = Vec::new();
+    // The second finds none ready. Both stay until they were looked at.
+    let mut talks = Vec::new();
     for _ in 0..2 {
-        let (child, events) = daemon.submit_aside(&world, &world.lab_task("!say hi\n!sleep 6000"));
-        wait_for(&events, "agent_message");
-        following.push(child);
+        let talk = Talk::begin(&world, &daemon, &world.lab_task("!say hi\n!hang"));
+        wait_for(&talk.events, "agent_message");
+        talks.push(talk);
     }
     assert_eq!(claims(&daemon, "warm") + claims(&daemon, "cold"), 2);
     let walls = |id: &str| {
@@ -106,6 +108,9 @@ fn what_is_ready_is_as_sealed_as_what_is_started_for_a_session() {
     assert!(!others.is_empty());
     for other in &others {
         assert_eq!(walls(&warm[0]), walls(other));
+    }
+    for talk in &talks {
+        talk.applied("e-1", json!({"kind": "end", "publish": false}));
     }
     end(daemon);
     world.assert_clean();
@@ -161,28 +166,32 @@ fn an_image_that_is_another_by_now_is_never_taken_from_what_is_ready() {
     let world = world(1);
     let tag = format!("cofferdam/pool-{}:test", uuid::Uuid::new_v4().simple());
     docker(&["tag", "cofferdam/sandbox-scripted:test", &tag], "");
+    // Built before: the pool looks every 10 s for what its images are, and the session has to come before that.
+    let next = format!("{tag}-next");
+    let newer = format!("FROM cofferdam/sandbox-scripted:test\nLABEL which={tag}\n");
+    docker(&["build", "--quiet", "--tag", &next, "-"], &newer);
+    let new = inspect(&next)["Id"].clone();
     let more = format!(
         "[agents.other]\nimage = \"{tag}\"\ncommand = [\"scripted-agent\", \"acp\"]\nco_author = \"Other <other@agents.example>\"\n"
     );
     let world = world.variable("COFFERDAM__DEFAULT_AGENT", "other");
     let daemon = Daemon::start(&world, &more);
     ready(&daemon, 1);
-    let old = inspect(&world.sandboxes()[0])["Image"].clone();
-    let newer = format!("FROM cofferdam/sandbox-scripted:test\nLABEL which={tag}\n");
-    docker(&["build", "--quiet", "--tag", &tag, "-"], &newer);
-    let (_following, events) = daemon.submit_aside(&world, &world.lab_task("!say hi\n!sleep 1500"));
-    wait_for(&events, "agent_message");
+    docker(&["tag", &next, &tag], "");
+    let talk = Talk::begin(&world, &daemon, &world.lab_task("!say hi\n!hang"));
+    wait_for(&talk.events, "agent_message");
     assert_eq!((claims(&daemon, "warm"), claims(&daemon, "cold")), (0, 1));
     let images: Vec<Value> = world
         .sandboxes()
         .iter()
         .map(|id| inspect(id)["Image"].clone())
         .collect();
-    assert!(images.iter().any(|image| *image != old), "{images:?}");
-    assert_eq!(outcome(&events)["reason"], "nothing_to_publish");
+    assert!(images.contains(&new), "{new} in {images:?}");
+    talk.applied("e-1", json!({"kind": "end", "publish": false}));
+    assert_eq!(outcome(&talk.events)["reason"], "cancelled");
     end(daemon);
     world.assert_clean();
-    docker(&["rmi", &tag], "");
+    docker(&["rmi", &tag, &next], "");
 }
 
 #[test]

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Ran, World, until};
 use crate::kit::{Amqp, Daemon, outcome, wait_for};
+use crate::talk::Talk;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -21,7 +22,7 @@ fn operate(world: &World, daemon: &Daemon, words: &[&str]) -> Ran {
 fn a_session_s_lines_bear_its_ids_and_are_shown_and_its_events_go_on_with_its_trace() {
     let world = World::new();
     let daemon = Daemon::start(&world, "");
-    let task = world.lab_task("!write a.txt b\n!commit . One\n!sleep 1500");
+    let task = world.lab_task("!write a.txt b\n!commit . One\n!hang");
     let session = task["session"].as_str().unwrap().to_owned();
     let amqp = Amqp::open();
     let mut events = amqp.listen(&format!("{}.events", daemon.prefix));
@@ -42,6 +43,8 @@ fn a_session_s_lines_bear_its_ids_and_are_shown_and_its_events_go_on_with_its_tr
     let text = shown.to_string();
     assert!(!text.contains("greeter") && !text.contains("a.txt"), "{text}");
 
+    let end = json!({"version": 1, "id": "e-1", "kind": "end"}).to_string();
+    let inbox = format!("{}.session.in", daemon.prefix);
     let mut kinds = Vec::new();
     while kinds.last().is_none_or(|kind| kind != "finished") {
         let delivery = amqp.next(&mut events);
@@ -53,6 +56,10 @@ fn a_session_s_lines_bear_its_ids_and_are_shown_and_its_events_go_on_with_its_tr
         };
         assert!(told.to_string().starts_with(&format!("00-{TRACE}-")), "{told}");
         assert!(event.get("trace").is_none() && event.get("traceparent").is_none());
+        // With its work done it may end: it was seen while it ran.
+        if (&event["data"]["title"], &event["data"]["status"]) == (&json!("git commit"), &json!("completed")) {
+            assert!(amqp.publish(&inbox, &session, end.as_bytes()));
+        }
     }
 
     let page = daemon.page("/metrics");
@@ -120,9 +127,10 @@ fn age(path: &Path, days: u32) {
 fn gc_lists_what_nobody_owns_removes_it_on_a_word_and_leaves_what_is_owned() {
     let world = World::new();
     let daemon = Daemon::start(&world, "");
-    let (_following, events) =
-        daemon.submit_aside(&world, &world.lab_task("!write a.txt b\n!commit . One\n!sleep 6000"));
-    wait_for(&events, "turn_started");
+    // It runs as long as there is anything to look at.
+    let task = world.lab_task("!write a.txt b\n!commit . One\n!hang");
+    let talk = Talk::begin(&world, &daemon, &task);
+    wait_for(&talk.events, "turn_started");
     let state = world.state_dir();
     let kept = |name: &str| {
         let path = state.join("kept").join(name);
@@ -177,7 +185,9 @@ fn gc_lists_what_nobody_owns_removes_it_on_a_word_and_leaves_what_is_owned() {
     let again = operate(&world, &daemon, &["gc"]);
     assert!(again.stdout.contains("nothing is there"), "{}", again.stdout);
     // The session that ran meanwhile lost nothing.
-    assert_eq!(outcome(&events)["reason"], "published");
+    assert_eq!(talk.ran("git commit"), "completed");
+    talk.applied("e-1", json!({"kind": "end"}));
+    assert_eq!(outcome(&talk.events)["reason"], "published");
     // Without a worker nothing is removed.
     drop(daemon);
     let config = world.config("");

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{LAB, World, signal, until};
 use crate::kit::{Daemon, outcome, wait_for};
+use crate::talk::Talk;
 
 /// How soon after a crash nothing of it may be left.
 const RECONCILED: Duration = Duration::from_secs(60);
@@ -54,12 +55,13 @@ fn what_a_dead_worker_left_is_gone_a_minute_later_though_it_never_comes_back() {
     let mut dead = Daemon::start(&world, "[session]\nmost_takeovers = 0");
     let (_following, _events, task) = hanging(&world, &dead);
     assert_eq!(containers(&world.state_dir()).len(), 1);
-    signal(&dead.process.0, "KILL");
-    dead.wait();
+    // What lies there now is left; once it is dead, a worker of another test may be the first to look.
     assert!(
         leftovers(&world.state_dir()).len() >= 2,
         "nothing was left to begin with"
     );
+    signal(&dead.process.0, "KILL");
+    dead.wait();
     let killed = Instant::now();
     let living = dead.beside(&world, "two");
     until(RECONCILED, "nothing is left", || {
@@ -88,7 +90,8 @@ fn what_a_dead_worker_left_is_gone_a_minute_later_though_it_never_comes_back() {
 fn a_worker_that_is_stopped_keeps_what_it_owns() {
     let world = World::new();
     let stopped = Daemon::start(&world, "");
-    let task = world.lab_task("!write a.txt b\n!sleep 4000");
+    // Long enough for the engine's list, before the worker is stopped.
+    let task = world.lab_task("!write a.txt b\n!sleep 12000");
     let (_following, events) = stopped.submit_aside(&world, &task);
     wait_for(&events, "turn_started");
     let (theirs, before) = (containers(&world.state_dir()), leftovers(&world.state_dir()));
@@ -124,9 +127,9 @@ fn a_worker_that_is_stopped_keeps_what_it_owns() {
 fn what_a_worker_itself_forgot_goes_while_it_runs() {
     let world = World::new();
     let daemon = Daemon::start(&world, "");
-    let task = world.lab_task("!write a.txt b\n!sleep 25000");
-    let (_following, events) = daemon.submit_aside(&world, &task);
-    wait_for(&events, "turn_started");
+    // It lives as long as the next look may take to come.
+    let talk = Talk::begin(&world, &daemon, &world.lab_task("!write a.txt b\n!hang"));
+    wait_for(&talk.events, "turn_started");
     let (live, running) = (leftovers(&world.state_dir()), containers(&world.state_dir()));
     let state = world.state_dir();
     let forgotten = [
@@ -149,7 +152,9 @@ fn what_a_worker_itself_forgot_goes_while_it_runs() {
             .then_some(())
     });
     assert_eq!(containers(&state), running);
-    assert_eq!(outcome(&events)["reason"], "published");
+    assert_eq!(talk.ran("write a.txt"), "completed");
+    talk.applied("e-1", json!({"kind": "end"}));
+    assert_eq!(outcome(&talk.events)["reason"], "published");
     world.assert_clean();
 }
 
@@ -199,8 +204,8 @@ fn where_nobody_can_tell_whether_the_owner_lives_the_deadline_decides() {
     let now = jiff::Timestamp::now().as_second();
     // Paths of another file system: one that is not here, and one that is something else here.
     let elsewhere = Foreign::new(&world, now + 3600, "/etc");
-    // Clocks may differ by five minutes.
-    let young = Foreign::new(&world, now - 200, "/nowhere/cofferdam");
+    // Clocks may differ by five minutes, and the looks of this test may take some of them.
+    let young = Foreign::new(&world, now - 1, "/nowhere/cofferdam");
     let [over, crooked] =
         ["/nowhere/cofferdam", "relative/../path"].map(|state| Foreign::new(&world, now - 301, state));
     let _daemon = Daemon::start(&world, "");
@@ -218,7 +223,7 @@ fn a_mirror_s_locks_and_half_packs_survive_no_killed_refresh() {
     let world = World::new();
     let mut daemon = Daemon::start(&world, "");
     // The first fetch never ends: the forge says nothing.
-    let fault = serde_json::json!({"match": {"method": "POST", "path_contains": "git-upload-pack"}, "delay_ms": 30000, "times": 1});
+    let fault = json!({"match": {"method": "POST", "path_contains": "git-upload-pack"}, "delay_ms": 30000, "times": 1});
     world.ask("POST", "/_test/faults", Some(&fault));
     let (_following, events) = daemon.submit_aside(&world, &world.lab_task("!write a.txt b"));
     wait_for(&events, "\"stage\":\"mirror\"");

@@ -364,8 +364,8 @@ fn a_push_that_failed_is_not_tried_again_by_a_worker_that_lost_sight_of_the_brok
     let one = Daemon::start_at(&world, &proxy.url(), "");
     let amqp = Amqp::open();
     let mut events = amqp.listen(&format!("{}.events", one.prefix));
-    // Answered after the worker knows that it hears nothing (3 s with the tests' intervals), and tried again before anybody takes over (6.5 s).
-    let fault = json!({"match": {"method": "POST", "path_contains": "git-receive-pack"}, "status": 502, "delay_ms": 4000, "times": 1});
+    // Answered long after the worker knows that it hears nothing (3 s with the tests' intervals).
+    let fault = json!({"match": {"method": "POST", "path_contains": "git-receive-pack"}, "status": 502, "delay_ms": 10000, "times": 1});
     world.ask("POST", "/_test/faults", Some(&fault));
     let task = world.lab_task("!write a.txt b\n!commit . One");
     assert!(amqp.publish("", &format!("{}.tasks", one.prefix), task.to_string().as_bytes()));
@@ -373,6 +373,12 @@ fn a_push_that_failed_is_not_tried_again_by_a_worker_that_lost_sight_of_the_brok
         (world.ask("GET", "/_test/faults", None) == json!([])).then_some(())
     });
     proxy.hole.store(true, Ordering::Relaxed);
+    // It would be tried again before there is anybody who could take over.
+    until(Duration::from_secs(60), "the push to fail", || {
+        one.log()
+            .contains("a push to the forge failed and is tried again")
+            .then_some(())
+    });
     let _two = one.beside(&world, "two");
     let claimed = until_event(&amqp, &mut events, "claimed");
     assert_eq!(claimed.last().unwrap()["attempt"], 1, "{claimed:?}");
@@ -424,7 +430,10 @@ fn the_end_of_a_session_that_another_worker_has_is_not_told_by_the_one_that_lost
         one.log().contains("its end here is not told").then_some(())
     });
     assert!(!one.log().contains("session ended"), "{}", one.log());
-    let page = one.page("/metrics");
-    assert!(page.contains("\ncofferdam_claims_lost_total 1\n"), "{page}");
+    // Counted after it is logged.
+    let page = until(Duration::from_secs(30), "the count of lost claims", || {
+        let page = one.page("/metrics");
+        page.contains("\ncofferdam_claims_lost_total 1\n").then_some(page)
+    });
     assert!(!page.contains("reason=\"nothing_to_publish\"} 1"), "{page}");
 }

@@ -57,12 +57,13 @@ fn an_image_that_does_not_come_ends_its_session_in_time() {
 #[test]
 fn mirrors_and_clones_have_their_time_together() {
     let world = World::new();
-    let slow = json!({"match": {"method": "POST", "path_contains": "git-upload-pack"}, "delay_ms": 20000});
+    let slow = json!({"match": {"method": "POST", "path_contains": "git-upload-pack"}, "delay_ms": 100000});
     world.ask("POST", "/_test/faults", Some(&slow));
     let asked = Instant::now();
     let ran = world.exec_with("[session]\nclone_s = 2", &world.lab_task("!say hi"));
     assert_late(&world, &ran, "clone_timeout", "session.clone_s");
-    assert!(asked.elapsed() < Duration::from_secs(18), "{:?}", asked.elapsed());
+    // Before the forge answered, however long the rest took.
+    assert!(asked.elapsed() < Duration::from_secs(95), "{:?}", asked.elapsed());
     assert!(ran.all("turn_started").is_empty());
 }
 
@@ -81,9 +82,10 @@ fn an_agent_that_does_not_come_up_is_told_apart_from_one_that_fails() {
 fn each_later_limit_names_itself() {
     let world = World::new();
     for (limits, reason, words) in [
-        (json!({"idle_s": 2}), "agent_stalled", "session.idle_s"),
-        (json!({"turn_s": 2}), "turn_timeout", "session.turn_s"),
-        (json!({"session_s": 5}), "session_timeout", "session.session_s"),
+        // Long enough for the commit, and the last for the first steps as well.
+        (json!({"idle_s": 5}), "agent_stalled", "session.idle_s"),
+        (json!({"turn_s": 8}), "turn_timeout", "session.turn_s"),
+        (json!({"session_s": 25}), "session_timeout", "session.session_s"),
     ] {
         let mut task = world.lab_task("!write a.txt b\n!commit . One\n!hang");
         task["limits"] = limits;
@@ -101,7 +103,7 @@ fn an_agent_whose_time_is_nearly_over_is_told_and_commits_what_it_has() {
     for (limits, whose) in [
         (json!({"turn_s": 20}), "the turn ends in"),
         // Its first steps take some of it.
-        (json!({"session_s": 40}), "the session ends in"),
+        (json!({"session_s": 50}), "the session ends in"),
     ] {
         let prompt = "!next write last.txt c\n!next commit . What I have\n!next say ## Changes\\nHalf of it.\n!write a.txt b\n!hang";
         let mut task = world.lab_task(prompt);

@@ -79,7 +79,8 @@ fn a_file_that_is_open_without_a_name_counts_as_what_it_takes() {
     let world = World::new();
     let limits = [ON_DISK, ("SANDBOX__WORKSPACE_BYTES", "67108864")];
     let mut task = world.lab_task(&format!("!write a.txt b\n!commit . One\n{UNSEEN}"));
-    task["limits"] = json!({"turn_s": 40});
+    // The next look at it may be half a minute away.
+    task["limits"] = json!({"turn_s": 120});
     let ran = exec(&world, "", &limits, &task);
     assert_disk_full(&world, &ran, "sandbox.workspace_bytes");
 }
@@ -101,7 +102,7 @@ fn in_danger_the_session_that_fills_the_disk_goes_and_not_the_one_that_is_seen_t
     let (_one, seen) = daemon.submit_aside(&world, &innocent);
     wait_for(&seen, "turn_started");
     let mut hostile = world.lab_task(&format!("!write b.txt b\n!commit . Two\n{UNSEEN}"));
-    hostile["limits"] = json!({"turn_s": 60});
+    hostile["limits"] = json!({"turn_s": 120});
     let (_two, unseen) = daemon.submit_aside(&world, &hostile);
     let ended = outcome(&unseen);
     assert_eq!(ended["reason"], "disk_full", "{ended} {}", daemon.log());
@@ -187,7 +188,8 @@ fn an_agent_that_is_killed_for_memory_ran_out_of_it_though_pid_1_lives() {
 fn a_turn_that_fails_later_names_what_was_killed_before() {
     let world = World::new();
     let mut task = world.lab_task(&format!("{HUNGRY}\n!hang"));
-    task["limits"] = json!({"turn_s": 8});
+    // Long enough for the kill.
+    task["limits"] = json!({"turn_s": 20});
     let ran = exec(&world, "", &SMALL, &task);
     assert_eq!(ran.reason(), "turn_timeout", "{} {}", ran.outcome(), ran.stderr);
     let message = ran.outcome()["message"].as_str().unwrap();
@@ -204,12 +206,13 @@ fn peak(daemon: &Daemon) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
+/// A page that does not come in its time is asked for once more.
 fn metric(daemon: &Daemon, name: &str) -> u64 {
-    let page = daemon.page("/metrics");
-    let line = page.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
-    line.unwrap_or_else(|| panic!("{name} in {page}"))
-        .parse::<f64>()
-        .unwrap() as u64
+    until(Duration::from_secs(30), name, || {
+        let page = daemon.page("/metrics");
+        let line = page.lines().find_map(|line| line.strip_prefix(&format!("{name} ")))?;
+        Some(line.parse::<f64>().unwrap() as u64)
+    })
 }
 
 #[test]
@@ -443,7 +446,7 @@ fn the_session_whose_stalled_push_fills_the_disk_ends_and_another_goes_on() {
     let mut task = world.lab_task(&format!(
         "!write a.txt b\n!commit . One\n!shell perl -e '{script}'\n!hang"
     ));
-    task["limits"] = json!({"turn_s": 60});
+    task["limits"] = json!({"turn_s": 120});
     let (_attack, events) = daemon.submit_aside(&world, &task);
     let ended = outcome(&events);
     assert_eq!(ended["reason"], "disk_full", "{ended} {}", daemon.log());

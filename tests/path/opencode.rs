@@ -31,7 +31,7 @@ impl Model {
                 "--key",
                 KEY,
                 "--max-lifetime",
-                "300",
+                "600",
                 "--parent-pid",
                 &std::process::id().to_string(),
             ])

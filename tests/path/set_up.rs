@@ -51,14 +51,11 @@ struct Watching {
 impl Watching {
     fn start(world: &World) -> Self {
         let file = world.directory.path().join("engine-events");
+        // What happens before it listens is told all the same.
+        let now = jiff::Timestamp::now().as_second().to_string();
         let child = Command::new("docker")
-            .args([
-                "events",
-                "--filter",
-                "type=container",
-                "--filter",
-                "label=dev.cofferdam.worker",
-            ])
+            .args(["events", "--since", &now])
+            .args(["--filter", "type=container", "--filter", "label=dev.cofferdam.worker"])
             .args([
                 "--format",
                 "{{.Action}} {{.Actor.Attributes.name}} {{index .Actor.Attributes \"dev.cofferdam.worker\"}}",
@@ -95,7 +92,7 @@ fn a_set_up_works_with_its_secret_and_the_agent_finds_its_work_and_no_secret() {
     let script = "script = '''\n\
                   test \"$NPM_TOKEN\" && printf %s \"$NPM_TOKEN\" | sha256sum > fetched.txt\n\
                   echo \"$NPM_TOKEN\" > /tmp/secret; echo \"$NPM_TOKEN\" > ~/.npmrc\n\
-                  (sleep 600; echo \"$NPM_TOKEN\" > fetched.txt) & sleep 2\n'''";
+                  (sleep 600; echo \"$NPM_TOKEN\" > fetched.txt) & sleep 10\n'''";
     let prompt = "!env NPM_TOKEN\n!shell test -s fetched.txt && ! test -e /tmp/secret && ! test -e ~/.npmrc\n\
                   !shell ! cat /proc/[0-9]*/environ 2>/dev/null | grep -a NPM_TOKEN\n!shell git log -1 --format=%an; git status -sb | head -1";
     let task = world.lab_task(prompt);

@@ -179,7 +179,14 @@ pub(super) fn search(canaries: &[Canary]) -> String {
 pub(super) struct Watched {
     stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
     inspected: std::sync::Arc<std::sync::atomic::AtomicBool>,
-    thread: std::thread::JoinHandle<Result<String, String>>,
+    thread: Option<std::thread::JoinHandle<Result<String, String>>>,
+}
+
+impl Drop for Watched {
+    /// Also where a test ends without its verdict: it would watch, and keep a processor busy, until all tests have ended.
+    fn drop(&mut self) {
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 impl Watched {
@@ -195,11 +202,15 @@ impl Watched {
                 if let Some(place) = seen_in_processes(&canaries) {
                     return Err(place);
                 }
+                // Those of other tests are none of ours, and a look at each takes its time.
                 let list = Command::new("docker")
-                    .args(["ps", "-aq", "--filter", "label=dev.cofferdam.worker"])
+                    .args(["ps", "-a", "--filter", "label=dev.cofferdam.worker"])
+                    .args(["--format", "{{.ID}} {{.Label \"dev.cofferdam.worker\"}}"])
                     .output()
                     .unwrap();
-                for id in String::from_utf8_lossy(&list.stdout).split_whitespace() {
+                let list = String::from_utf8_lossy(&list.stdout).into_owned();
+                let own = list.lines().filter(|line| line.contains(&worker));
+                for id in own.filter_map(|line| line.split(' ').next()) {
                     let about = Command::new("docker").args(["inspect", id]).output().unwrap();
                     let about = String::from_utf8_lossy(&about.stdout).into_owned();
                     if about.contains(&worker) {
@@ -213,7 +224,7 @@ impl Watched {
         Self {
             stop,
             inspected,
-            thread,
+            thread: Some(thread),
         }
     }
 
@@ -224,9 +235,9 @@ impl Watched {
 
     /// Everything that `docker inspect` said.
     #[track_caller]
-    pub(super) fn end(self) -> String {
+    pub(super) fn end(mut self) -> String {
         self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        let seen = self.thread.join().unwrap();
+        let seen = self.thread.take().unwrap().join().unwrap();
         seen.unwrap_or_else(|place| panic!("a canary stands in the {place}"))
     }
 }
@@ -239,13 +250,17 @@ fn seen_in_processes(canaries: &[Canary]) -> Option<String> {
             continue;
         }
         for file in ["cmdline", "environ"] {
+            // The worker gets `env` credentials by its environment: that is how they are named. A child of it that is about to become git
+            // still has its executable. Asked on both sides of the look: it may become git, or a test's child the worker, or end meanwhile.
+            let is_worker = || {
+                let executable = std::fs::read_link(entry.path().join("exe")).unwrap_or_default();
+                executable.to_string_lossy().contains("/cofferdam")
+            };
+            let was_worker = is_worker();
             let Ok(bytes) = std::fs::read(entry.path().join(file)) else {
                 continue;
             };
-            // The worker gets `env` credentials by its environment: that is how they are named. A child of it that is about to become git
-            // still has its executable.
-            let executable = std::fs::read_link(entry.path().join("exe")).unwrap_or_default();
-            if file == "environ" && executable.to_string_lossy().contains("/cofferdam") {
+            if file == "environ" && (was_worker || is_worker()) {
                 continue;
             }
             if let Some(canary) = canaries.iter().find(|canary| canary.stands_in(&bytes).is_some()) {

@@ -49,7 +49,7 @@ fn pitfall_10_no_canary_is_found_anywhere() {
         key.display()
     );
     let task = world.task(&format!(
-        "!write greeter/a.txt b\n!write website/a.txt b\n{SEARCH}\n!sleep 500\n!say done"
+        "!write greeter/a.txt b\n!write website/a.txt b\n{SEARCH}\n!sleep 3000\n!say done"
     ));
 
     let canaries = [GITLAB_CANARY, GITHUB_CANARY, MODEL_CANARY].map(|value| Canary::of("fixed canary", value));

@@ -295,7 +295,7 @@ fn a_worker_that_is_killed_in_a_turn_or_a_push_leaves_no_canary() {
         let task = if moment == "turn" {
             stage.task("plain", "!write greeter/a.txt b\n!hang")
         } else {
-            let slow = json!({"match": {"method": "POST", "path_contains": "git-receive-pack"}, "delay_ms": 60000, "times": 10});
+            let slow = json!({"match": {"method": "POST", "path_contains": "git-receive-pack"}, "delay_ms": 240000, "times": 10});
             stage.world.ask("POST", "/_test/faults", Some(&slow));
             stage.task("sealed", "!write greeter/a.txt b\n!write website/a.txt b")
         };

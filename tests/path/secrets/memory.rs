@@ -12,7 +12,13 @@ const CANARY: &str = "glpat-canary-memory-0123456789";
 fn waiting(directory: &std::path::Path, uid: u32) -> Process {
     let binary = directory.join("cofferdam");
     if !binary.exists() {
-        std::fs::copy(env!("CARGO_BIN_EXE_cofferdam"), &binary).unwrap();
+        // By another process: what other tests start while this one holds the file open for writing would hold it too, and nothing that is open
+        // for writing can be started.
+        let copied = Command::new("cp")
+            .arg(env!("CARGO_BIN_EXE_cofferdam"))
+            .arg(&binary)
+            .status();
+        assert!(copied.unwrap().success());
     }
     let mut command = Command::new("sh");
     // Whoever starts it allows dumps of any size.
@@ -91,6 +97,10 @@ fn others_of_the_same_user_read_neither_environment_nor_memory() {
             String::from_utf8_lossy(&output.stdout).into_owned(),
         )
     };
+    // The limit that was waited for comes first, by a moment.
+    until(Duration::from_secs(20), "the worker to close its memory", || {
+        (!read("environ", worker.0.id(), USER).0).then_some(())
+    });
     for file in ["environ", "maps", "auxv"] {
         let (could, text) = read(file, worker.0.id(), USER);
         assert!(!could && !text.contains(CANARY), "{file} of the worker was read");

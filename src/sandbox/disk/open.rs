@@ -87,6 +87,7 @@ impl Counting {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::process::{Command, Stdio};
     use std::time::Duration;
 
     use super::*;
@@ -98,18 +99,33 @@ mod tests {
         file.write_all(&vec![1; 1 << 20]).unwrap();
         file.sync_all().unwrap();
         let again = file.try_clone().unwrap();
-        let own = std::process::id();
-        let soon = || Instant::now() + Duration::from_secs(20);
-        let held = count(own, directory.path(), soon()).unwrap();
-        assert!(held.bytes >= 1 << 20 && !held.cut, "{held:?}");
-        drop(file);
-        let once = count(own, directory.path(), soon()).unwrap();
-        assert!(once.bytes >= 1 << 20, "{once:?}");
-        drop(again);
-        // Other tests of this process may hold some of their own.
-        let gone = count(own, directory.path(), soon()).unwrap();
-        assert!(gone.bytes <= once.bytes - (1 << 20), "{gone:?} {once:?}");
-        assert!(count(own, directory.path(), Instant::now()).unwrap().cut);
+        // A process of its own, for other tests of this one come to hold files and let them go. It closes one of the two for each line.
+        let mut holder = Command::new("sh")
+            .args(["-c", "read line; exec >&-; read line; exec 2>&-; read line"])
+            .stdin(Stdio::piped())
+            .stdout(file)
+            .stderr(again)
+            .spawn()
+            .unwrap();
+        let mut lines = holder.stdin.take().unwrap();
+        let (holding, soon) = (holder.id(), || Instant::now() + Duration::from_secs(20));
+        let mut let_go = |descriptor: u32| {
+            lines.write_all(b"\n").unwrap();
+            let (link, end) = (format!("/proc/{holding}/fd/{descriptor}"), soon());
+            while std::fs::symlink_metadata(&link).is_ok() {
+                assert!(Instant::now() < end, "{descriptor} is still held");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        let held = count(holding, directory.path(), soon()).unwrap();
+        assert!((1 << 20..2 << 20).contains(&held.bytes) && !held.cut, "{held:?}");
+        let_go(1);
+        assert_eq!(count(holding, directory.path(), soon()).unwrap(), held);
+        let_go(2);
+        assert_eq!(count(holding, directory.path(), soon()).unwrap(), Open::default());
+        assert!(count(holding, directory.path(), Instant::now()).unwrap().cut);
+        drop(lines);
+        holder.wait().unwrap();
         assert_eq!(count(u32::MAX, directory.path(), soon()).unwrap(), Open::default());
     }
 }

@@ -83,15 +83,18 @@ impl Scene {
         let _ = near.write_all(bytes).await;
         let mut all = Vec::new();
         let mut piece = [0_u8; 4096];
-        while let Ok(Ok(count @ 1..)) = tokio::time::timeout(Duration::from_millis(1500), near.read(&mut piece)).await {
+        // An answer comes in its time. Silence ends only what says nothing of its length: a tunnel.
+        let mut patience = Duration::from_secs(20);
+        while let Ok(Ok(count @ 1..)) = tokio::time::timeout(patience, near.read(&mut piece)).await {
             all.extend_from_slice(&piece[..count]);
             let text = String::from_utf8_lossy(&all);
-            // A whole answer with a length.
-            if let Some((head, body)) = text.split_once("\r\n\r\n")
-                && let Some(length) = head.lines().find_map(|line| line.strip_prefix("content-length: "))
-                && body.len() >= length.parse::<usize>().unwrap()
-            {
-                break;
+            let Some((head, body)) = text.split_once("\r\n\r\n") else {
+                continue;
+            };
+            match head.lines().find_map(|line| line.strip_prefix("content-length: ")) {
+                None => patience = Duration::from_millis(1500),
+                Some(length) if body.len() >= length.parse::<usize>().unwrap() => break,
+                Some(_) => {}
             }
         }
         String::from_utf8_lossy(&all).into_owned()

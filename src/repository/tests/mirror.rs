@@ -76,7 +76,16 @@ async fn what_nothing_reaches_is_dropped_and_sessions_do_not_notice() {
         .unwrap();
 
     assert!(git_ok(&mirror, &["cat-file", "-e", secret.as_str()]));
-    assert_eq!(forge.room.maintain().await.unwrap(), 1);
+    // What other tests start holds its lock for a moment, between the fork and the program: then it is left for the next time.
+    let mut worked = 0;
+    for _ in 0..100 {
+        worked = forge.room.maintain().await.unwrap();
+        if worked > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(worked, 1);
     assert!(!git_ok(&mirror, &["cat-file", "-e", secret.as_str()]));
     assert!(!mark.exists());
     // The early session was shown the branch, and still has it whole.

@@ -1,6 +1,5 @@
 //! Refreshes that need no git, what makes them need it after all, and what sessions give back to the mirror.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::forge::{BRANCH, Forge, TOKEN, access, access_with, git, git_ok};
@@ -22,9 +21,17 @@ impl Watched {
     async fn forge() -> (Forge, Self) {
         let directory = tempfile::tempdir().unwrap();
         let (program, log) = (directory.path().join("git"), directory.path().join("log"));
-        let script = format!("#!/bin/sh\necho \" $* \" >>{}\nexec git \"$@\"\n", log.display());
-        std::fs::write(&program, script).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let (text, script) = (
+            directory.path().join("text"),
+            format!("#!/bin/sh\necho \" $* \" >>{}\nexec git \"$@\"\n", log.display()),
+        );
+        std::fs::write(&text, script).unwrap();
+        // Another process makes it: what is open for writing here is so in whatever another test just forks, and then cannot be run.
+        let made = std::process::Command::new("install")
+            .args(["-m", "0755"])
+            .args([&text, &program])
+            .status();
+        assert!(made.unwrap().success());
         let forge = Forge::start_with(|config| config.git = program).await;
         let watched = Self {
             log,

@@ -40,7 +40,7 @@ async fn the_next_owner_knows_what_the_last_one_kept_last_and_a_task_from_later_
     let claim = claimed_again(&two, id).await;
     assert_eq!((claim.attempt(), claim.kept().as_deref()), (3, Some(&b"sixth"[..])));
     let notes = operator.settings.names.notes(id);
-    assert_eq!(operator.waiting(&notes).await, 1);
+    operator.holds(&notes, 1).await;
 
     // What is older than the task that goes on is not its.
     let going_on = Again {
@@ -148,7 +148,7 @@ async fn nothing_is_taken_while_nothing_can_be_published() {
     submit(&direct, b"x").await.unwrap();
     let mut next = Box::pin(queue.next_task());
     assert!(timeout(Duration::from_secs(1), &mut next).await.is_err());
-    assert_eq!(operator.waiting(&operator.settings.names.lanes[0]).await, 1);
+    operator.holds(&operator.settings.names.lanes[0], 1).await;
     proxy.set(Mode::Open);
     let delivery = within("a task", next).await.unwrap();
     assert_eq!((&delivery.body[..], delivery.attempt), (&b"x"[..], 1));

@@ -105,7 +105,7 @@ async fn what_goes_on_elsewhere_is_queued_and_finds_the_mailbox_as_it_was() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_that_goes_on_waits_for_the_owner_to_let_go() {
     let Some(mut config) = broker() else { return };
-    config.confirm_timeout_s = 10;
+    config.confirm_timeout_s = u64::from(10 * slowness());
     let (one, two) = (started(&config).await, started(&config).await);
     let id = session();
     let claim = owner(&one, id).await;
@@ -121,7 +121,7 @@ async fn a_task_that_goes_on_waits_for_the_owner_to_let_go() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_that_goes_on_and_meets_an_owner_is_kept_as_a_ticket() {
     let Some(mut config) = quick() else { return };
-    config.confirm_timeout_s = 1;
+    config.confirm_timeout_s = slowness().into();
     let (one, two) = (started(&config).await, started(&config).await);
     let id = session();
     let claim = owner(&one, id).await;
@@ -179,7 +179,7 @@ async fn an_owner_that_dies_between_queueing_and_marking_leaves_a_ticket_that_co
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_the_old_task_is_quicker_it_runs_and_its_suspension_ends_the_other() {
     let Some(mut config) = quick() else { return };
-    config.confirm_timeout_s = 1;
+    config.confirm_timeout_s = slowness().into();
     let queue = started(&config).await;
     let id = session();
     // The take-over of the dead owner's task is claimed before what it had queued.

@@ -41,7 +41,7 @@ async fn a_memory_alarm_stops_events_and_not_acks() {
     // What waits is not taken: nothing could be told of it.
     assert!(timeout(Duration::from_secs(1), queue.next_task()).await.is_err());
     let operator = Operator::of(&config).await;
-    assert_eq!(operator.waiting(&operator.settings.names.lanes[0]).await, 1);
+    operator.holds(&operator.settings.names.lanes[0], 1).await;
     delivery.handle.settle(Settle::Ack).await.unwrap();
     within("closing", claim.close()).await.unwrap();
 

@@ -70,9 +70,9 @@ async fn ends_everything_when_the_worker_stays_away() {
     let mut stdio = gateway.stdio(&token).await;
     let pid = control.started(id).await;
     assert_eq!(stdio.line().await, "ready");
+    let gone = Instant::now();
     drop(control);
     let _directory = gateway.close().await;
-    let gone = Instant::now();
     assert_eq!(inside.ended().await.code(), Some(3));
     assert!(gone.elapsed() > Duration::from_millis(1900), "{:?}", gone.elapsed());
     assert!(!runs(pid));
@@ -94,8 +94,8 @@ async fn shuts_down_gracefully_then_forcibly() {
     control.started(stubborn).await;
     assert_eq!(polite_stdio.line().await, "ready");
     let pid = stubborn_stdio.line().await.parse().unwrap();
-    control.order(Order::Shutdown { grace_ms: 700 }).await;
     let ordered = Instant::now();
+    control.order(Order::Shutdown { grace_ms: 700 }).await;
     let mut exits = Vec::new();
     while exits.len() < 2 {
         match control.report().await {

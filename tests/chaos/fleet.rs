@@ -13,8 +13,14 @@ use crate::kit::broker;
 use crate::proxy::{Mode, Proxy};
 use crate::record::{self, Desk};
 
-/// How long a session may take to its end when nothing disturbs it any more.
+/// How long a session may take to its end when nothing disturbs it any more, on a quiet machine.
 const PATIENCE: Duration = Duration::from_secs(90);
+
+/// By how much longer a run is waited for on a machine that compiles beside the tests; as in `until` of the harness.
+pub(crate) fn slowness() -> u32 {
+    let told = std::env::var("COFFERDAM_TEST_SLOWNESS").ok();
+    told.map_or(1, |told| told.parse().expect("COFFERDAM_TEST_SLOWNESS is a number"))
+}
 
 /// One installation: a forge, its place on the broker, its configuration.
 pub(crate) struct Site {
@@ -38,7 +44,7 @@ pub(crate) struct Worker {
 }
 
 impl Site {
-    /// One that lasts for so many seconds at most.
+    /// One that lasts for so many seconds at most, on a quiet machine.
     pub(crate) fn new(seconds: u32, more: &str) -> Self {
         Self::of(seconds, more, "heartbeat_s = 3\nticket_s = 2\n")
     }
@@ -49,7 +55,7 @@ impl Site {
     }
 
     fn of(seconds: u32, more: &str, leases: &str) -> Self {
-        let world = World::lasting(seconds, |seed| seed);
+        let world = World::lasting(seconds * slowness(), |seed| seed);
         let prefix = format!("chaos{}", uuid::Uuid::new_v4().simple());
         let config = world.config(&format!(
             "{more}\n[queue]\nprefix = \"{prefix}\"\n{leases}[admin]\nlisten = \"127.0.0.1:0\"\n"
@@ -105,12 +111,12 @@ impl Site {
 
     /// Waits for the end of everything, stops the workers, and says what is wrong.
     pub(crate) fn judge(&self, workers: &mut [&mut Worker], limit: Duration) -> (Record, BTreeSet<Violation>) {
-        let end = Instant::now() + limit;
+        let end = Instant::now() + limit * slowness();
         while !self.is_settled() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(100));
         }
         // What nobody owns is gone within the minute of the reconciliation.
-        let end = Instant::now() + Duration::from_secs(70);
+        let end = Instant::now() + Duration::from_secs(70) * slowness();
         // A sandbox that waits is a container, a directory and a socket.
         let running = workers
             .iter_mut()

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::fleet::{Site, Worker};
+use crate::fleet::{Site, Worker, slowness};
 use crate::harness::{LAB, until};
 use crate::random::say;
 
@@ -51,7 +51,8 @@ fn held(site: &Site, worker: &Worker) -> Held {
 
 /// Waits until so many sessions ended; says what the others came to, where they do not.
 fn wait_for_ends(site: &Site, worker: &Worker, wanted: usize) {
-    let end = Instant::now() + Duration::from_secs(120);
+    let limit = Duration::from_secs(120) * slowness();
+    let end = Instant::now() + limit;
     while site.desk.ended().len() < wanted {
         if Instant::now() > end {
             let ended = site.desk.ended();
@@ -64,8 +65,9 @@ fn wait_for_ends(site: &Site, worker: &Worker, wanted: usize) {
             let log = worker.log();
             let tail = &log[log.floor_char_boundary(log.len().saturating_sub(20_000))..];
             panic!(
-                "{} of {wanted} sessions ended, and no more for 120 s; the worker's log ends:\n{tail}",
-                ended.len()
+                "{} of {wanted} sessions ended, and no more for {} s; the worker's log ends:\n{tail}",
+                ended.len(),
+                limit.as_secs()
             );
         }
         std::thread::sleep(Duration::from_millis(20));

@@ -10,13 +10,13 @@
 # Prints `ok ...` or `FAILED ...` for each check, and exits with 1 if any failed.
 #
 # COFFERDAM_TEST_AMQP, COFFERDAM_TEST_FORGE   the broker and a test-forge; without them no session is run
-# DEPLOY_TIMEOUT                              seconds that one step may take (default 300)
+# DEPLOY_TIMEOUT                              seconds that one step may take (default 300, times COFFERDAM_TEST_SLOWNESS where that is set)
 set -uo pipefail
 
 cofferdam=$(realpath "${1:?usage: tests/deploy.sh COFFERDAM}")
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root" || exit 70
-limit=${DEPLOY_TIMEOUT:-300}
+limit=${DEPLOY_TIMEOUT:-$((300 * ${COFFERDAM_TEST_SLOWNESS:-1}))}
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/cofferdam-deploy.XXXXXX")
 helm=$scratch/helm/helm kubectl=$scratch/kubectl/kubectl python=$scratch/python/bin/python
 child=

@@ -11,12 +11,12 @@
 # CARGO                 the cargo to run (default cargo)
 # COFFERDAM_TEST_FORGE  a test-forge that is built already
 # COFFERDAM_TEST_BIN    the directory of a cofferdam that is built already
-# JUDGES_TIMEOUT        seconds that one step may take (default 300)
+# JUDGES_TIMEOUT        seconds that one step may take (default 300, times COFFERDAM_TEST_SLOWNESS where that is set)
 set -uo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root" || exit 70
-limit=${JUDGES_TIMEOUT:-300}
+limit=${JUDGES_TIMEOUT:-$((300 * ${COFFERDAM_TEST_SLOWNESS:-1}))}
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/cofferdam-judges.XXXXXX")
 forge=
 child=
@@ -73,7 +73,7 @@ node_clients() {
     # Modules are looked up from where the program lies.
     cp tests/judges/*.mjs "$scratch/node/" || return
     quiet 'node: install clients' npm install --prefix "$scratch/node" --no-audit --no-fund --ignore-scripts --loglevel=error \
-        @gitbeaker/rest@43.8.0 octokit@5
+        @gitbeaker/rest@43.8.0 octokit@5.0.5
 }
 
 asyncapi_parser() {

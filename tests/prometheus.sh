@@ -41,7 +41,7 @@ printf '== a worker and one session\n'
 start_forge
 start_worker "$bin/cofferdam"
 task "$(cat /proc/sys/kernel/random/uuid)" >"$scratch/task.json"
-timeout 90 "$bin/cofferdam" submit --follow --json "$scratch/task.json" >"$scratch/events"
+timeout $((90 * ${COFFERDAM_TEST_SLOWNESS:-1})) "$bin/cofferdam" submit --follow --json "$scratch/task.json" >"$scratch/events"
 jq -es 'last.data.outcome.reason == "published"' "$scratch/events" >/dev/null || { cat "$scratch/events"; die "the session was not published"; }
 
 printf '== promtool looks at the scrape\n'
@@ -57,7 +57,8 @@ printf '== a real Prometheus\n'
 port=$(free_port)
 mkdir "$scratch/prometheus"
 cp "$watch/rules.yml" "$watch/alerts.yml" "$scratch/prometheus"
-sed "s/127\.0\.0\.1:9464/$worker/; s/_interval: 15s/_interval: 1s/" "$watch/prometheus.yml" >"$scratch/prometheus/prometheus.yml"
+# A scrape may take as long as its interval: after one that took longer nothing is known until the next.
+sed "s/127\.0\.0\.1:9464/$worker/; s/_interval: 15s/_interval: 3s/" "$watch/prometheus.yml" >"$scratch/prometheus/prometheus.yml"
 prometheus --config.file="$scratch/prometheus/prometheus.yml" --storage.tsdb.path="$scratch/tsdb" --web.listen-address="127.0.0.1:$port" \
     >"$scratch/prometheus.log" 2>&1 &
 pids+=($!)

@@ -35,9 +35,12 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+# By how much longer everything may take on a machine that compiles or tests beside this; as in tests/path/harness.rs.
+slowness=${COFFERDAM_TEST_SLOWNESS:-1}
+
 # wait_for SECONDS COMMAND...
 wait_for() {
-    local deadline=$((SECONDS + $1))
+    local deadline=$((SECONDS + $1 * slowness))
     shift
     until "$@" >/dev/null 2>&1; do
         [ "$SECONDS" -lt "$deadline" ] || { printf 'FAILED: waited in vain for: %s\n' "$*"; return 1; }
@@ -45,8 +48,8 @@ wait_for() {
     done
 }
 
-"$program" --seed tests/support/seeds/demo.toml --data "$scratch/forge" --ready-file "$scratch/ready" --max-lifetime 300 --parent-pid $$ \
-    >/dev/null 2>&1 &
+"$program" --seed tests/support/seeds/demo.toml --data "$scratch/forge" --ready-file "$scratch/ready" --max-lifetime $((300 * slowness)) \
+    --parent-pid $$ >/dev/null 2>&1 &
 forge=$!
 wait_for 30 test -s "$scratch/ready"
 url=$(jq -r .url "$scratch/ready")
@@ -96,8 +99,8 @@ printf 'ok: the worker is ready, as user %s\n' "$(docker exec "$name-worker" id 
 jq -n --arg url "$url/gitlab" --arg session "$(cat /proc/sys/kernel/random/uuid)" '{version: 1, session: $session, prompt: "!write a.txt b",
     projects: [{connection: "lab", path: "platform/tools/greeter"}],
     connections: {lab: {forge: "gitlab", url: $url, credential: {env: "COFFERDAM_TOKEN_LAB"}}}}' >"$scratch/task.json"
-COFFERDAM__QUEUE__URL=$COFFERDAM_TEST_AMQP COFFERDAM__QUEUE__PREFIX=$name timeout 120 "$cofferdam" submit --follow --json "$scratch/task.json" \
-    >"$scratch/events" || { tail -n 5 "$scratch/events"; exit 1; }
+COFFERDAM__QUEUE__URL=$COFFERDAM_TEST_AMQP COFFERDAM__QUEUE__PREFIX=$name \
+    timeout $((120 * slowness)) "$cofferdam" submit --follow --json "$scratch/task.json" >"$scratch/events" || { tail -n 5 "$scratch/events"; exit 1; }
 jq -es 'last.data | .event == "finished" and .outcome.reason == "published"' "$scratch/events" >/dev/null || { tail -n 3 "$scratch/events"; exit 1; }
 printf 'ok: a session: %s\n' "$(jq -rs 'last.data.outcome.projects[0] | "\(.branch), \(.change_request.url // .change_request)"' "$scratch/events")"
 

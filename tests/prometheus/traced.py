@@ -5,6 +5,7 @@
 """
 
 import json
+import os
 import re
 import struct
 import sys
@@ -46,7 +47,7 @@ def run(broker, prefix, task, traceparent):
     connection.confirm()
     connection.subscribe(f"{prefix}.events", "session.#")
     connection.send(f"{prefix}.tasks", Path(task).read_bytes(), traceparent)
-    for event, _ in connection.deliveries(90):
+    for event, _ in connection.deliveries(90 * int(os.environ.get("COFFERDAM_TEST_SLOWNESS", "1"))):
         print(connection.last)
         if event["data"]["event"] == "finished":
             if event["data"]["outcome"]["reason"] != "published":

@@ -27,9 +27,9 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# until_true SECONDS WHAT COMMAND...
+# until_true SECONDS WHAT COMMAND...: the seconds are a quiet machine's, as in tests/path/harness.rs.
 until_true() {
-    local deadline=$((SECONDS + $1)) what=$2
+    local deadline=$((SECONDS + $1 * ${COFFERDAM_TEST_SLOWNESS:-1})) what=$2
     shift 2
     until "$@"; do
         [ "$SECONDS" -lt "$deadline" ] || die "$what did not come true in time"
@@ -46,8 +46,8 @@ start_forge() {
         cat tests/support/seeds/demo.toml
         printf '\n[gitlab]\nrate_limit = 2000\n[github]\nrate_limit = 5000\n'
     } >"$scratch/seed.toml"
-    "$COFFERDAM_TEST_FORGE" --seed "$scratch/seed.toml" --data "$scratch/forge" --ready-file "$scratch/ready" --max-lifetime 300 \
-        --parent-pid $$ >"$scratch/forge.log" 2>&1 &
+    "$COFFERDAM_TEST_FORGE" --seed "$scratch/seed.toml" --data "$scratch/forge" --ready-file "$scratch/ready" \
+        --max-lifetime $((300 * ${COFFERDAM_TEST_SLOWNESS:-1})) --parent-pid $$ >"$scratch/forge.log" 2>&1 &
     pids+=($!)
     until_true 20 "the test forge" test -s "$scratch/ready"
 }

@@ -115,7 +115,7 @@ fi
 printf 'ok: the engine sees no mirror, no staging and no kept work, and its sandboxes their objects\n'
 
 started=$SECONDS
-docker stop --time 60 "$name-worker" >/dev/null
+docker stop --time $((60 * slowness)) "$name-worker" >/dev/null
 code=$(docker inspect --format '{{.State.ExitCode}}' "$name-worker")
 [ "$code" -eq 0 ] || { printf 'FAILED: the stopped worker ended with %d\n' "$code"; exit 1; }
 left=$(docker exec "$name-engine" docker ps --all --quiet | wc -l)

@@ -16,9 +16,11 @@ use tokio::task::JoinHandle;
 
 pub(crate) const INSIDE: &str = env!("CARGO_BIN_EXE_inside");
 
-/// Fails instead of hanging.
+/// Fails instead of hanging; later on a machine that compiles beside the tests.
 pub(crate) async fn within<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(30), what)
+    let told = std::env::var("COFFERDAM_TEST_SLOWNESS").ok();
+    let slowness: u32 = told.map_or(1, |told| told.parse().expect("COFFERDAM_TEST_SLOWNESS is a number"));
+    tokio::time::timeout(Duration::from_secs(30) * slowness, what)
         .await
         .expect("it takes too long")
 }

@@ -200,7 +200,7 @@ async fn a_new_branch_is_unknown_for_the_seeded_time() {
         [[projects]]
         forge = "gitlab"
         path = "platform/slow"
-        branch_delay_ms = 400
+        branch_delay_ms = 4000
         members = [{ user = "ada", role = "developer" }]
     "#;
     let world = World::with(project).await;
@@ -209,7 +209,7 @@ async fn a_new_branch_is_unknown_for_the_seeded_time() {
     let early = world.post_gitlab(path, API, wish("feature")).await;
     matches_row("gitlab", 27, early.status, &early.body);
     assert_eq!(early.body, json!({"message": {"source_branch": ["does not exist"]}}));
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     loop {
         let later = world.post_gitlab(path, API, wish("feature")).await;
         if later.status == 201 {
@@ -217,6 +217,7 @@ async fn a_new_branch_is_unknown_for_the_seeded_time() {
         }
         assert_eq!(later.status, 400);
         assert!(std::time::Instant::now() < deadline, "the branch never appeared");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }
 

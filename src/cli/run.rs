@@ -161,8 +161,9 @@ pub(super) async fn run(config: Config, modes: RunModes) -> Exit {
     if let Some(admin) = admin {
         admin.stop(Duration::from_secs(2)).await;
     }
-    drop(socket);
     composed.rooms.engine.leave().await;
+    // Last: whoever waits for its end (`drain --wait`) waits for this.
+    drop(socket);
     tracing::info!("worker stopped");
     match worker.last() {
         Some(Some(outcome)) if modes.once => show::exit_of(outcome),

@@ -180,13 +180,14 @@ impl Session<'_> {
         if failure.is_engine_away {
             self.rooms.engine_health.lost();
         }
-        if failure.reason == Reason::SandboxUnavailable {
-            if self.steering.has_another() && matches!(self.steering.cause(), None | Some(Cause::Drain)) {
-                let (next, history) = self.open.prompts.close_undone();
-                if let Some(next) = next {
-                    self.memory.history = history;
-                    return self.begin_again(&failure, next).await;
-                }
+        if failure.reason == Reason::SandboxUnavailable
+            && self.steering.has_another()
+            && matches!(self.steering.cause(), None | Some(Cause::Drain))
+        {
+            let (next, history) = self.open.prompts.close_undone();
+            if let Some(next) = next {
+                self.memory.history = history;
+                return self.begin_again(&failure, next).await;
             }
         }
         let left = self.open.prompts.is_one_left();

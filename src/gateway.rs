@@ -113,10 +113,13 @@ struct Expected {
     stdio: HashMap<Token, oneshot::Sender<UnixStream>>,
 }
 
+/// Makes the HTTP routes of one connection. A session that rests has no connection, and keeps none of what routing needs (8 KB).
+pub type Routes = Arc<dyn Fn() -> axum::Router + Send + Sync>;
+
 /// Shared between the accepting task and the handles.
 pub(crate) struct Shared {
     expected: Mutex<Expected>,
-    router: Mutex<axum::Router>,
+    routes: Mutex<Routes>,
     proxy: Mutex<Option<Arc<egress::Proxy>>>,
 }
 
@@ -176,13 +179,13 @@ impl Gateway {
         std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666)).map_err(failed)?;
         let (control_tx, control) = oneshot::channel();
         let closed =
-            axum::Router::new().fallback(|| async { (axum::http::StatusCode::SERVICE_UNAVAILABLE, "not yet\n") });
+            || axum::Router::new().fallback(|| async { (axum::http::StatusCode::SERVICE_UNAVAILABLE, "not yet\n") });
         let shared = Arc::new(Shared {
             expected: Mutex::new(Expected {
                 control: Some(control_tx),
                 stdio: HashMap::new(),
             }),
-            router: Mutex::new(closed),
+            routes: Mutex::new(Arc::new(closed)),
             proxy: Mutex::new(None),
         });
         let stop = CancellationToken::new();
@@ -196,8 +199,8 @@ impl Gateway {
     }
 
     /// Sets the HTTP routes for connections from now on.
-    pub fn serve(&self, router: axum::Router) {
-        *self.shared.router.lock().unwrap_or_else(PoisonError::into_inner) = router;
+    pub fn serve(&self, routes: Routes) {
+        *self.shared.routes.lock().unwrap_or_else(PoisonError::into_inner) = routes;
     }
 
     /// Opens the way out for connections from now on; until then they are closed at once.
@@ -284,8 +287,8 @@ async fn dispatch(mut stream: UnixStream, shared: &Shared, places: &[Arc<Semapho
         }
         Preamble::Relay(HTTP_PORT) => {
             let Ok(_place) = relayed.try_acquire() else { return };
-            let router = shared.router.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            http::serve(stream, router).await;
+            let routes = shared.routes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            http::serve(stream, routes()).await;
         }
         Preamble::Relay(PROXY_PORT) => {
             let Ok(_place) = proxied.try_acquire() else { return };

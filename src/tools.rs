@@ -76,9 +76,14 @@ impl Tools {
 #[tool_handler(router = self.router)]
 impl ServerHandler for Tools {}
 
-/// The tools as an HTTP service, to be mounted at `/mcp` of the session's gateway.
-pub fn router(granted: impl Into<Granted>, wishes: Wishes, reach: Reach) -> axum::Router {
+/// The tools as an HTTP service at `/mcp` of the session's gateway: what is returned makes the routes, as often as they are needed, on the same
+/// session.
+pub fn router(granted: impl Into<Granted>, wishes: Wishes, reach: Reach) -> impl Fn() -> axum::Router {
     let tools = Tools::new(granted.into(), wishes, reach);
+    move || routes(tools.clone())
+}
+
+fn routes(tools: Tools) -> axum::Router {
     let mut config = StreamableHttpServerConfig::default();
     config.legacy_session_mode = false;
     config.json_response = true;

@@ -151,14 +151,22 @@ impl Endpoint {
     }
 }
 
-/// The route of one session, to the one endpoint that its agent is configured with, and the meter on it. `most_tokens` is the task's own limit:
-/// it can only lower the endpoint's.
-pub fn router(name: &str, endpoint: Arc<Endpoint>, most_tokens: Option<u64>) -> (Router, Arc<Meter>) {
+/// What makes the route of one session, to the one endpoint that its agent is configured with, and the meter on it. `most_tokens` is the task's
+/// own limit: it can only lower the endpoint's.
+pub fn router(
+    name: &str,
+    endpoint: Arc<Endpoint>,
+    most_tokens: Option<u64>,
+) -> (impl Fn() -> Router + use<>, Arc<Meter>) {
     let budget = [endpoint.budget_tokens, most_tokens].into_iter().flatten().min();
     let meter = Arc::new(Meter::new(name, budget, endpoint.count.clone()));
     let route = forward::Route::new(endpoint, meter.clone());
-    let below = Router::new().fallback(forward::forward).with_state(route);
-    (Router::new().nest(&format!("/model/{name}"), below), meter)
+    let place = format!("/model/{name}");
+    let routes = move || {
+        let below = Router::new().fallback(forward::forward).with_state(route.clone());
+        Router::new().nest(&place, below)
+    };
+    (routes, meter)
 }
 
 #[cfg(test)]

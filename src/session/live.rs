@@ -14,7 +14,7 @@ use super::guard::{Guard, Pushed, Watched};
 use super::objects::Objects;
 use super::pool::Kind;
 use super::{HeldSandbox, Rooms, space};
-use crate::gateway::{Gateway, Inside, egress};
+use crate::gateway::{Gateway, Inside, Routes, egress};
 use crate::message::{Reason, SandboxId, SessionId};
 use crate::progress::Progress;
 use crate::sandbox::home::SandboxHome;
@@ -179,9 +179,9 @@ impl Live {
     }
 
     /// Sets the gateway's routes and opens the way out.
-    pub(super) fn serve(&self, router: axum::Router, egress: Arc<egress::Proxy>) -> Result<(), Failure> {
+    pub(super) fn serve(&self, routes: Routes, egress: Arc<egress::Proxy>) -> Result<(), Failure> {
         let gateway = self.gateway.as_ref().ok_or_else(not_started)?;
-        gateway.serve(router);
+        gateway.serve(routes);
         gateway.serve_egress(egress);
         Ok(())
     }

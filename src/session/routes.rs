@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::failure::Failure;
 use super::{Session, reach};
 use crate::agent;
+use crate::gateway::Routes;
 use crate::gateway::egress::{Proxy, Refusals};
 use crate::gateway::git::{self, GitRoutes};
 use crate::gateway::model::{self, Meter};
@@ -61,24 +62,26 @@ impl Session<'_> {
         let reach = reach::of(self.rooms, self.progress, self.steering, self.open);
         let (projects, first) = (self.open.projects.clone(), grant.clone());
         let granted = Granted::new(move || projects.grant().unwrap_or_else(|_| first.clone()));
-        let mut router = git::router(routes).merge(tools::router(granted, wishes.clone(), reach));
-        let mut meter = None;
-        if let Some(name) = &agent.model {
+        let tools = tools::router(granted, wishes.clone(), reach);
+        let base = move || git::router(routes.clone()).merge(tools());
+        let (made, meter): (Routes, _) = if let Some(name) = &agent.model {
             let endpoint = self.rooms.models.get(name).ok_or_else(|| {
                 Failure::new(Reason::Internal, format!("the model endpoint {name} is not configured"))
             })?;
-            let (route, on_it) = model::router(name, endpoint.clone(), self.task.limits.model_tokens);
-            router = router.merge(route);
-            meter = Some(on_it);
-        }
-        self.live.serve(router, proxy)?;
+            let (model, meter) = model::router(name, endpoint.clone(), self.task.limits.model_tokens);
+            (Arc::new(move || base().merge(model())), Some(meter))
+        } else {
+            (Arc::new(base), None)
+        };
+        self.live.serve(made, proxy)?;
         Ok(meter)
     }
 
     /// What the sandbox of a set-up reaches: git to clone from and the operator's way out; no tools, no model.
     pub(super) fn open_set_up_routes(&self, proxy: Arc<Proxy>) -> Result<(), Failure> {
         let first = self.first()?;
-        first.serve(git::router(self.git_routes()), proxy)
+        let routes = self.git_routes();
+        first.serve(Arc::new(move || git::router(routes.clone())), proxy)
     }
 
     /// git of the session's projects. What is accepted or refused is told, refusals up to a bound: an agent may push in a loop.

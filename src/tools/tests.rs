@@ -76,7 +76,9 @@ impl World {
             }),
         };
         let (grant, wishes) = (Arc::new(self.grant.clone()), self.wishes.clone());
-        self.router.get_or_insert_with(|| router(grant, wishes, reach)).clone()
+        self.router
+            .get_or_insert_with(|| router(grant, wishes, reach)())
+            .clone()
     }
 
     async fn ask(&mut self, host: &str, version: &str, body: &Value) -> (StatusCode, Value) {

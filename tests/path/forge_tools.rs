@@ -312,7 +312,7 @@ async fn serve(world: &World, told: &Arc<Mutex<Vec<EventBody>>>) -> String {
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/mcp", listener.local_addr().unwrap());
-    let router = tools::router(Arc::new(grant), Wishes::default(), reach);
+    let router = tools::router(Arc::new(grant), Wishes::default(), reach)();
     tokio::spawn(async move { axum::serve(listener, router).await });
     url
 }

@@ -108,7 +108,8 @@ impl Scene {
         change(&mut config);
         let counts = Arc::new(Counts::default());
         let endpoint = Endpoint::new(&config, Some(Secret::new("the-key-of-the-worker")), counts.clone()).unwrap();
-        let (router, meter) = router("m", Arc::new(endpoint), most_tokens);
+        let (routes, meter) = router("m", Arc::new(endpoint), most_tokens);
+        let router = routes();
         Self {
             router,
             meter,

@@ -94,10 +94,8 @@ impl Scene {
         });
         let socket = world.directory.path().join("socket");
         let gateway = Gateway::open(&socket).unwrap();
-        gateway.serve(git::router(Arc::new(GitRoutes::new(
-            [(grant.key.clone(), staging.clone())],
-            tell,
-        ))));
+        let routes = Arc::new(GitRoutes::new([(grant.key.clone(), staging.clone())], tell));
+        gateway.serve(Arc::new(move || git::router(routes.clone())));
         let address = relay(socket);
         let clone = world.directory.path().join("clone");
         let message = world.directory.path().join("message");

@@ -24,6 +24,7 @@ mod lfs;
 mod lock;
 mod ls_refs;
 mod maintenance;
+mod prepared;
 mod take_in;
 
 pub(super) use ask::Asker;
@@ -31,6 +32,7 @@ pub(super) use lfs::{Known, lfs_attributes};
 #[cfg(feature = "fuzzing")]
 pub(crate) use ls_refs::parse as shown_refs;
 pub(super) use maintenance::{clear_interrupted, expire_all, maintain_all};
+pub(super) use prepared::prepare_tree;
 pub(super) use take_in::{Taken, take_in};
 
 /// All objects are checked and stay in packs, so that linking a few files hands over everything. Three old flaws that harm nobody are let
@@ -48,6 +50,8 @@ pub struct Mirrored {
     refs: Vec<ShownRef>,
     /// The commit of the base branch.
     base: CommitId,
+    /// The directory of what is quick to check out at that commit, which may not be there.
+    prepared: PathBuf,
     /// What the refresh had to do.
     freshness: Freshness,
     /// Keeps other refreshes and housekeeping out.
@@ -65,6 +69,11 @@ impl Mirrored {
     #[must_use]
     pub fn base(&self) -> &CommitId {
         &self.base
+    }
+
+    /// Where the base commit's tree is that is quick to check out, if it was made.
+    pub(super) fn prepared(&self) -> &Path {
+        &self.prepared
     }
 
     /// What the refresh had to do.
@@ -137,6 +146,16 @@ impl Place {
     /// Stands there while references change.
     fn fetching(&self) -> PathBuf {
         self.directory.join("fetching")
+    }
+
+    /// Trees that are quick to check out, each named by its commit.
+    fn prepared(&self) -> PathBuf {
+        self.directory.join("prepared")
+    }
+
+    /// Held by whoever makes one.
+    fn prepared_lock(&self) -> PathBuf {
+        self.directory.join("prepared.lock")
     }
 
     /// Its age tells since when there may be objects that no reference reaches.
@@ -213,8 +232,10 @@ pub(super) async fn refresh(
     maintenance::when_urgent(shared, &place, &lock).await?;
     let base = base_of(&refs, project)?;
     bare::write_whole(&place.refreshed(), b"")?;
+    let prepared = place.prepared().join(base.as_str());
     Ok(Mirrored {
         path: repository,
+        prepared,
         refs,
         base,
         freshness,
@@ -245,7 +266,7 @@ async fn fetch_whole(
     match suspect {
         Some(text) if existed && !is_sound(shared, &repository, lock).await => {
             tracing::warn!(project = %project.key, %text, "the mirror is damaged and is made anew");
-            discard(&repository).await?;
+            discard(place).await?;
             prepare(&repository, project).await?;
             fetch(shared, &repository, project, access, lock).await?;
         }
@@ -296,7 +317,7 @@ pub(super) async fn discard_if_damaged(
     if is_sound(shared, &repository, &lock).await {
         return Ok(false);
     }
-    discard(&repository).await.map(|()| true)
+    discard(&place).await.map(|()| true)
 }
 
 fn base_of(refs: &[ShownRef], project: &ProjectGrant) -> Result<CommitId, RepositoryError> {
@@ -324,9 +345,11 @@ async fn prepare(repository: &Path, project: &ProjectGrant) -> Result<(), Reposi
     .await
 }
 
-async fn discard(repository: &Path) -> Result<(), RepositoryError> {
-    let repository = repository.to_owned();
+async fn discard(place: &Place) -> Result<(), RepositoryError> {
+    let place = place.clone();
     blocking(move || {
+        prepared::discard(&place)?;
+        let repository = place.repository();
         fs::remove_dir_all(&repository).map_err(RepositoryError::state("remove the directory", &repository))
     })
     .await

@@ -8,7 +8,7 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::mirror::{Taken, take_in};
+use super::mirror::{Taken, prepare_tree, take_in};
 use super::policy::{self, Policy};
 use super::{Mirrored, ObjectStore, RepositoryError, Shared, bare, blocking, internal};
 use crate::grant::{ProjectGrant, Trailers};
@@ -64,10 +64,12 @@ impl Staging {
         };
         let settings = settings(&shared)?;
         let (made, policy_of, source) = (directory.clone(), policy.clone(), mirrored.path.clone());
+        let prepared = mirrored.prepared().to_owned();
         let store = blocking(move || {
             fs::create_dir_all(&made).map_err(RepositoryError::state("make the directory", &made))?;
             // The clone in the sandbox checks out what HEAD names: the branch that the session starts from.
             let store = ObjectStore::create(&source, made.join(policy::STORE), &policy_of.base)?;
+            store.take_prepared(&prepared)?;
             write_staging(&made, &settings, &policy_of)?;
             policy_of.write(&made)?;
             Ok(store)
@@ -149,7 +151,12 @@ impl Staging {
             head: &head,
             limits: self.limits(),
         };
-        take_in(&self.shared, taken).await
+        let given = take_in(&self.shared, taken).await?;
+        // The next session has a quicker clone by it, and nothing else.
+        if let Err(error) = prepare_tree(&self.shared, mirror, self.limits()).await {
+            tracing::debug!(?mirror, %error, "the project's tree was not prepared");
+        }
+        Ok(given)
     }
 
     /// Removes this project's object store and staging.

@@ -35,6 +35,26 @@ impl ObjectStore {
         fs::copy(&refs, path.join("packed-refs")).map_err(RepositoryError::state("copy", &refs))?;
         Ok(Self { path })
     }
+
+    /// Links what was prepared of the commit that the session begins with, for [`ObjectStore::share`]; here it would only be in git's way. What is
+    /// not there, or cannot be linked, is done without. Blocking.
+    pub(super) fn take_prepared(&self, prepared: &Path) -> Result<(), RepositoryError> {
+        let Ok(entries) = fs::read_dir(prepared) else {
+            return Ok(());
+        };
+        let own = self.prepared();
+        fs::create_dir_all(&own).map_err(RepositoryError::state("make the directory", &own))?;
+        for entry in entries.flatten() {
+            if fs::hard_link(entry.path(), own.join(entry.file_name())).is_err() {
+                return fs::remove_dir_all(&own).map_err(RepositoryError::state("remove the directory", &own));
+            }
+        }
+        Ok(())
+    }
+
+    fn prepared(&self) -> PathBuf {
+        self.path.join("prepared")
+    }
 }
 
 /// Objects and the indexes that make them quick to find; no `.keep` marks, no half-written files, no alternates.

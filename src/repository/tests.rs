@@ -7,6 +7,7 @@ mod diffs;
 mod forge;
 mod isolation;
 mod mirror;
+mod prepared;
 mod publish;
 mod push;
 mod quick;

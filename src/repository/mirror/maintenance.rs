@@ -193,7 +193,7 @@ async fn maintain(shared: &Shared, place: &Place) -> Result<bool, RepositoryErro
         // What cannot be repacked may be damaged: then the next session fetches it anew.
         Err(RepositoryError::Maintain { text }) if !super::is_sound(shared, &place.repository(), &held).await => {
             tracing::warn!(mirror = ?place.directory, %text, "the mirror is damaged and is removed");
-            super::discard(&place.repository()).await.map(|()| true)
+            super::discard(place).await.map(|()| true)
         }
         other => other,
     }
@@ -202,7 +202,7 @@ async fn maintain(shared: &Shared, place: &Place) -> Result<bool, RepositoryErro
 /// The lock file stays: another process may be waiting on it.
 async fn remove_unused(place: &Place) -> Result<bool, RepositoryError> {
     if place.repository().exists() {
-        super::discard(&place.repository()).await?;
+        super::discard(place).await?;
         return Ok(true);
     }
     Ok(false)

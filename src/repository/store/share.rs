@@ -1,7 +1,7 @@
 //! A session's objects once more, for its sandbox to read: a bare repository of hard links in a directory that is mounted there read-only.
 //!
-//! Holds what the object store holds, so a sandbox finds nothing in it that it could not fetch. Copies no object: where links cannot be made,
-//! nothing is shared and the sandbox clones through the gateway.
+//! Holds what the object store holds, some of it twice to be quick to check out: a sandbox finds nothing in it that it could not fetch. Copies no
+//! object: where links cannot be made, nothing is shared and the sandbox clones through the gateway.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -30,6 +30,10 @@ impl ObjectStore {
         fs::copy(&refs, &shown).map_err(RepositoryError::state("copy", &refs))?;
         open(&shown, FILE)?;
         link(&self.path.join("objects"), &to.join("objects"))?;
+        let prepared = self.prepared();
+        if prepared.exists() {
+            link(&prepared, &to.join("objects/pack"))?;
+        }
         open(to, DIRECTORY)
     }
 }

@@ -73,7 +73,7 @@ async fn given(staging: &Staging) -> Result<bool, RepositoryError> {
 }
 
 /// Something committed in a sandbox and pushed to the forge.
-async fn published(forge: &Forge, staging: &Staging) -> CommitId {
+pub(super) async fn published(forge: &Forge, staging: &Staging) -> CommitId {
     let sandbox = Sandbox::clone_of(staging).await;
     sandbox.commit("note", "a note\n");
     sandbox.push(&[BRANCH]).await.expect_success();

@@ -362,6 +362,7 @@ impl<'a> Session<'a> {
         let mut image = Image {
             name: agent.image.clone(),
             id: image_id,
+            named_by: None,
         };
         if agent.devcontainer {
             let staging = stage_all(rooms, task, grant.clone(), std::mem::take(&mut admitted));
@@ -407,7 +408,7 @@ impl<'a> Session<'a> {
                 .await;
         }
         self.enter(Stage::Sandbox).await;
-        started?;
+        started.map_err(|failure| image.blamed(failure))?;
         let (wishes, refusals) = (Wishes::default(), Refusals::default());
         let proxy = self.egress(&grant, &refusals);
         match plan {

@@ -5,8 +5,9 @@
 #
 #   tests/run.sh [--full]
 #
-#   --full   also the long forms: the benchmark with all its rounds, the fuzzers for a minute each, every integration test on gVisor,
-#            faults of the broker itself, the random run over 200 sessions, the soak over 500, a session with every real agent
+#   --full   also the long forms: the benchmark with all its rounds, the fuzzers for a minute each, integration tests that wait for long,
+#            every one on gVisor, faults of the broker itself, the random run over 200 sessions, the soak over 500, a session with every
+#            real agent
 #
 # Every section runs, whatever became of those before it; a table at the end says which failed, and the exit code is 1 if any did.
 # Root can run it on a bare machine: what is missing is installed from the distribution. Without root, Docker must answer already and the
@@ -123,7 +124,7 @@ skip() {
 }
 
 run_fuzz() {
-    if $full; then tests/fuzz/run.sh --seconds 60; else tests/fuzz/run.sh; fi
+    if $full; then tests/fuzz/run.sh --seconds 60; else tests/fuzz/run.sh --seconds 4; fi
 }
 
 install_tools() {
@@ -220,6 +221,10 @@ run_tests() {
         jq -r '.packages[].targets[] | select(.kind == ["test"] and .name != "chaos") | "--test", .name')
     [ ${#targets[@]} -gt 0 ] || return 1
     "$CARGO" test --locked --workspace --no-fail-fast --lib --bins "${targets[@]}" -- --test-threads="$at_once" || code=1
+    # A dozen that wait for clocks most of the time. Those of real agents have a section of their own.
+    if $full; then
+        "$CARGO" test --locked --workspace --no-fail-fast --test path -- --test-threads="$at_once" --ignored --skip real_agents || code=1
+    fi
     "$CARGO" test --locked --workspace --doc || code=1
     return "$code"
 }
@@ -260,7 +265,7 @@ run_on_runsc() {
     local selection=(main_job:: escape:: walls::)
     # What these three say of memory and PID 1 is runc's; what gVisor does instead stands in the README, and the escape suite shows it.
     if $full; then
-        selection=(--skip a_child_that_is_killed_for_memory --skip a_turn_that_fails_later --skip nothing_in_a_sandbox_can_look_into_its_pid_1)
+        selection=(--include-ignored --skip real_agents --skip a_child_that_is_killed_for_memory --skip a_turn_that_fails_later --skip nothing_in_a_sandbox_can_look_into_its_pid_1)
     fi
     COFFERDAM_TEST_RUNTIME=runsc "$CARGO" test --locked --workspace --test path --no-fail-fast -- --test-threads="$at_once" "${selection[@]}"
 }
@@ -276,7 +281,8 @@ prepare_cluster() {
 # Set-ups apart from the agent are not there.
 run_in_cluster() {
     COFFERDAM_TEST_BACKEND=kubernetes "$CARGO" test --locked --workspace --test path --no-fail-fast -- --test-threads="$at_once" \
-        --skip set_up --skip handover --skip unsealed agents:: escape:: add_project:: git_inside:: git_route:: egress:: conversation::
+        --skip set_up --skip handover --skip unsealed agents:: escape:: add_project:: git_inside:: git_route:: egress:: conversation:: \
+        devcontainer::
 }
 
 check_examples() {

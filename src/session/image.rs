@@ -12,7 +12,7 @@ use super::Session;
 use super::failure::Failure;
 use super::publish::Work;
 use crate::agent;
-use crate::message::EventBody;
+use crate::message::{EventBody, Reason};
 use crate::sandbox::SandboxError;
 use crate::sandbox::devcontainer::{self, Asked};
 
@@ -22,6 +22,23 @@ pub(super) struct Image {
     pub(super) name: String,
     /// By what the engine knows it.
     pub(super) id: String,
+    /// Which file of which project names it; none for the agent's own.
+    pub(super) named_by: Option<String>,
+}
+
+impl Image {
+    /// A failure to start a sandbox of it. Where the image is what fails, it says who names it: some engines know only then that there is none.
+    pub(super) fn blamed(&self, mut failure: Failure) -> Failure {
+        if let Some(place) = &self.named_by
+            && matches!(
+                failure.reason,
+                Reason::ImageMissing | Reason::ImageRefused | Reason::PullTimeout
+            )
+        {
+            failure.message = format!("{} ({place} names it)", failure.message);
+        }
+        failure
+    }
 }
 
 impl Session<'_> {
@@ -44,19 +61,19 @@ impl Session<'_> {
                 )),
                 Ok(Some((path, Asked::Image(name)))) => {
                     let looking = async { Ok(self.rooms.engine.require_image(&name).await) };
+                    let named_by = Some(format!("{path} of {project}"));
                     match self.early(looking).await? {
                         Ok(id) => {
                             tracing::info!(%project, image = %name, "the sandbox is made of the image that the project names");
-                            chosen = Some(Image { name, id });
+                            chosen = Some(Image { name, id, named_by });
                             None
                         }
                         Err(error @ SandboxError::ImageRefused { .. }) => {
                             Some(format!("{path} names an image that is not allowed: {error}"))
                         }
                         Err(error) => {
-                            let mut failure = Failure::from(error);
-                            failure.message = format!("{} ({path} of {project} names it)", failure.message);
-                            return Err(failure);
+                            let id = String::new();
+                            return Err(Image { name, id, named_by }.blamed(Failure::from(error)));
                         }
                     }
                 }
@@ -76,6 +93,7 @@ impl Session<'_> {
         Ok(chosen.unwrap_or_else(|| Image {
             name: agent.image.clone(),
             id: usual,
+            named_by: None,
         }))
     }
 }

@@ -115,6 +115,7 @@ fn a_second_word_ends_the_sessions_with_their_work_kept() {
 }
 
 #[test]
+#[ignore = "long: tests/run.sh --full"]
 fn a_worker_that_drains_without_a_broker_keeps_its_work_before_it_goes() {
     let world = World::new();
     let proxy = Proxy::new(true);

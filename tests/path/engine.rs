@@ -140,6 +140,7 @@ fn ready(daemon: &Daemon) {
 }
 
 #[test]
+#[ignore = "long: tests/run.sh --full"]
 fn a_stalled_engine_makes_the_worker_unready_and_tasks_wait_until_it_is_back() {
     let world = World::new();
     let proxy = EngineProxy::new(&world);
@@ -166,6 +167,7 @@ fn a_stalled_engine_makes_the_worker_unready_and_tasks_wait_until_it_is_back() {
 }
 
 #[test]
+#[ignore = "long: tests/run.sh --full"]
 fn a_session_goes_on_while_the_engine_is_away_and_is_cleaned_up_when_it_is_back() {
     for state in [STALLED, AWAY] {
         let world = World::new();
@@ -267,6 +269,7 @@ fn a_session_that_loses_its_sandbox_with_the_engine_begins_anew_when_that_is_bac
 }
 
 #[test]
+#[ignore = "long: tests/run.sh --full"]
 fn an_engine_that_is_lost_in_every_attempt_ends_the_session() {
     let world = World::new();
     let proxy = EngineProxy::new(&world);

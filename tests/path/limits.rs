@@ -216,6 +216,7 @@ fn metric(daemon: &Daemon, name: &str) -> u64 {
 }
 
 #[test]
+#[ignore = "long: tests/run.sh --full"]
 fn floods_of_every_kind_cost_the_worker_no_memory_and_are_counted() {
     let world = World::new();
     let daemon = Daemon::start(&world, "");

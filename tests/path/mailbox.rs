@@ -239,6 +239,7 @@ fn whatever_found_a_route_is_answered_also_while_the_session_ends() {
 }
 
 #[test]
+#[ignore = "long: tests/run.sh --full"]
 fn a_message_that_a_lost_connection_brings_back_is_known_and_has_no_second_effect() {
     let world = World::new();
     let proxy = Proxy::new(true);
@@ -404,6 +405,7 @@ fn a_push_that_failed_is_not_tried_again_by_a_worker_that_lost_sight_of_the_brok
 }
 
 #[test]
+#[ignore = "long: tests/run.sh --full"]
 fn the_end_of_a_session_that_another_worker_has_is_not_told_by_the_one_that_lost_it() {
     let world = World::new();
     let proxy = Proxy::new(true);

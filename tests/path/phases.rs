@@ -98,6 +98,7 @@ fn each_later_limit_names_itself() {
 const WIND_DOWN: &str = "[session]\ngrace_s = 1\nwind_down_s = 5";
 
 #[test]
+#[ignore = "long: tests/run.sh --full"]
 fn an_agent_whose_time_is_nearly_over_is_told_and_commits_what_it_has() {
     let world = World::new();
     for (limits, whose) in [
@@ -133,6 +134,7 @@ fn an_agent_whose_time_is_nearly_over_is_told_and_commits_what_it_has() {
 }
 
 #[test]
+#[ignore = "long: tests/run.sh --full"]
 fn an_agent_that_does_not_heed_the_word_ends_by_its_limit() {
     let world = World::new();
     for (prompt, warnings) in [

@@ -198,7 +198,7 @@ fn an_image_that_is_another_by_now_is_never_taken_from_what_is_ready() {
 fn an_image_that_never_starts_costs_others_nothing_and_is_not_tried_over_and_over() {
     let tag = format!("cofferdam/pool-{}:broken", uuid::Uuid::new_v4().simple());
     // No file system can be mounted on a file.
-    let broken = "FROM cofferdam/sandbox-scripted:test\nRUN rm -rf /workspace && touch /workspace\n";
+    let broken = "FROM cofferdam/sandbox-scripted:test\nUSER 0:0\nRUN rm -rf /workspace && touch /workspace\n";
     docker(&["build", "--quiet", "--network", "none", "--tag", &tag, "-"], broken);
     let more = format!(
         "[agents.broken]\nimage = \"{tag}\"\ncommand = [\"scripted-agent\", \"acp\"]\nco_author = \"Broken <broken@agents.example>\"\n"

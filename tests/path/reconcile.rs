@@ -87,6 +87,7 @@ fn what_a_dead_worker_left_is_gone_a_minute_later_though_it_never_comes_back() {
 }
 
 #[test]
+#[ignore = "long: tests/run.sh --full"]
 fn a_worker_that_is_stopped_keeps_what_it_owns() {
     let world = World::new();
     let stopped = Daemon::start(&world, "");

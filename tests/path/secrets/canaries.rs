@@ -288,6 +288,7 @@ fn sessions_that_fail_or_are_cancelled_leave_no_canary() {
 }
 
 #[test]
+#[ignore = "long: tests/run.sh --full"]
 fn a_worker_that_is_killed_in_a_turn_or_a_push_leaves_no_canary() {
     for moment in ["turn", "push"] {
         let stage = Stage::new();

@@ -249,6 +249,7 @@ async fn path(
         session.conclude(projects).await;
     }
     let (first, live) = (session.first.take(), std::mem::take(&mut session.live));
+    let prepares = rooms.engine.shares_directories() && !rooms.disk.is_low();
     session.leave(Some(Stage::Cleanup));
     // A broker that is away may hold the event back, never the sandbox's end.
     tokio::join!(
@@ -257,7 +258,8 @@ async fn path(
             if let Some(first) = first {
                 first.close_sandbox(&task.session).await;
             }
-            live.close(rooms, task.session, publish::give_back(&open.work())).await;
+            live.close(rooms, task.session, publish::give_back(&open.work(), prepares))
+                .await;
         },
         said(&open.speaking)
     );
@@ -408,11 +410,14 @@ impl<'a> Session<'a> {
                 .await;
         }
         self.enter(Stage::Sandbox).await;
-        started.map_err(|failure| image.blamed(failure))?;
+        started.map_err(|failure| if plan.is_some() { failure } else { image.blamed(failure) })?;
         let (wishes, refusals) = (Wishes::default(), Refusals::default());
         let proxy = self.egress(&grant, &refusals);
         match plan {
-            Some(plan) => self.set_up(plan, &grant, &image.name, runtime, &refusals).await?,
+            Some(plan) => {
+                let ready = self.set_up(plan, &grant, &image.name, runtime, &refusals).await;
+                ready.map_err(|failure| image.blamed(failure))?;
+            }
             None => self.enter(Stage::Clone).await,
         }
         let meter = self.open_routes(&grant, agent, &wishes, proxy)?;

@@ -291,13 +291,17 @@ fn disk(config: &Config) -> Finding {
                 free.bytes / MIB,
                 config.state_dir.display()
             );
-            if free.bytes >= mark {
+            if !disk::is_low(free, mark, false) {
                 return ok("disk", found);
             }
             Finding {
                 check: "disk".into(),
                 state: State::Problem,
-                found: format!("{found}; no task is taken below {} MiB", mark / MIB),
+                found: format!(
+                    "{found}; no task is taken below {} MiB or {} files",
+                    mark / MIB,
+                    disk::LEAST_FREE_FILES
+                ),
                 remedy: Some("free space, move state_dir to a larger disk, or lower disk.least_free_bytes".into()),
             }
         }

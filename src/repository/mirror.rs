@@ -153,6 +153,11 @@ impl Place {
         self.directory.join("prepared")
     }
 
+    /// Its age tells how long ago one was too large.
+    fn unprepared(&self) -> PathBuf {
+        self.directory.join("unprepared")
+    }
+
     /// Held by whoever makes one.
     fn prepared_lock(&self) -> PathBuf {
         self.directory.join("prepared.lock")
@@ -348,9 +353,11 @@ async fn prepare(repository: &Path, project: &ProjectGrant) -> Result<(), Reposi
 async fn discard(place: &Place) -> Result<(), RepositoryError> {
     let place = place.clone();
     blocking(move || {
-        prepared::discard(&place)?;
         let repository = place.repository();
-        fs::remove_dir_all(&repository).map_err(RepositoryError::state("remove the directory", &repository))
+        let removed =
+            fs::remove_dir_all(&repository).map_err(RepositoryError::state("remove the directory", &repository));
+        prepared::discard(&place);
+        removed
     })
     .await
 }

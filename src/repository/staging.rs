@@ -134,11 +134,12 @@ impl Staging {
     }
 
     /// Gives what was published back to the mirror, so that the next session need not fetch it; says whether there was something to give. Meant
-    /// for the session's end. Waits for nobody: a mirror that is in use is left alone.
+    /// for the session's end. Waits for nobody: a mirror that is in use is left alone. `prepares`: whether sandboxes are shown what is prepared of the
+    /// project's tree, and the disk has room for it.
     ///
     /// # Errors
     /// git refused, time, or the disk. The next refresh puts right what is left of it.
-    pub async fn give_back(&self) -> Result<bool, RepositoryError> {
+    pub async fn give_back(&self, prepares: bool) -> Result<bool, RepositoryError> {
         let published = self.published.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (Some(mirror), Some(head)) = (&self.mirror, published) else {
             return Ok(false);
@@ -153,7 +154,7 @@ impl Staging {
         };
         let given = take_in(&self.shared, taken).await?;
         // The next session has a quicker clone by it, and nothing else.
-        if let Err(error) = prepare_tree(&self.shared, mirror, self.limits()).await {
+        if prepares && let Err(error) = prepare_tree(&self.shared, mirror, self.limits()).await {
             tracing::debug!(?mirror, %error, "the project's tree was not prepared");
         }
         Ok(given)

@@ -45,7 +45,11 @@ impl ObjectStore {
         let own = self.prepared();
         fs::create_dir_all(&own).map_err(RepositoryError::state("make the directory", &own))?;
         for entry in entries.flatten() {
-            if fs::hard_link(entry.path(), own.join(entry.file_name())).is_err() {
+            let file = own.join(entry.file_name());
+            // git looks into the youngest pack first.
+            let linked = fs::hard_link(entry.path(), &file)
+                .and_then(|()| fs::File::open(&file)?.set_modified(std::time::SystemTime::now()));
+            if linked.is_err() {
                 return fs::remove_dir_all(&own).map_err(RepositoryError::state("remove the directory", &own));
             }
         }

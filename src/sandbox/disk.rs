@@ -25,7 +25,7 @@ pub use usage::Usage;
 /// Free space that is wanted again before new work starts, in parts of a hundred above the mark: the mark itself would be met to and fro.
 const RESUME_ABOVE: u64 = 5;
 /// Files and directories that the file system must still take; one that does not count them is not asked.
-const LEAST_FREE_FILES: u64 = 10_000;
+pub const LEAST_FREE_FILES: u64 = 10_000;
 /// Looks at workspaces at a time: each costs processor time and open directories, and a slow one must not keep the others waiting.
 const LOOKS_AT_A_TIME: usize = 4;
 /// In danger nobody is chosen before all were looked at this shortly before.
@@ -239,7 +239,9 @@ impl Disk {
     }
 }
 
-fn is_low(free: Free, mark: u64, was: bool) -> bool {
+/// Whether no task is taken with so much free space, where so many bytes are wanted; `was`: whether that is so already.
+#[must_use]
+pub fn is_low(free: Free, mark: u64, was: bool) -> bool {
     let wanted = if was {
         mark.saturating_add(mark / 100 * RESUME_ABOVE)
     } else {

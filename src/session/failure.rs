@@ -16,7 +16,7 @@ pub struct Failure {
     pub reason: Reason,
     /// One sentence that says what to do.
     pub message: String,
-    /// Whether the engine itself is away, and not only this session's sandbox: then others need not try.
+    /// Whether the engine itself is away or full, and not only this session's sandbox: then others need not try.
     pub is_engine_away: bool,
 }
 
@@ -90,7 +90,13 @@ impl From<SandboxError> for Failure {
             | SandboxError::NetworkOpen { .. }
             | SandboxError::Prepare { .. } => Reason::SandboxFailed,
         };
-        let is_engine_away = matches!(error, SandboxError::Connect { .. } | SandboxError::ClusterAway { .. });
+        let is_engine_away = matches!(
+            error,
+            SandboxError::Connect { .. }
+                | SandboxError::ClusterAway { .. }
+                | SandboxError::Quota { .. }
+                | SandboxError::Unplaced { .. }
+        );
         Self {
             is_engine_away,
             ..Self::new(reason, error.to_string())

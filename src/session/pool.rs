@@ -23,7 +23,7 @@ const OLDEST: Duration = Duration::from_secs(3600);
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often it is looked meanwhile whether any session runs.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long after a failure that kind is tried again; others do not wait for it.
+/// How long after a failure that kind is not tried again, whoever asks for it; others do not wait for it.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(60);
 /// How often it is looked for what died, became too old or is not wanted any more.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -64,6 +64,17 @@ struct State {
     short_since: Option<Instant>,
     /// Whether anybody keeps it filled.
     is_kept: bool,
+}
+
+impl State {
+    /// How many of which kind are to be ready. What could not be started lately takes no place of what can.
+    fn wanted(&mut self, rooms: &Rooms, first: Option<&Kind>) -> Vec<(Kind, usize)> {
+        self.failed.retain(|(_, at)| at.elapsed() < PAUSE_AFTER_FAILURE);
+        for (kind, _) in &self.failed {
+            self.demand.forget(kind);
+        }
+        self.demand.wanted(first, rooms.sandbox.warm, Instant::now())
+    }
 }
 
 /// The sandboxes of a worker that wait for sessions.
@@ -158,13 +169,7 @@ impl Pool {
             return None;
         }
         let mut state = self.state();
-        state.failed.retain(|(_, at)| at.elapsed() < PAUSE_AFTER_FAILURE);
-        // What cannot be started takes no place of what can.
-        for place in 0..state.failed.len() {
-            let kind = state.failed[place].0.clone();
-            state.demand.forget(&kind);
-        }
-        let wanted = state.demand.wanted(first, rooms.sandbox.warm, Instant::now());
+        let wanted = state.wanted(rooms, first);
         let has = |kind: &Kind| state.ready.iter().filter(|one| one.kind == *kind).count();
         let is_hopeless = |kind: &Kind| state.failed.iter().any(|(failed, _)| failed == kind);
         wanted
@@ -208,7 +213,7 @@ impl Pool {
     async fn remove_unfit(&self, rooms: &Rooms, first: Option<&Kind>) {
         let unfit: Vec<Ready> = {
             let mut state = self.state();
-            let wanted = state.demand.wanted(first, rooms.sandbox.warm, Instant::now());
+            let wanted = state.wanted(rooms, first);
             let mut kept = Vec::new();
             let mut unfit = Vec::new();
             for one in std::mem::take(&mut state.ready) {

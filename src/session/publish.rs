@@ -449,9 +449,9 @@ impl Work {
 }
 
 /// Gives the mirrors what was published, so that the next session need not fetch it. Nobody depends on it.
-pub(super) async fn give_back(work: &[Arc<Work>]) {
-    join_all(work.iter().map(|work| async {
-        if let Err(error) = work.staging.give_back().await {
+pub(super) async fn give_back(work: &[Arc<Work>], prepares: bool) {
+    join_all(work.iter().map(|work| async move {
+        if let Err(error) = work.staging.give_back(prepares).await {
             tracing::debug!(project = %work.admitted.grant.key, %error, "what was published is not in the mirror yet");
         }
     }))

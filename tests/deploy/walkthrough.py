@@ -129,9 +129,10 @@ def by_kustomize(readme, place, programs):
     for number, beginning in enumerate(overlays):
         part = place / str(number)
         part.mkdir()
+        (part / "TOKEN_FILE").write_text("token")
         (part / "deploy").symlink_to(place / "deploy")
         seen = follow(f"{beginning}\n{rest}", part, programs)
-        complete(seen, 2)
+        complete(seen, 4)
     assert len(set(overlays)) == 2, overlays
     print("ok: walk-through: kustomize: each Secret that a pod asks for is made, in both overlays")
 

@@ -4,6 +4,7 @@
 //! may remove git's own stale lock files. Never waits without end.
 
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -55,7 +56,12 @@ pub(super) fn clear_leftovers(repository: &Path) -> Result<(), RepositoryError> 
             if kind.is_dir() {
                 directories.push(path);
             } else if is_leftover(&entry.file_name().to_string_lossy()) {
-                fs::remove_file(&path).map_err(RepositoryError::state("remove", &path))?;
+                match fs::remove_file(&path) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => {
+                        return Err(RepositoryError::state("remove", &path)(error));
+                    }
+                    Ok(()) | Err(_) => {}
+                }
             }
         }
     }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Place, lock, run_locked};
+use super::{Place, lock, prepared, run_locked};
 use crate::grant::ShownRef;
 use crate::repository::git::Invocation;
 use crate::repository::{RepositoryError, Shared, bare, blocking, remote};
@@ -205,7 +205,12 @@ async fn remove_unused(place: &Place) -> Result<bool, RepositoryError> {
         super::discard(place).await?;
         return Ok(true);
     }
-    Ok(false)
+    let place = place.clone();
+    blocking(move || {
+        prepared::discard(&place);
+        Ok(false)
+    })
+    .await
 }
 
 async fn repack(
@@ -241,6 +246,13 @@ async fn repack(
         git(vec!["repack", "-a", "-d", "-q", "--write-bitmap-index"]).await?;
         git(vec!["prune", "--expire=now"]).await?;
         git(vec!["commit-graph", "write", "--reachable", "--no-progress"]).await?;
+        // It may hold what was just dropped.
+        let old = place.clone();
+        blocking(move || {
+            prepared::discard(&old);
+            Ok(())
+        })
+        .await?;
         let mark = place.unreachable();
         if mark.exists() {
             fs::remove_file(&mark).map_err(RepositoryError::state("remove", &mark))?;
@@ -254,7 +266,7 @@ async fn repack(
     Ok(false)
 }
 
-fn age(path: &Path) -> Option<Duration> {
+pub(super) fn age(path: &Path) -> Option<Duration> {
     let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).ok()?;
     Some(modified.elapsed().unwrap_or_default())
 }

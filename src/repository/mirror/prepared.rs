@@ -9,6 +9,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::maintenance::age;
 use super::{Place, lock};
 use crate::message::CommitId;
 use crate::repository::git::{Invocation, Limits};
@@ -18,6 +19,8 @@ use crate::repository::{RepositoryError, Shared, bare, blocking, remote};
 const LIMIT: Duration = Duration::from_secs(10);
 /// A larger tree has none, in bytes.
 const LARGEST: u64 = 256 * 1024 * 1024;
+/// How long it is not tried again where it was too large or took too long.
+const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Where a mirror's packs are smaller together there is nothing to gain, in bytes.
 const LEAST: u64 = 4 * 1024 * 1024;
 /// A longer `HEAD` is none, in bytes.
@@ -37,26 +40,67 @@ pub(in crate::repository) async fn prepare_tree(
         return Ok(false);
     };
     let made = all.join(commit.as_str());
-    if made.exists() || pack_bytes(&repository)? < LEAST {
+    if made.exists() {
         return Ok(false);
     }
     // Not the mirror's own lock: a session that begins meanwhile need not wait, and takes what there is.
-    let Some(_held) = lock::try_acquire(&place.prepared_lock())? else {
+    let Some(held) = lock::try_acquire(&place.prepared_lock())? else {
         return Ok(false);
     };
-    let new = all.join("new");
-    let (old, half) = (all.clone(), new.clone());
+    let old = all.clone();
+    blocking(move || clear(&old)).await?;
+    let is_hopeless = age(&place.unprepared()).is_some_and(|age| age < PATIENCE);
+    if is_hopeless || pack_bytes(&repository)? < LEAST {
+        return Ok(false);
+    }
+    // A name that no other has: a git that outlives its worker puts nothing into what another one makes.
+    let new = all.join(format!("new-{}", uuid::Uuid::new_v4()));
+    let packed = pack(shared, &repository, &commit, &new, limits, &held).await;
+    if matches!(
+        packed,
+        Err(RepositoryError::Timeout { .. } | RepositoryError::TooLarge { .. })
+    ) {
+        bare::write_whole(&place.unprepared(), b"")?;
+    }
     blocking(move || {
-        clear(&old)?;
-        fs::create_dir_all(&half).map_err(RepositoryError::state("make the directory", &half))
+        if let Err(error) = packed {
+            remove(&new)?;
+            return Err(error);
+        }
+        // git's own, for what it has not finished.
+        remove(&new.join("pack"))?;
+        fs::rename(&new, &made).map_err(RepositoryError::state("rename", &made))?;
+        Ok(true)
     })
-    .await?;
+    .await
+}
+
+/// Packs the tree of a commit into `new`. Nothing is written in the mirror, whose lock is not held.
+async fn pack(
+    shared: &Shared,
+    repository: &Path,
+    commit: &CommitId,
+    new: &Path,
+    limits: Limits,
+    held: &fs::File,
+) -> Result<(), RepositoryError> {
+    let unfinished = new.join("pack");
+    fs::create_dir_all(&unfinished).map_err(RepositoryError::state("make the directory", &unfinished))?;
+    let share = held
+        .try_clone()
+        .map_err(RepositoryError::state("share the lock of", new))?;
     let limits = Limits {
-        file: LARGEST,
+        file: LARGEST.min(limits.file),
+        heap: shared.config.git_heap,
+        processor_s: LIMIT.as_secs(),
         ..limits
     };
     let invocation = Invocation::new("prepare the project's tree", LIMIT)
-        .on(&repository)
+        .on(repository)
+        .variable("GIT_OBJECT_DIRECTORY", new)
+        .variable("GIT_ALTERNATE_OBJECT_DIRECTORIES", repository.join("objects"))
+        // A large file goes through piece by piece.
+        .arguments(["-c", "core.bigFileThreshold=1m"])
         .arguments([
             "pack-objects",
             "--revs",
@@ -67,38 +111,37 @@ pub(in crate::repository) async fn prepare_tree(
         ])
         .arguments([new.join("pack")])
         .input(format!("{commit}^{{tree}}\n").into_bytes())
-        .limits(limits);
-    let finished = shared.git.run(invocation).await;
-    let failed = match finished {
-        Ok(finished) if finished.success() => None,
-        Ok(finished) => Some(RepositoryError::Maintain {
+        .limits(limits)
+        .holding(share);
+    let finished = shared.git.run(invocation).await?;
+    match finished.code {
+        Some(0) => Ok(()),
+        Some(_) => Err(RepositoryError::Maintain {
             text: remote::shortened(&finished.stderr),
         }),
-        Err(error) => Some(error),
-    };
-    blocking(move || {
-        // What cannot be made, or is too large, is not tried again before the branch is elsewhere: an empty directory says so.
-        if failed.is_some() {
-            clear(&new)?;
-        }
-        fs::rename(&new, &made).map_err(RepositoryError::state("rename", &made))?;
-        failed.map_or(Ok(true), Err)
-    })
-    .await
+        // A limit ended it.
+        None => Err(RepositoryError::TooLarge { largest: LARGEST }),
+    }
 }
 
-/// Removes all of it.
-pub(super) fn discard(place: &Place) -> Result<(), RepositoryError> {
-    let all = place.prepared();
-    match fs::remove_dir_all(&all) {
+/// Removes all of it. Without it all works the same, so nobody fails by it.
+pub(super) fn discard(place: &Place) {
+    if let Err(error) = remove(&place.prepared()) {
+        tracing::warn!(mirror = ?place.directory, %error, "a prepared tree was not removed");
+    }
+}
+
+/// Removes a directory that may not be there.
+fn remove(directory: &Path) -> Result<(), RepositoryError> {
+    match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(RepositoryError::state("remove the directory", &all)(error))
+            Err(RepositoryError::state("remove the directory", directory)(error))
         }
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
-/// Removes what is in a directory, if there is one.
+/// Removes the directories in one that may not be there.
 fn clear(directory: &Path) -> Result<(), RepositoryError> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -106,13 +149,7 @@ fn clear(directory: &Path) -> Result<(), RepositoryError> {
         Err(error) => return Err(RepositoryError::state("list", directory)(error)),
     };
     for entry in entries {
-        let path = entry.map_err(RepositoryError::state("list", directory))?.path();
-        let removed = if path.is_dir() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
-        removed.map_err(RepositoryError::state("remove", &path))?;
+        remove(&entry.map_err(RepositoryError::state("list", directory))?.path())?;
     }
     Ok(())
 }

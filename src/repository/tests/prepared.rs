@@ -19,7 +19,7 @@ fn large() -> String {
 async fn ended(forge: &Forge, staging: &Staging, commit: &CommitId) -> PathBuf {
     let prepared = forge.mirror().with_file_name("prepared").join(commit.as_str());
     for _ in 0..100 {
-        staging.give_back().await.unwrap();
+        staging.give_back(true).await.unwrap();
         if prepared.exists() {
             break;
         }
@@ -103,7 +103,7 @@ async fn a_small_project_has_none_and_a_damaged_mirror_takes_it_along() {
     let staging = forge.stage().await.unwrap();
     published(&forge, &staging).await;
     for _ in 0..3 {
-        staging.give_back().await.unwrap();
+        staging.give_back(true).await.unwrap();
     }
     let place = forge.mirror().with_file_name("prepared");
     assert!(!place.join(small.as_str()).exists());
@@ -127,4 +127,44 @@ async fn a_small_project_has_none_and_a_damaged_mirror_takes_it_along() {
     let was = forge.room.discard_if_damaged(&project, &super::forge::access()).await;
     assert!(was.unwrap());
     assert!(!place.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_that_is_too_large_leaves_nothing_and_is_not_tried_at_each_session_s_end() {
+    let forge = Forge::start_with(|config| config.largest_push = 1024 * 1024).await;
+    let commit = forge.upstream_commit("team/greeter", "main", "large", &large());
+    let staging = forge.stage().await.unwrap();
+    published(&forge, &staging).await;
+    let mark = forge.mirror().with_file_name("unprepared");
+    for _ in 0..100 {
+        staging.give_back(true).await.unwrap();
+        if mark.exists() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let marked = std::fs::metadata(&mark).unwrap().modified().unwrap();
+    let place = forge.mirror().with_file_name("prepared");
+    assert!(files_below(&place).is_empty() && !place.join(commit.as_str()).exists());
+    let unfinished = |file: &PathBuf| file.file_name().unwrap().to_string_lossy().starts_with("tmp_");
+    assert!(!files_below(&forge.mirror()).iter().any(unfinished));
+    staging.give_back(true).await.unwrap();
+    assert_eq!(std::fs::metadata(&mark).unwrap().modified().unwrap(), marked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_forge_shows_no_more_is_not_kept_as_a_tree() {
+    let forge = Forge::start_with(|config| config.unreachable_s = 0).await;
+    let project = "team/greeter";
+    let first = forge.head(project, "main").unwrap();
+    let secret = forge.upstream_commit(project, "main", "large", &large());
+    let staging = forge.stage().await.unwrap();
+    published(&forge, &staging).await;
+    let prepared = ended(&forge, &staging, &secret).await;
+    assert!(prepared.exists());
+    git(&forge.bare(project), &["branch", "-D", BRANCH]);
+    git(&forge.bare(project), &["update-ref", "refs/heads/main", first.as_str()]);
+    let staging = forge.stage().await.unwrap();
+    assert_eq!(shown(&forge, &staging, "after").await.1, 0);
+    assert!(!prepared.exists());
 }

@@ -64,7 +64,7 @@ fn target(refs: &[ShownRef], name: &str) -> Option<CommitId> {
 /// Gives back to a mirror that nobody uses: what other tests start holds its lock for a moment, between the fork and the program.
 async fn given(staging: &Staging) -> Result<bool, RepositoryError> {
     for _ in 0..100 {
-        match staging.give_back().await {
+        match staging.give_back(true).await {
             Ok(false) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
             done => return done,
         }
@@ -239,10 +239,10 @@ async fn a_mirror_that_is_not_whole_is_fetched() {
 async fn what_a_session_published_is_not_fetched_again() {
     let (forge, watched) = Watched::forge().await;
     let staging = forge.stage().await.unwrap();
-    assert!(!staging.give_back().await.unwrap(), "nothing was published");
+    assert!(!staging.give_back(true).await.unwrap(), "nothing was published");
     let head = published(&forge, &staging).await;
     assert!(given(&staging).await.unwrap());
-    assert!(!staging.give_back().await.unwrap(), "it is there already");
+    assert!(!staging.give_back(true).await.unwrap(), "it is there already");
     forge.room.remove_session(Forge::session()).await.unwrap();
     assert!(git_ok(&forge.mirror(), &["fsck", "--full", "--strict"]));
 
@@ -355,12 +355,12 @@ async fn nothing_is_given_to_a_mirror_that_is_used_moved_on_or_gone() {
     // Somebody holds it.
     let held = std::fs::File::open(mirror.parent().unwrap().join("lock")).unwrap();
     held.lock().unwrap();
-    assert!(!staging.give_back().await.unwrap());
+    assert!(!staging.give_back(true).await.unwrap());
     drop(held);
     // A refresh of it was cut off.
     let mark = mirror.parent().unwrap().join("fetching");
     std::fs::write(&mark, "").unwrap();
-    assert!(!staging.give_back().await.unwrap());
+    assert!(!staging.give_back(true).await.unwrap());
     std::fs::remove_file(&mark).unwrap();
     assert!(!known(&mirror));
     // The branch went another way meanwhile.
@@ -374,7 +374,7 @@ async fn nothing_is_given_to_a_mirror_that_is_used_moved_on_or_gone() {
     assert!(!mark.exists());
     // The mirror was removed.
     std::fs::remove_dir_all(&mirror).unwrap();
-    assert!(!staging.give_back().await.unwrap());
+    assert!(!staging.give_back(true).await.unwrap());
     assert!(!mirror.exists());
 }
 

@@ -49,7 +49,11 @@ fn warned(talk: &Talk<'_>, code: &str) -> Vec<String> {
 /// The agent went on from its own memory: it was told nothing, and nothing that it repeated became an event.
 fn assert_remembered(talk: &Talk<'_>) {
     let said = said(talk, 2);
-    assert!(said.starts_with("recall: asked !write one.txt 1"), "{said}");
+    assert!(
+        said.starts_with("recall: asked !write one.txt 1"),
+        "{said} {:?}",
+        talk.all()
+    );
     assert_eq!(said.matches("The first thing.").count(), 1, "{said}");
     assert!(said.contains("quoted: nothing"), "{said}");
     assert_nothing_repeated(talk);
@@ -59,7 +63,7 @@ fn assert_remembered(talk: &Talk<'_>) {
 /// The agent was told the conversation, and remembers nothing by itself.
 fn assert_told(talk: &Talk<'_>, why: &str) {
     let said = said(talk, 2);
-    assert!(said.starts_with("recall: nothing"), "{said}");
+    assert!(said.starts_with("recall: nothing"), "{said} {:?}", talk.all());
     assert!(
         said.contains("quoted: > !write one.txt 1") && said.contains("> The first thing."),
         "{said}"

@@ -132,7 +132,9 @@ compose() (
     export RABBITMQ_PASSWORD=word COFFERDAM_CONFIG_FILE=/etc/cofferdam/config.toml COFFERDAM_STATE=/srv/cofferdam COFFERDAM_ENV_FILE=$scratch/worker.env
     printf 'COFFERDAM_MODEL_KEY=word\n' >"$scratch/worker.env"
     [ -z "${2:-}" ] || unset "$2"
-    docker-compose --file "$1" config
+    # What docker-compose 1 does not know, and compose.py looks for.
+    sed 's/, bind: {create_host_path: false}//' "$1" >"$scratch/known.yaml"
+    docker-compose --project-directory "$(dirname "$1")" --file "$scratch/known.yaml" config
 )
 
 check_compose() {

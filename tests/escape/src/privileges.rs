@@ -123,6 +123,8 @@ pub(crate) fn rows(asked: &Asked, report: &mut Report) {
     }
     let attached = nix::sys::ptrace::attach(Pid::from_raw(1));
     if attached.is_ok() {
+        // It can be let go when it has stopped; one that is left before that stays stopped for good.
+        let _ = nix::sys::wait::waitpid(Pid::from_raw(1), None);
         let _ = nix::sys::ptrace::detach(Pid::from_raw(1), None);
     }
     report.attack("ptrace PID 1", "attach to PID 1", tried(attached, "attached"));

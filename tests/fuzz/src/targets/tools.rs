@@ -72,7 +72,7 @@ fn server() -> (Router, Wishes) {
         speaking: tokio_util::task::TaskTracker::new(),
     };
     let wishes = Wishes::default();
-    (router(Arc::new(grant), wishes.clone(), reach), wishes)
+    (router(Arc::new(grant), wishes.clone(), reach)(), wishes)
 }
 
 /// A request's body; where it is no JSON object, it is taken for a tool's name, a line, and its arguments.

@@ -149,7 +149,11 @@ fn places(shared: &Shared) -> Result<Vec<Place>, RepositoryError> {
 /// Clears mirrors whose last refresh was cut off and that nobody uses now. The note of it stays for the next refresh.
 pub(in crate::repository) async fn clear_interrupted(shared: &Shared) -> Result<usize, RepositoryError> {
     let mut cleared = 0;
-    for place in places(shared)?.iter().filter(|place| place.fetching().exists()) {
+    let all = places(shared)?;
+    for place in all.clone() {
+        cleared += usize::from(blocking(move || prepared::clear_unfinished(&place)).await?);
+    }
+    for place in all.iter().filter(|place| place.fetching().exists()) {
         // Only when it is free: git's own processes hold it too, and may well be at work.
         let Some(_held) = lock::try_acquire(&place.lock())? else {
             continue;

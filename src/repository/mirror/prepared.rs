@@ -23,6 +23,8 @@ const LARGEST: u64 = 256 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Where a mirror's packs are smaller together there is nothing to gain, in bytes.
 const LEAST: u64 = 4 * 1024 * 1024;
+/// How the name of one begins that is not finished.
+const UNFINISHED: &str = "new-";
 /// A longer `HEAD` is none, in bytes.
 const LONGEST_HEAD: u64 = 4096;
 
@@ -54,7 +56,7 @@ pub(in crate::repository) async fn prepare_tree(
         return Ok(false);
     }
     // A name that no other has: a git that outlives its worker puts nothing into what another one makes.
-    let new = all.join(format!("new-{}", uuid::Uuid::new_v4()));
+    let new = all.join(format!("{UNFINISHED}{}", uuid::Uuid::new_v4()));
     let packed = pack(shared, &repository, &commit, &new, limits, &held).await;
     if matches!(
         packed,
@@ -122,6 +124,23 @@ async fn pack(
         // A limit ended it.
         None => Err(RepositoryError::TooLarge { largest: LARGEST }),
     }
+}
+
+/// Removes what a killed worker did not finish, unless its git is still at work: that holds the lock. Says whether there was any.
+pub(super) fn clear_unfinished(place: &Place) -> Result<bool, RepositoryError> {
+    let entries = fs::read_dir(place.prepared()).into_iter().flatten().flatten();
+    let unfinished: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED))
+        .map(|entry| entry.path())
+        .collect();
+    if unfinished.is_empty() {
+        return Ok(false);
+    }
+    let Some(_held) = lock::try_acquire(&place.prepared_lock())? else {
+        return Ok(false);
+    };
+    unfinished.iter().try_for_each(|directory| remove(directory))?;
+    Ok(true)
 }
 
 /// Removes all of it. Without it all works the same, so nobody fails by it.

@@ -168,3 +168,28 @@ async fn what_a_forge_shows_no_more_is_not_kept_as_a_tree() {
     assert_eq!(shown(&forge, &staging, "after").await.1, 0);
     assert!(!prepared.exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_worker_did_not_finish_goes_when_nobody_is_at_work() {
+    let forge = Forge::start().await;
+    forge.stage().await.unwrap();
+    let place = forge.mirror().with_file_name("prepared");
+    let (left, whole) = (place.join("new-left"), place.join("0".repeat(40)));
+    for directory in [left.join("pack"), whole.clone()] {
+        std::fs::create_dir_all(directory).unwrap();
+    }
+    let lock = std::fs::File::create(forge.mirror().with_file_name("prepared.lock")).unwrap();
+    lock.lock().unwrap();
+    forge.room.clear_mirrors().await.unwrap();
+    assert!(left.exists(), "its git may be at work");
+    drop(lock);
+    // What other tests start holds the lock for a moment, between the fork and the program.
+    for _ in 0..100 {
+        forge.room.clear_mirrors().await.unwrap();
+        if !left.exists() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!left.exists() && whole.exists());
+}

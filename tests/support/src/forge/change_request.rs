@@ -120,6 +120,7 @@ fn insert(forge: &Forge, project: &Project, proposal: Proposal) -> Opened {
         approvals: Vec::new(),
         reviews: Vec::new(),
         reads: 0,
+        parted: None,
         checked: None,
     };
     project.change_requests.push(one.clone());
@@ -127,13 +128,24 @@ fn insert(forge: &Forge, project: &Project, proposal: Proposal) -> Opened {
     Opened::New(Box::new(one))
 }
 
-/// What git says now; mergeability only if it is cheap or `thorough`.
+/// How much git is asked of a change request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Heads, and what was found out before.
+    Known,
+    /// Where the branches parted, too: what is answered before mergeability is looked at.
+    Base,
+    /// Everything.
+    Whole,
+}
+
+/// What git says now.
 pub(crate) async fn facts(
     forge: &Forge,
     project: &Project,
     one: &ChangeRequest,
     refs: &BTreeMap<String, String>,
-    thorough: bool,
+    depth: Depth,
 ) -> Result<Facts, GitError> {
     let head = head_of(project, one, refs);
     let target_head = refs.get(&format!("refs/heads/{}", one.target)).cloned();
@@ -151,15 +163,22 @@ pub(crate) async fn facts(
         .filter(|(h, t, _)| h == head && t == target)
         .map(|(_, _, clean)| *clean);
     facts.mergeable = known;
-    if !thorough {
+    if depth == Depth::Known {
         return Ok(facts);
     }
-    facts.base = match &one.merged {
+    facts.base = match (&one.merged, &one.parted) {
         // After the merge the live branches have no difference left: the base was noted then.
-        Some(merged) => Some(merged.base.clone()),
-        None => project.repository.merge_base(target, head).await?,
+        (Some(merged), _) => Some(merged.base.clone()),
+        (None, Some((h, t, base))) if h == head && t == target => base.clone(),
+        (None, _) => {
+            let base = project.repository.merge_base(target, head).await?;
+            if let Some(one) = forge.world().change_request_mut(project.id, one.number) {
+                one.parted = Some((head.clone(), target.clone(), base.clone()));
+            }
+            base
+        }
     };
-    if known.is_none() {
+    if known.is_none() && depth == Depth::Whole {
         let clean = project.repository.merges(target, head).await?;
         facts.mergeable = Some(clean);
         let checked = Some((head.clone(), target.clone(), clean));
@@ -205,7 +224,7 @@ pub(crate) fn add(forge: &Forge, project: u64, number: u64, note: Note) -> Optio
 /// Merges an open change request on behalf of its author; `None` if it conflicts or its branches are gone.
 pub(crate) async fn merge(forge: &Forge, project: &Project, one: &ChangeRequest) -> Result<Option<String>, GitError> {
     let refs = project.repository.refs().await?;
-    let facts = facts(forge, project, one, &refs, true).await?;
+    let facts = facts(forge, project, one, &refs, Depth::Whole).await?;
     let (Some(head), Some(base)) = (facts.head, facts.base) else {
         return Ok(None);
     };

@@ -164,7 +164,7 @@ async fn content(forge: &Forge, project: &Project, one: &ChangeRequest) -> Resul
             .unwrap_or_default()
     };
     let refs = project.repository.refs().await?;
-    let facts = change_request::facts(forge, project, one, &refs, true).await?;
+    let facts = change_request::facts(forge, project, one, &refs, change_request::Depth::Whole).await?;
     let draft = one.draft || super::gitlab::is_draft(&one.title);
     let head = facts.head.clone().unwrap_or_default();
     let mut body = format!(

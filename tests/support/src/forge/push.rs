@@ -26,8 +26,8 @@ use super::seed::Side;
 use super::state::{Caller, Project};
 
 /// The hook of every repository: hands git's words to the forge, prints the answer, and obeys its status.
-pub(crate) const HOOK: &str = r#"#!/usr/bin/env bash
-# Hook of the cofferdam test forge.
+pub(crate) const HOOK: &str = r#"#!/bin/bash
+# Hook of the cofferdam test forge. Starts no program: what it costs is counted against whoever pushes.
 set -u
 export LC_ALL=C
 body="push ${FORGE_PUSH-}
@@ -45,7 +45,8 @@ exec 3<>"/dev/tcp/$FORGE_HOST/$FORGE_PORT" || exit 1
 printf 'POST /_test/hook/%s HTTP/1.0\r\nHost: forge\r\nContent-Length: %d\r\n\r\n%s' "${0##*/}" "${#body}" "$body" >&3
 IFS= read -r status <&3
 while IFS= read -r line <&3; do [ "$line" = $'\r' ] && break; done
-cat <&3 >&2
+mapfile -u 3 answer
+printf '%s' "${answer[@]}" >&2
 case "$status" in *" 200 "*) exit 0 ;; *) exit 1 ;; esac
 "#;
 

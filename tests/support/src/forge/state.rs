@@ -213,6 +213,8 @@ pub(crate) struct ChangeRequest {
     /// How often it was read since its head last moved: the forge "computes" mergeability in the background, so the
     /// first reader is told that it is not known yet.
     pub(crate) reads: u32,
+    /// Where these two heads, its own and the target's, parted.
+    pub(crate) parted: Option<(String, String, Option<String>)>,
     /// Mergeability found for (head, target head).
     pub(crate) checked: Option<(String, String, bool)>,
 }

@@ -44,6 +44,21 @@ impl Repository {
         Ok(files)
     }
 
+    /// How many files differ.
+    pub(crate) async fn changed_files(&self, from: &str, to: &str) -> Result<usize, GitError> {
+        let raw = [
+            "diff",
+            "--find-renames",
+            "--raw",
+            "-z",
+            "--no-abbrev",
+            "--end-of-options",
+            from,
+            to,
+        ];
+        Ok(parse_raw(&String::from_utf8_lossy(&self.git(&raw).await?))?.len())
+    }
+
     /// The same as one text, as git prints it.
     pub(crate) async fn raw_diff(&self, from: &str, to: &str) -> Result<Vec<u8>, GitError> {
         self.git(&[

@@ -73,7 +73,7 @@ pub(crate) async fn list(State(forge): State<Forge>, entry: Entry, RawQuery(quer
     let refs = project.repository.refs().await?;
     let mut with_facts = Vec::new();
     for one in all {
-        let facts = change_request::facts(&forge, project, &one, &refs, false).await?;
+        let facts = change_request::facts(&forge, project, &one, &refs, change_request::Depth::Known).await?;
         with_facts.push((one, facts));
     }
     page(
@@ -86,7 +86,7 @@ pub(crate) async fn list(State(forge): State<Forge>, entry: Entry, RawQuery(quer
 
 async fn facts_of(forge: &Forge, project: &Project, one: &ChangeRequest) -> Result<Facts, Refusal> {
     let refs = project.repository.refs().await?;
-    Ok(change_request::facts(forge, project, one, &refs, true).await?)
+    Ok(change_request::facts(forge, project, one, &refs, change_request::Depth::Whole).await?)
 }
 
 async fn size(project: &Project, facts: &Facts) -> Result<Size, Refusal> {

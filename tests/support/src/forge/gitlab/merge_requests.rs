@@ -45,7 +45,7 @@ fn may_merge(project: &Project, one: &ChangeRequest, caller: Option<&Caller>) ->
 async fn count(project: &Project, facts: &Facts) -> Result<Option<String>, Refusal> {
     Ok(match (&facts.base, &facts.head) {
         (Some(base), Some(head)) => {
-            let all = project.repository.diff(base, head).await?.len();
+            let all = project.repository.changed_files(base, head).await?;
             let limit = project.limits.files.filter(|limit| *limit < all);
             Some(limit.map_or_else(|| all.to_string(), |limit| format!("{limit}+")))
         }
@@ -171,7 +171,7 @@ pub(crate) async fn list(
     let refs = project.repository.refs().await?;
     let mut with_facts = Vec::new();
     for one in all {
-        let facts = change_request::facts(&forge, &project, &one, &refs, false).await?;
+        let facts = change_request::facts(&forge, &project, &one, &refs, change_request::Depth::Known).await?;
         with_facts.push((one, facts));
     }
     let url = format!("{}/api/v4/projects/{}/merge_requests", forge.gitlab(), project.id);
@@ -196,7 +196,7 @@ async fn answer_one(
     caller: Option<&Caller>,
     refs: &Refs,
 ) -> Result<Value, Refusal> {
-    let facts = change_request::facts(forge, project, one, refs, true).await?;
+    let facts = change_request::facts(forge, project, one, refs, change_request::Depth::Whole).await?;
     let first = change_request::count_reading(forge, project.id, one.number) == 0;
     let progress = if first && one.standing == Standing::Open {
         Progress::Checking
@@ -302,7 +302,7 @@ pub(crate) async fn create(
     };
     let project = forge.reread(&project);
     let refs = project.repository.refs().await?;
-    let facts = change_request::facts(&forge, &project, &one, &refs, true).await?;
+    let facts = change_request::facts(&forge, &project, &one, &refs, change_request::Depth::Base).await?;
     let may_merge = may_merge(&project, &one, Some(&caller));
     created(full(
         &forge,

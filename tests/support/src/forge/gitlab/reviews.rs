@@ -125,7 +125,7 @@ pub(crate) fn newest<'a>(project: &'a Project, head: Option<&str>) -> Option<&'a
 /// Pipelines of the commits that the merge request brings.
 async fn of(forge: &Forge, project: &Project, one: &ChangeRequest) -> Result<Vec<Pipeline>, super::wire::Refusal> {
     let refs = project.repository.refs().await?;
-    let facts = change_request::facts(forge, project, one, &refs, true).await?;
+    let facts = change_request::facts(forge, project, one, &refs, change_request::Depth::Whole).await?;
     let commits = match (&facts.base, &facts.head) {
         (Some(base), Some(head)) => project.repository.commits_between(base, head).await?,
         _ => Vec::new(),

@@ -196,7 +196,7 @@ pub(super) async fn activity(forge: &Forge, project: &Project, number: u64, seed
         .find(|one| one.number == number)
         .ok_or_else(gone)?;
     let refs = project.repository.refs().await.map_err(broken(project))?;
-    let facts = change_request::facts(forge, project, one, &refs, true).await;
+    let facts = change_request::facts(forge, project, one, &refs, change_request::Depth::Whole).await;
     let facts = facts.map_err(broken(project))?;
     let mut guard = forge.world();
     let world = &mut *guard;

@@ -19,7 +19,7 @@ use crate::forge::state::{ChangeRequest, Project};
 /// The two ends of a merge request's difference.
 async fn ends(forge: &Forge, project: &Project, one: &ChangeRequest) -> Result<(String, String), Refusal> {
     let refs = project.repository.refs().await?;
-    let facts = change_request::facts(forge, project, one, &refs, true).await?;
+    let facts = change_request::facts(forge, project, one, &refs, change_request::Depth::Whole).await?;
     match (facts.base, facts.head) {
         (Some(base), Some(head)) => Ok((base, head)),
         _ => Err(Refusal::MissingEntry),

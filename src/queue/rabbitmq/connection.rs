@@ -5,8 +5,8 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -41,6 +41,33 @@ pub(super) struct Live {
     asking: Arc<Asking>,
     /// Channels' numbers that cannot be used any more on this connection.
     stale: AtomicU16,
+    /// Channels that wait for the next short call.
+    idle: Idle,
+    /// Channels that confirm, each for one message at a time.
+    pub(super) confirming: Idle,
+}
+
+/// Channels of one kind that nobody uses now. A broker starts several processes for each that is opened.
+#[derive(Debug, Default)]
+pub(super) struct Idle(Mutex<Vec<Channel>>);
+
+/// Channels of one kind that are kept open for the next call, at most.
+const IDLE: usize = 16;
+
+impl Idle {
+    /// One that still works, for the caller alone until it is given back; dropping it closes it.
+    pub(super) fn take(&self) -> Option<Channel> {
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        std::iter::from_fn(|| idle.pop()).find(|channel| channel.status().connected())
+    }
+
+    /// Only after a call that was answered: an answer that comes late would be taken for that to another question.
+    pub(super) fn give_back(&self, channel: Channel) {
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE {
+            idle.push(channel);
+        }
+    }
 }
 
 /// Why one call did not work.
@@ -117,7 +144,20 @@ impl Live {
         self.channel_within(settings.call_timeout).await
     }
 
-    /// The same, for a question that the broker may answer by closing the channel. On another connection than this one.
+    /// A channel for calls that leave nothing behind on it, no consumer and nothing unacknowledged. Whoever was answered may give it back.
+    pub(super) async fn short_channel(&self, settings: &Settings) -> Result<Channel, Failure> {
+        match self.idle.take() {
+            Some(channel) => Ok(channel),
+            None => self.channel(settings).await,
+        }
+    }
+
+    /// For the next caller of [`Live::short_channel`].
+    pub(super) fn give_back(&self, channel: Channel) {
+        self.idle.give_back(channel);
+    }
+
+    /// A new channel, for a question that the broker may answer by closing it. On another connection than this one.
     pub(super) async fn channel_to_ask(&self, settings: &Settings) -> Result<Channel, Failure> {
         self.asking.channel(settings).await
     }
@@ -314,6 +354,8 @@ fn enliven(connection: Connection, generation: u64, asking: Arc<Asking>) -> (Liv
         silent: watch::Sender::new(false),
         asking,
         stale: AtomicU16::new(0),
+        idle: Idle::default(),
+        confirming: Idle::default(),
     };
     (live, events)
 }

@@ -173,13 +173,18 @@ impl Publisher {
             let live = self.link.connected().await;
             live.unblocked().await;
             used = Some(live.generation);
-            let channel = if outgoing.mandatory {
-                // The client library gives a returned message to whichever confirm comes next on its channel, so these have one of their own.
-                self.open(&live).await?
-            } else {
-                self.channel(&live).await?
+            if !outgoing.mandatory {
+                let channel = self.channel(&live).await?;
+                return outgoing.publish(&channel).await.map_err(Failure::Refused);
+            }
+            // The client library gives a returned message to whichever confirm comes next on its channel, so these have one for themselves.
+            let channel = match live.confirming.take() {
+                Some(channel) => channel,
+                None => self.open(&live).await?,
             };
-            outgoing.publish(&channel).await.map_err(Failure::Refused)
+            let published = outgoing.publish(&channel).await.map_err(Failure::Refused)?;
+            live.confirming.give_back(channel);
+            Ok(published)
         };
         let failure = match timeout(limit, sending).await {
             Ok(Ok(Some(routed))) => return Ok(routed),

@@ -58,7 +58,7 @@ impl Ending {
         if *self == Self::RemoveEmpty {
             return remove_empty(settings, live, session, LOOKS).await;
         }
-        let channel = live.channel(settings).await?;
+        let channel = live.short_channel(settings).await?;
         let acted = async {
             match self {
                 Self::Over => topology::declare_mark(&channel, names.tombstone(session)).await,
@@ -80,7 +80,9 @@ impl Ending {
                 }
             }
         };
-        limited(settings.call_timeout, acted).await
+        limited(settings.call_timeout, acted).await?;
+        live.give_back(channel);
+        Ok(())
     }
 }
 
@@ -222,14 +224,16 @@ pub(super) async fn shut(
     let limit = settings.call_timeout * SHUT_CALLS;
     let unbinding = async {
         let live = link.connected().await;
-        let channel = live.channel(settings).await?;
+        let channel = live.short_channel(settings).await?;
         let unbind = topology::unbind_mailbox(&channel, &settings.names, session);
-        limited(settings.call_timeout, unbind).await
+        limited(settings.call_timeout, unbind).await?;
+        live.give_back(channel);
+        Ok(())
     };
     timeout(limit, unbinding)
         .await
         .map_err(|_| failed(Failure::Silent(limit).to_string()))?
-        .map_err(|failure| failed(failure.to_string()))?;
+        .map_err(|failure: Failure| failed(failure.to_string()))?;
     let mut last = Last::new();
     last.place(settings, publisher, session).await;
     Ok(last)

@@ -29,7 +29,7 @@ pub(super) struct Found {
 
 /// Reads what was kept by attempts after `after`: what is older belongs to a task that the session went on from since.
 pub(super) async fn read(settings: &Settings, live: &Live, session: SessionId, after: u32) -> Result<Found, Failure> {
-    let channel = live.channel(settings).await?;
+    let channel = live.short_channel(settings).await?;
     let declared = topology::declare_notes(&channel, &settings.names, session);
     limited(settings.call_timeout, declared).await?;
     let mut found = Found {
@@ -59,11 +59,13 @@ pub(super) async fn read(settings: &Settings, live: &Live, session: SessionId, a
 
 impl Found {
     /// The broker forgets what was read: something newer is there.
-    pub(super) async fn replaced(self, settings: &Settings) -> Result<(), Failure> {
-        if let Some(last) = self.last {
-            let all = BasicAckOptions { multiple: true };
-            limited(settings.call_timeout, last.ack(all)).await?;
-        }
+    pub(super) async fn replaced(self, live: &Live, settings: &Settings) -> Result<(), Failure> {
+        let Some(last) = self.last else {
+            live.give_back(self.channel);
+            return Ok(());
+        };
+        let all = BasicAckOptions { multiple: true };
+        limited(settings.call_timeout, last.ack(all)).await?;
         // An ack has no answer; the closing of its channel has one, and comes after it.
         limited(settings.call_timeout, self.channel.close(200, "read".into())).await
     }

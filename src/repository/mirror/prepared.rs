@@ -1,5 +1,6 @@
-//! The tree of a project's default branch once more, uncompressed, in a pack of its own: a clone of 28 MB in a sandbox takes two thirds of the
-//! time with it. It costs the disk what the tree takes.
+//! The commit of a project's default branch with its tree once more, uncompressed, in a pack of its own: a clone of 28 MB in a sandbox takes two
+//! thirds of the time with it. It costs the disk what the tree takes. The commit is there because git looks for the next object where it found
+//! the last one: who begins with it has the whole tree from this pack.
 //!
 //! Made at a session's end, named by its commit, and linked only for sessions that begin at that commit: it never shows more than that does.
 //! It is outside of the mirror's repository, so git's repacking neither counts it nor rests on it. Without it all works the same.
@@ -112,7 +113,8 @@ async fn pack(
             "--no-reuse-object",
         ])
         .arguments([new.join("pack")])
-        .input(format!("{commit}^{{tree}}\n").into_bytes())
+        // As if it had no history.
+        .input(format!("--shallow {commit}\n{commit}\n").into_bytes())
         .limits(limits)
         .holding(share);
     let finished = shared.git.run(invocation).await?;

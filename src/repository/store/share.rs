@@ -15,6 +15,8 @@ use crate::repository::{RepositoryError, bare};
 /// other user of the machine passes.
 const DIRECTORY: u32 = 0o755;
 const FILE: u32 = 0o444;
+/// The file that says that the tree of `HEAD` is there a second time, to be quick to check out.
+const PREPARED: &str = "prepared";
 
 impl ObjectStore {
     /// Makes the repository in `to`, which must not exist; what a failure left is the caller's to remove. Blocking.
@@ -33,6 +35,9 @@ impl ObjectStore {
         let prepared = self.prepared();
         if prepared.exists() {
             link(&prepared, &to.join("objects/pack"))?;
+            let mark = to.join(PREPARED);
+            fs::write(&mark, b"").map_err(RepositoryError::state("write", &mark))?;
+            open(&mark, FILE)?;
         }
         open(to, DIRECTORY)
     }

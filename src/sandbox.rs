@@ -129,8 +129,8 @@ pub trait Sandbox: Send + Sync {
         None
     }
 
-    /// Kills and removes it. Removing what is gone is success.
-    async fn remove(&self) -> Result<(), SandboxError>;
+    /// Kills and removes it. Removing what is gone is success. One that `ends` by itself at this moment may be given a second for it.
+    async fn remove(&self, ends: bool) -> Result<(), SandboxError>;
 }
 
 /// How a sandbox ended.

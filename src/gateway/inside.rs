@@ -190,6 +190,33 @@ impl Inside {
         }
     }
 
+    /// Kills every process in the sandbox but `inside`.
+    ///
+    /// # Errors
+    /// `inside` refuses, does not answer, or is gone.
+    pub async fn quiet(&self) -> Result<(), GatewayError> {
+        let act = "end what runs in it";
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let report = self.ask(id, act, Order::Quiet { id }).await?;
+        if matches!(report, Report::Quieted { .. }) {
+            Ok(())
+        } else {
+            Err(refused(act, &report))
+        }
+    }
+
+    /// Has it end everything in the sandbox and then itself; says whether it went within the limit. What it does is not relied on.
+    pub async fn end(&self, limit: Duration) -> bool {
+        let ended = async {
+            let told = self.send(&Order::Shutdown { grace_ms: 0 }).await;
+            if told.is_ok() {
+                self.gone().await;
+            }
+            told.is_ok()
+        };
+        tokio::time::timeout(limit, ended).await.unwrap_or(false)
+    }
+
     async fn ask(&self, id: u32, act: &'static str, order: Order) -> Result<Report, GatewayError> {
         let (sender, answer) = oneshot::channel();
         self.waiting().answers.insert(id, sender);
@@ -256,6 +283,7 @@ async fn follow(mut reader: ControlReader<OwnedReadHalf>, waiting: Arc<Mutex<Wai
             Report::Started { id, .. }
             | Report::Refused { id, .. }
             | Report::Written { id }
+            | Report::Quieted { id }
             | Report::Listening { id, .. } => {
                 if let Some(sender) = waiting.answers.remove(&id) {
                     let _ = sender.send(report);
@@ -280,6 +308,7 @@ fn refused(act: &'static str, report: &Report) -> GatewayError {
         | Report::Started { .. }
         | Report::Exited { .. }
         | Report::Written { .. }
+        | Report::Quieted { .. }
         | Report::Listening { .. } => GatewayError::Unanswered { act },
     }
 }

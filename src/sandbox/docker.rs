@@ -197,7 +197,7 @@ impl Engine for DockerEngine {
         let created = within(self.timeout(), client.create_container(Some(options), body)).await;
         if let Err(error) = created {
             // The call may have been cut while the engine went on, so what it may have made is removed.
-            let _ = sandbox.remove().await;
+            let _ = sandbox.remove(false).await;
             if let Error::DockerResponseServerError { status_code: 404, .. } = error {
                 return Err(SandboxError::ImageMissing {
                     image: spec.image.clone(),
@@ -226,7 +226,7 @@ impl Engine for DockerEngine {
         )
         .await
         {
-            let _ = sandbox.remove().await;
+            let _ = sandbox.remove(false).await;
             if !is_answer(&error) {
                 return Err(self.away(&error).await);
             }

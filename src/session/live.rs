@@ -25,6 +25,8 @@ use crate::sandbox::{Sandbox, SandboxError, SandboxSpec, Workspace};
 const HELLO_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the engine may take to know why PID 1 ended: the next look at all containers tells where its events do not.
 const KNOWN_AFTER: Duration = Duration::from_secs(10);
+/// How long what runs in a sandbox may take to end when it is told to; then it is killed.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// How long after a failure inside its cause may still show: the end of the whole sandbox, or a word of the engine about memory.
 const AFTERMATH: Duration = Duration::from_millis(700);
 
@@ -262,11 +264,15 @@ impl Live {
         {
             self.sandbox = Some(sandbox);
         }
+        let ends = match &self.inside {
+            Some(inside) if !inside.is_gone() => inside.end(ENDS_WITHIN).await,
+            Some(_) | None => false,
+        };
         // The connections go first: what still runs in the sandbox can then do no more.
         drop(self.inside.take());
         drop(self.gateway.take());
         if let Some(sandbox) = self.sandbox.take()
-            && let Err(error) = sandbox.remove().await
+            && let Err(error) = sandbox.remove(ends).await
         {
             tracing::error!(session = %whose, %error, "a sandbox was not removed; the reaper will try again");
             gone = false;

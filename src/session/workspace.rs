@@ -22,9 +22,6 @@ const TRAILERS: &str = "/home/agent/.cofferdam/trailers";
 /// How long the steps at the end of a turn may take for one project.
 const COLLECT_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long ending what an agent left may take.
-const QUIET_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Where a project is cloned from, seen from inside.
 pub(super) fn remote(project: &ProjectGrant) -> String {
     format!(
@@ -142,24 +139,15 @@ pub(super) enum Collected {
 
 /// Ends the agent and all that it left running, so that nobody changes the work, holds its locks or keeps connections while it is taken.
 ///
-/// A signal to the agent's group would miss daemons. The kernel spares PID 1 and the sender.
+/// A signal to the agent's group would miss daemons. No process is started for it: one that forks without end leaves no room for any.
 pub(super) async fn quiet(inside: &Inside) {
     if !inside.is_alone() {
         return;
     }
-    let order = Command {
-        argv: ["sh", "-c", "kill -KILL -1"].map(str::to_owned).to_vec(),
-        env: base_environment(),
-        directory: "/".to_owned(),
-    };
-    let ended = async {
-        match inside.spawn(order).await {
-            Ok(process) => drop(process.finish(0).await),
-            Err(error) => tracing::info!(%error, "what an agent left running was not ended"),
-        }
-    };
     // Where it does not work, taking the commits has limits of its own.
-    let _ = tokio::time::timeout(QUIET_TIMEOUT, ended).await;
+    if let Err(error) = inside.quiet().await {
+        tracing::info!(%error, "what an agent left running was not ended");
+    }
 }
 
 /// Whether the agent is there for another turn while its work is taken.
@@ -192,7 +180,7 @@ pub(super) async fn collect(
     // hook-less tool made lacks the trailers; `inside trailers` adds them before anything is accepted. The repository's own hooks are left
     // out: they have had their say with the agent, and must not hold its work back.
     let script = "exec 2>&1; hooks=$6; ours() { git -c core.hooksPath=\"$hooks\" \"$@\"; }; cd \"$1\" || exit 90; left=0; \
-        dir=$(git rev-parse --git-dir) || exit 94; \
+        if [ -d .git ]; then dir=.git; else dir=$(git rev-parse --git-dir) || exit 94; fi; \
         n=0; while [ -e \"$dir/index.lock\" ] && [ $n -lt \"$7\" ]; do sleep 0.1; n=$((n+1)); done; \
         for lock in \"$dir/index.lock\" \"$dir/HEAD.lock\"; do [ ! -e \"$lock\" ] || rm -f \"$lock\"; done; \
         find \"$dir/refs\" -name '*.lock' -type f -delete; \

@@ -57,6 +57,11 @@ pub enum Order {
         /// The port on 127.0.0.1.
         port: u16,
     },
+    /// Kill every process but `inside`: answered by `quieted` when all were sent SIGKILL, or by `refused`.
+    Quiet {
+        /// By which the answer is told apart.
+        id: u32,
+    },
     /// End every process, then the sandbox: SIGTERM now, SIGKILL after the grace. A second one can only shorten it.
     Shutdown {
         /// How long to wait between the two signals, in milliseconds.
@@ -102,6 +107,11 @@ pub enum Report {
     },
     /// The file is in place.
     Written {
+        /// The order's id.
+        id: u32,
+    },
+    /// Every process was sent SIGKILL.
+    Quieted {
         /// The order's id.
         id: u32,
     },

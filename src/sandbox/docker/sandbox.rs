@@ -18,6 +18,8 @@ use crate::sandbox::{Ended, Sandbox, SandboxError};
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long ago an engine may have stopped that took a sandbox with it: it ends them when it comes back, where it left them running.
 const JUST_LEFT: Duration = Duration::from_secs(60);
+/// How long one that is about to end is waited for before it is killed.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// How a container ended that the engine does not know any more.
 const GONE: Ended = Ended {
     status: -1,
@@ -87,7 +89,11 @@ impl Sandbox for DockerSandbox {
                 .is_some_and(|events| events.broke_within(JUST_LEFT))
     }
 
-    async fn remove(&self) -> Result<(), SandboxError> {
+    async fn remove(&self, ends: bool) -> Result<(), SandboxError> {
+        if let (true, Some(events)) = (ends, &self.events) {
+            // The engine starts a program to kill a container, and none where it has ended.
+            let _ = tokio::time::timeout(ENDS_WITHIN, events.died()).await;
+        }
         remove(&self.client, &self.name, self.timeout).await
     }
 }

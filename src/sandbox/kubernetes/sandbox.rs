@@ -143,7 +143,7 @@ impl Sandbox for Running {
         false
     }
 
-    async fn remove(&self) -> Result<(), SandboxError> {
+    async fn remove(&self, _: bool) -> Result<(), SandboxError> {
         self.pass.end();
         self.cluster.remove(&self.name).await
     }

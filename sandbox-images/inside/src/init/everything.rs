@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{self, Signal};
 use nix::unistd::{Pid, getpid};
 use tokio::sync::oneshot;
 
@@ -54,6 +54,11 @@ pub(super) async fn end_when_told(sandbox: &Sandbox) -> Ending {
     ending
 }
 
+/// Kills everything once, and goes on. The kernel lets nobody fork away from a signal to all.
+pub(super) fn kill() {
+    signal_everything(Signal::SIGKILL);
+}
+
 async fn last_words(sandbox: &Sandbox) {
     let _ = sandbox.processes().carried().wait_for(|count| *count == 0).await;
     let (written, all_written) = oneshot::channel();
@@ -65,12 +70,12 @@ async fn last_words(sandbox: &Sandbox) {
 fn signal_everything(signal: Signal) {
     if getpid().as_raw() == 1 {
         // Everyone but this process; fails only when there is no one.
-        let _ = kill(Pid::from_raw(-1), signal);
+        let _ = signal::kill(Pid::from_raw(-1), signal);
         return;
     }
     for pid in descendants(getpid().as_raw()) {
         // It may have ended by now.
-        let _ = kill(Pid::from_raw(pid), signal);
+        let _ = signal::kill(Pid::from_raw(pid), signal);
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::dial::Way;
+use super::everything;
 use super::file::{self, WriteFileError};
 use super::identifiers::Identifiers;
 use super::processes::{Processes, SpawnError, Spawning};
@@ -165,6 +166,10 @@ impl Sandbox {
             Ok(Order::Listen { id, port }) => {
                 let done = self.take(id).and_then(|()| self.listen(port));
                 (id, done.map(|()| Some(Report::Listening { id, port })))
+            }
+            Ok(Order::Quiet { id }) => {
+                let done = self.take(id).map(|()| everything::kill());
+                (id, done.map(|()| Some(Report::Quieted { id })))
             }
             Ok(Order::Shutdown { grace_ms }) => {
                 self.end(Ending::Ordered, Duration::from_millis(grace_ms));

@@ -132,6 +132,32 @@ async fn shuts_down_at_once_when_nothing_is_left() {
 }
 
 #[tokio::test]
+async fn quiet_kills_what_runs_out_of_reach_of_groups_too_and_what_comes_later_runs() {
+    let (gateway, _inside, mut control) = connected().await;
+    let (id, token) = control
+        .shell("trap '' TERM; setsid sh -c 'echo $$; while :; do sleep 0.05; done' & wait")
+        .await;
+    let mut stdio = gateway.stdio(&token).await;
+    control.started(id).await;
+    let pid = stdio.line().await.parse().unwrap();
+    let quiet = 9000;
+    control.order(Order::Quiet { id: quiet }).await;
+    let mut told = [control.report().await, control.report().await];
+    told.sort_by_key(|report| matches!(report, Report::Exited { .. }));
+    assert_eq!(told[0], Report::Quieted { id: quiet });
+    let killed = Report::Exited {
+        id,
+        code: None,
+        signal: Some(9),
+    };
+    assert_eq!(told[1], killed);
+    until(|| !runs(pid)).await;
+    let (later, _) = control.shell("exit 7").await;
+    control.started(later).await;
+    assert_eq!(control.exited(later).await, (Some(7), None));
+}
+
+#[tokio::test]
 async fn a_second_shutdown_shortens_the_first() {
     let (gateway, mut inside, mut control) = connected().await;
     let (id, token) = control

@@ -146,6 +146,8 @@ pub struct Gateway {
     shared: Arc<Shared>,
     control: Option<oneshot::Receiver<UnixStream>>,
     stop: CancellationToken,
+    /// Ends all connections but the one to `inside` and those of processes.
+    ways: CancellationToken,
     socket: PathBuf,
 }
 
@@ -189,11 +191,13 @@ impl Gateway {
             proxy: Mutex::new(None),
         });
         let stop = CancellationToken::new();
-        tokio::spawn(accept(listener, shared.clone(), stop.clone()));
+        let ways = stop.child_token();
+        tokio::spawn(accept(listener, shared.clone(), ways.clone()));
         Ok(Self {
             shared,
             control: Some(control),
             stop,
+            ways,
             socket: socket.to_owned(),
         })
     }
@@ -206,6 +210,11 @@ impl Gateway {
     /// Opens the way out for connections from now on; until then they are closed at once.
     pub fn serve_egress(&self, proxy: Arc<egress::Proxy>) {
         *self.shared.proxy.lock().unwrap_or_else(PoisonError::into_inner) = Some(proxy);
+    }
+
+    /// Closes what leads out of the sandbox, for good: git, tools, models and the proxy. `inside` can still be given orders.
+    pub fn close_ways(&self) {
+        self.ways.cancel();
     }
 
     /// Waits for `inside` to report. Once.

@@ -264,11 +264,14 @@ impl Live {
         {
             self.sandbox = Some(sandbox);
         }
+        // The connections go first: what still runs in the sandbox can then do no more.
+        if let Some(gateway) = &self.gateway {
+            gateway.close_ways();
+        }
         let ends = match &self.inside {
             Some(inside) if !inside.is_gone() => inside.end(ENDS_WITHIN).await,
             Some(_) | None => false,
         };
-        // The connections go first: what still runs in the sandbox can then do no more.
         drop(self.inside.take());
         drop(self.gateway.take());
         if let Some(sandbox) = self.sandbox.take()

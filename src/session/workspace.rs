@@ -22,6 +22,9 @@ const TRAILERS: &str = "/home/agent/.cofferdam/trailers";
 /// How long the steps at the end of a turn may take for one project.
 const COLLECT_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How long ending what an agent left may take.
+const QUIET_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Where a project is cloned from, seen from inside.
 pub(super) fn remote(project: &ProjectGrant) -> String {
     format!(
@@ -145,8 +148,10 @@ pub(super) async fn quiet(inside: &Inside) {
         return;
     }
     // Where it does not work, taking the commits has limits of its own.
-    if let Err(error) = inside.quiet().await {
-        tracing::info!(%error, "what an agent left running was not ended");
+    match tokio::time::timeout(QUIET_TIMEOUT, inside.quiet()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "what an agent left running was not ended"),
+        Err(_) => tracing::warn!("what an agent left running was not ended in time"),
     }
 }
 

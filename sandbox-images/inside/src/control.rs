@@ -57,7 +57,7 @@ pub enum Order {
         /// The port on 127.0.0.1.
         port: u16,
     },
-    /// Kill every process but `inside`: answered by `quieted` when all were sent SIGKILL, or by `refused`.
+    /// Kill every process but `inside`: answered by `quieted` when they are dead, or after a second, or by `refused`.
     Quiet {
         /// By which the answer is told apart.
         id: u32,
@@ -110,7 +110,7 @@ pub enum Report {
         /// The order's id.
         id: u32,
     },
-    /// Every process was sent SIGKILL.
+    /// Every process was sent SIGKILL, and most likely none is left.
     Quieted {
         /// The order's id.
         id: u32,

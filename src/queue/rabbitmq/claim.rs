@@ -160,25 +160,7 @@ pub(super) async fn claim(
 
 /// Takes the mailbox. Every step that may be refused is on a channel of its own, because a refusal closes the channel.
 async fn take(settings: &Settings, live: &Live, session: SessionId, after: u32) -> Result<Taken, Failure> {
-    let owned = match consume(settings, live, session).await {
-        Ok(owned) => Some(owned),
-        Err(failure) if is_taken(&failure) => None,
-        Err(failure) if failure.reply_code() == Some(406) => {
-            tracing::warn!(%session, "the mailbox was declared with other arguments than the contract says; it is made anew");
-            if !ending::remove_unused(settings, live, session).await? {
-                return Ok(Taken::Elsewhere);
-            }
-            Some(consume(settings, live, session).await?)
-        }
-        Err(failure) => return Err(failure),
-    };
-    // Now that nobody else can take it: a last owner leaves its mark before it lets the mailbox go.
-    let Some(marked) = looked(settings, live, session, after).await? else {
-        return Ok(owned.map_or(Taken::Elsewhere, Taken::Owner));
-    };
-    if let Some(Owned { channel, consumer, .. }) = owned {
-        drop(consumer);
-        limited(settings.call_timeout, channel.close(200, "marked".into())).await?;
+    if let Some(marked) = looked(settings, live, session, after).await? {
         // A submitter may have made one for a task that comes too late. What is in it is nobody's, unless the session may go on.
         match marked {
             Claimed::Over(_) => {
@@ -188,8 +170,30 @@ async fn take(settings: &Settings, live: &Live, session: SessionId, after: u32) 
             Claimed::Superseded => ending::remove_empty(settings, live, session, 1).await?,
             Claimed::Owner(_) | Claimed::Elsewhere => {}
         }
+        return Ok(Taken::Marked(marked));
     }
-    Ok(Taken::Marked(marked))
+    let owned = match consume(settings, live, session).await {
+        Ok(owned) => owned,
+        Err(failure) if is_taken(&failure) => return Ok(Taken::Elsewhere),
+        Err(failure) if failure.reply_code() == Some(406) => {
+            tracing::warn!(%session, "the mailbox was declared with other arguments than the contract says; it is made anew");
+            if !ending::remove_unused(settings, live, session).await? {
+                return Ok(Taken::Elsewhere);
+            }
+            consume(settings, live, session).await?
+        }
+        Err(failure) => return Err(failure),
+    };
+    // The last owner may have left its mark and the mailbox between the look and now.
+    if let Some(marked) = looked(settings, live, session, after).await? {
+        let Owned { channel, consumer, .. } = owned;
+        // Before the consumer is dropped: that cancels it, and what it was given would go back only some time after the channel.
+        limited(settings.call_timeout, channel.close(200, "marked".into())).await?;
+        drop(consumer);
+        ending::remove_empty(settings, live, session, 1).await?;
+        return Ok(Taken::Marked(marked));
+    }
+    Ok(Taken::Owner(owned))
 }
 
 async fn looked(settings: &Settings, live: &Live, session: SessionId, after: u32) -> Result<Option<Claimed>, Failure> {

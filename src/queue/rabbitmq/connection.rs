@@ -49,23 +49,39 @@ pub(super) struct Live {
 
 /// Channels of one kind that nobody uses now. A broker starts several processes for each that is opened.
 #[derive(Debug, Default)]
-pub(super) struct Idle(Mutex<Vec<Channel>>);
+pub(super) struct Idle(Mutex<Vec<Lent>>);
+
+/// A channel for its holder alone, who gives it back when a call was answered. Dropping it closes it.
+#[derive(Debug)]
+pub(super) struct Lent {
+    pub(super) channel: Channel,
+    uses: u32,
+}
 
 /// Channels of one kind that are kept open for the next call, at most.
 const IDLE: usize = 16;
+/// Calls of one channel at most: the client library keeps every queue that was declared on it.
+const USES: u32 = 100;
+
+impl From<Channel> for Lent {
+    fn from(channel: Channel) -> Self {
+        Self { channel, uses: 0 }
+    }
+}
 
 impl Idle {
-    /// One that still works, for the caller alone until it is given back; dropping it closes it.
-    pub(super) fn take(&self) -> Option<Channel> {
+    /// One that still works.
+    pub(super) fn take(&self) -> Option<Lent> {
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        std::iter::from_fn(|| idle.pop()).find(|channel| channel.status().connected())
+        std::iter::from_fn(|| idle.pop()).find(|lent| lent.channel.status().connected())
     }
 
     /// Only after a call that was answered: an answer that comes late would be taken for that to another question.
-    pub(super) fn give_back(&self, channel: Channel) {
+    pub(super) fn give_back(&self, mut lent: Lent) {
+        lent.uses += 1;
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE {
-            idle.push(channel);
+        if idle.len() < IDLE && lent.uses < USES {
+            idle.push(lent);
         }
     }
 }
@@ -145,16 +161,16 @@ impl Live {
     }
 
     /// A channel for calls that leave nothing behind on it, no consumer and nothing unacknowledged. Whoever was answered may give it back.
-    pub(super) async fn short_channel(&self, settings: &Settings) -> Result<Channel, Failure> {
+    pub(super) async fn short_channel(&self, settings: &Settings) -> Result<Lent, Failure> {
         match self.idle.take() {
-            Some(channel) => Ok(channel),
-            None => self.channel(settings).await,
+            Some(lent) => Ok(lent),
+            None => self.channel(settings).await.map(Lent::from),
         }
     }
 
     /// For the next caller of [`Live::short_channel`].
-    pub(super) fn give_back(&self, channel: Channel) {
-        self.idle.give_back(channel);
+    pub(super) fn give_back(&self, lent: Lent) {
+        self.idle.give_back(lent);
     }
 
     /// A new channel, for a question that the broker may answer by closing it. On another connection than this one.

@@ -178,12 +178,12 @@ impl Publisher {
                 return outgoing.publish(&channel).await.map_err(Failure::Refused);
             }
             // The client library gives a returned message to whichever confirm comes next on its channel, so these have one for themselves.
-            let channel = match live.confirming.take() {
-                Some(channel) => channel,
-                None => self.open(&live).await?,
+            let lent = match live.confirming.take() {
+                Some(lent) => lent,
+                None => self.open(&live).await?.into(),
             };
-            let published = outgoing.publish(&channel).await.map_err(Failure::Refused)?;
-            live.confirming.give_back(channel);
+            let published = outgoing.publish(&lent.channel).await.map_err(Failure::Refused)?;
+            live.confirming.give_back(lent);
             Ok(published)
         };
         let failure = match timeout(limit, sending).await {

@@ -9,11 +9,14 @@ use nix::unistd::{Pid, getpid};
 use tokio::sync::oneshot;
 
 use super::orders::{Ending, Outgoing, Sandbox};
+use super::processes::Processes;
 
 /// Between two rounds of SIGKILL, for those that fork faster than they are killed.
 const KILL_PAUSE: Duration = Duration::from_millis(50);
 /// After this many the rest is left to the end of the container.
 const KILL_ROUNDS: usize = 100;
+/// The same where the sandbox goes on afterwards.
+const QUIET_ROUNDS: usize = 20;
 /// For the last output and reports to reach the worker.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -54,9 +57,17 @@ pub(super) async fn end_when_told(sandbox: &Sandbox) -> Ending {
     ending
 }
 
-/// Kills everything once, and goes on. The kernel lets nobody fork away from a signal to all.
-pub(super) fn kill() {
-    signal_everything(Signal::SIGKILL);
+/// Kills everything and waits until it is dead: until then it counts against the limit of processes. After a second it goes on: what hangs in
+/// the kernel must not hold up the rest.
+pub(super) async fn quiet(processes: &Processes) {
+    let mut childless = processes.childless();
+    for _ in 0..QUIET_ROUNDS {
+        signal_everything(Signal::SIGKILL);
+        let dead = childless.wait_for(|childless| *childless);
+        if tokio::time::timeout(KILL_PAUSE, dead).await.is_ok() {
+            return;
+        }
+    }
 }
 
 async fn last_words(sandbox: &Sandbox) {

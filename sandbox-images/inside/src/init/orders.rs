@@ -168,8 +168,17 @@ impl Sandbox {
                 (id, done.map(|()| Some(Report::Listening { id, port })))
             }
             Ok(Order::Quiet { id }) => {
-                let done = self.take(id).map(|()| everything::kill());
-                (id, done.map(|()| Some(Report::Quieted { id })))
+                let taken = self.take(id);
+                if taken.is_ok() {
+                    let (processes, reports) = (Arc::clone(&self.processes), self.reports.clone());
+                    tokio::spawn(async move {
+                        everything::quiet(&processes).await;
+                        // Fails only at the very end, when nobody waits any more.
+                        let _ = reports.send(Outgoing::Report(Report::Quieted { id })).await;
+                    });
+                    return None;
+                }
+                (id, taken.map(|()| None))
             }
             Ok(Order::Shutdown { grace_ms }) => {
                 self.end(Ending::Ordered, Duration::from_millis(grace_ms));

@@ -58,13 +58,14 @@ impl Ending {
         if *self == Self::RemoveEmpty {
             return remove_empty(settings, live, session, LOOKS).await;
         }
-        let channel = live.short_channel(settings).await?;
+        let lent = live.short_channel(settings).await?;
+        let channel = &lent.channel;
         let acted = async {
             match self {
-                Self::Over => topology::declare_mark(&channel, names.tombstone(session)).await,
+                Self::Over => topology::declare_mark(channel, names.tombstone(session)).await,
                 Self::Superseded(marks) => {
                     for after in marks {
-                        topology::declare_mark(&channel, names.superseded(session, *after)).await?;
+                        topology::declare_mark(channel, names.superseded(session, *after)).await?;
                     }
                     Ok(())
                 }
@@ -81,7 +82,7 @@ impl Ending {
             }
         };
         limited(settings.call_timeout, acted).await?;
-        live.give_back(channel);
+        live.give_back(lent);
         Ok(())
     }
 }
@@ -224,10 +225,11 @@ pub(super) async fn shut(
     let limit = settings.call_timeout * SHUT_CALLS;
     let unbinding = async {
         let live = link.connected().await;
-        let channel = live.short_channel(settings).await?;
-        let unbind = topology::unbind_mailbox(&channel, &settings.names, session);
+        let lent = live.short_channel(settings).await?;
+        let channel = &lent.channel;
+        let unbind = topology::unbind_mailbox(channel, &settings.names, session);
         limited(settings.call_timeout, unbind).await?;
-        live.give_back(channel);
+        live.give_back(lent);
         Ok(())
     };
     timeout(limit, unbinding)

@@ -4,13 +4,13 @@
 //! Never looks into what is kept. Read only by whoever owns the session at that moment; what is read stays until something newer is there.
 
 use bytes::Bytes;
+use lapin::Acker;
 use lapin::options::{BasicAckOptions, BasicGetOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Acker, Channel};
 
 use super::super::super::QueueError;
 use super::super::address::Settings;
-use super::super::connection::{Failure, Link, Live, limited};
+use super::super::connection::{Failure, Lent, Link, Live, limited};
 use super::super::consume::{ATTEMPT, number};
 use super::super::publish::{Publisher, properties, short};
 use super::super::topology::{self, MOST_NOTES};
@@ -24,24 +24,24 @@ pub(super) struct Found {
     pub(super) body: Bytes,
     /// The last message that was read, and its channel, which holds them all.
     last: Option<Acker>,
-    channel: Channel,
+    lent: Lent,
 }
 
 /// Reads what was kept by attempts after `after`: what is older belongs to a task that the session went on from since.
 pub(super) async fn read(settings: &Settings, live: &Live, session: SessionId, after: u32) -> Result<Found, Failure> {
-    let channel = live.short_channel(settings).await?;
-    let declared = topology::declare_notes(&channel, &settings.names, session);
+    let lent = live.short_channel(settings).await?;
+    let declared = topology::declare_notes(&lent.channel, &settings.names, session);
     limited(settings.call_timeout, declared).await?;
     let mut found = Found {
         highest: 0,
         body: Bytes::new(),
         last: None,
-        channel,
+        lent,
     };
     let mut best = after;
     for _ in 0..=MOST_NOTES {
         let queue = settings.names.notes(session);
-        let get = found.channel.basic_get(queue.into(), BasicGetOptions::default());
+        let get = found.lent.channel.basic_get(queue.into(), BasicGetOptions::default());
         let Some(message) = limited(settings.call_timeout, get).await? else {
             break;
         };
@@ -61,13 +61,13 @@ impl Found {
     /// The broker forgets what was read: something newer is there.
     pub(super) async fn replaced(self, live: &Live, settings: &Settings) -> Result<(), Failure> {
         let Some(last) = self.last else {
-            live.give_back(self.channel);
+            live.give_back(self.lent);
             return Ok(());
         };
         let all = BasicAckOptions { multiple: true };
         limited(settings.call_timeout, last.ack(all)).await?;
         // An ack has no answer; the closing of its channel has one, and comes after it.
-        limited(settings.call_timeout, self.channel.close(200, "read".into())).await
+        limited(settings.call_timeout, self.lent.channel.close(200, "read".into())).await
     }
 }
 

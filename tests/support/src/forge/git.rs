@@ -135,7 +135,7 @@ impl Repository {
             Side::Github => ("false", "refs/pull"),
         };
         let text = format!(
-            "[core]\n\tlogAllRefUpdates = false\n\talternateRefsCommand = exit 0 #\n[gc]\n\tauto = 0\n[http]\n\treceivepack = true\n\
+            "[core]\n\tlogAllRefUpdates = false\n\talternateRefsCommand = true\n[gc]\n\tauto = 0\n[http]\n\treceivepack = true\n\
              [receive]\n\tautogc = false\n\tfsckObjects = true\n\tadvertisePushOptions = {options}\n\
              \thideRefs = {hidden}\n[uploadpack]\n\tallowFilter = true\n\tallowAnySHA1InWant = true\n"
         );
